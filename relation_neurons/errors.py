@@ -1,0 +1,113 @@
+"""Errors: each says what was found, what was expected, and how to mend it.
+
+Every error is a `RelationNeuronsError`, and also the builtin that a caller would expect
+(`UnknownRelationError` is a `KeyError`), so either kind of `except` works.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AblationError",
+    "ActivationError",
+    "AnswerError",
+    "ContextLengthError",
+    "DoseError",
+    "HookError",
+    "ModelLoadError",
+    "RelationFormatError",
+    "RelationNeuronsError",
+    "ResultsError",
+    "TemplateError",
+    "TooFewFactsError",
+    "UnknownModelError",
+    "UnknownOptionError",
+    "UnknownRelationError",
+    "UnknownSiteError",
+    "near_matches",
+]
+
+
+class RelationNeuronsError(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of its argument; a message is for reading.
+        return str(self.args[0]) if self.args else ""
+
+
+class RelationFormatError(RelationNeuronsError, ValueError):
+    """Relation data that cannot be read: its file or row and the expected form are named."""
+
+
+class TemplateError(RelationFormatError):
+    """A template without exactly one `{}`, or one that would spoil the answer's tokens."""
+
+
+class TooFewFactsError(RelationNeuronsError, ValueError):
+    """Too few facts to split, or too few known ones to rank or judge on."""
+
+
+class UnknownRelationError(RelationNeuronsError, KeyError):
+    """A relation (or shipped set) that is not there; the near matches are named."""
+
+
+class UnknownModelError(RelationNeuronsError, KeyError):
+    """A model name that is neither known, nor a folder, nor a `.gguf` file."""
+
+
+class UnknownSiteError(RelationNeuronsError, KeyError):
+    """A site that does not exist, or that this model does not have."""
+
+
+class UnknownOptionError(RelationNeuronsError, ValueError):
+    """An option value outside its choices; the choices are named."""
+
+
+class ModelLoadError(RelationNeuronsError, RuntimeError):
+    """Weights or tokenizer that cannot be loaded: truncated, unreachable or unsupported."""
+
+
+class AnswerError(RelationNeuronsError, ValueError):
+    """An answer that cannot be tokenised as a continuation of its prompt."""
+
+
+class ContextLengthError(RelationNeuronsError, ValueError):
+    """A prompt longer than the model's context."""
+
+
+class ActivationError(RelationNeuronsError, ValueError):
+    """Activations with NaN or Inf; the first neuron and prompt are named."""
+
+
+class HookError(RelationNeuronsError, RuntimeError):
+    """A hook that did not fire, so a number would silently be the intact model's."""
+
+
+class AblationError(RelationNeuronsError, RuntimeError):
+    """An ablation whose values are not what was asked for, or neurons that do not exist."""
+
+
+class DoseError(RelationNeuronsError, ValueError):
+    """A dose above the number of neurons there are, or below one."""
+
+
+class ResultsError(RelationNeuronsError, OSError):
+    """A results folder that is missing a file, or that holds another run."""
+
+
+def near_matches(found: str, known: Iterable[str]) -> str:
+    """Ends an error message with the near matches of `found`, or with what is known.
+
+    >>> near_matches("country_captial", ["country_capital", "star_constellation"])
+    'Did you mean country_capital?'
+    """
+    names = list(known)
+    close = difflib.get_close_matches(found.lower(), [name.lower() for name in names], n=3)
+    by_lower = {name.lower(): name for name in names}
+    if close:
+        return f"Did you mean {' or '.join(by_lower[name] for name in close)}?"
+    shown = ", ".join(sorted(names)[:12])
+    return f"Known: {shown}{', …' if len(names) > 12 else ''}."

@@ -1,0 +1,152 @@
+"""Options: every choice of a run, the presets, and the manifest that records them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from relation_neurons.activations import POOLS
+from relation_neurons.errors import UnknownOptionError, near_matches
+from relation_neurons.models import HookedTransformer, neuron_count, weight_hash
+from relation_neurons.ranking import MIN_KNOWN, SCORES
+from relation_neurons.recall import BATCH_SIZE
+from relation_neurons.relations import Relation
+
+__all__ = ["PRESETS", "Options", "make_manifest", "make_options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every choice of a run; the manifest records them all."""
+
+    preset: str = "default"
+    held_out: int | float = 50
+    """Facts set aside per relation, a count or a share."""
+    held_out_templates: int | None = None
+    """Held-out templates that a relation is judged on; None for all."""
+    single_template: bool = False
+    """One template for everything, so that none is held out."""
+    nonsense: int = 20
+    """Nonsense subjects per relation."""
+    pool: str = "mean"
+    site: str = "post"
+    order: str = "d_prime"
+    min_known: int = MIN_KNOWN
+    doses: tuple[int | str, ...] = ("0.05%", "0.2%", "0.8%")
+    score: str = "specific"
+    """The ranking swept over all doses with both controls."""
+    checks: tuple[str, ...] = ("unknown",)
+    """Rankings ablated beside it at the middle dose."""
+    draws: int = 2
+    """Draws of each control."""
+    check_draws: int = 0
+    """Draws of the contribution-matched control for each check."""
+    mode: str = "zero"
+    positions: str = "no_first"
+    batch_size: int = BATCH_SIZE
+    seed: int = 0
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "single_template": True,
+        "pool": "include_first",
+        "order": "index",
+        "positions": "all",
+        "doses": ("0.05%", "0.2%", "0.85%"),
+        "checks": (),
+    },
+}
+"""`paper` is what the published code does, as far as it is known (design, "The method")."""
+
+
+def make_options(preset: str = "default", **changes: Any) -> Options:
+    """Gives a preset with changes; a change of None leaves the preset's choice.
+
+    Raises:
+        UnknownOptionError: an option, preset, pooling or score that does not exist.
+    """
+    if preset not in PRESETS:
+        raise UnknownOptionError(f"No preset {preset!r}. {near_matches(preset, PRESETS)}")
+    known = {item.name for item in fields(Options)}
+    for name in changes:
+        if name not in known:
+            raise UnknownOptionError(f"No option {name!r}. {near_matches(name, known)}")
+    chosen = {name: value for name, value in changes.items() if value is not None}
+    options = replace(Options(preset=preset, **PRESETS[preset]), **chosen)
+    for name, values in (("doses", options.doses), ("checks", options.checks)):
+        if isinstance(values, (str, int)):
+            raise UnknownOptionError(f"{name} is {values!r}; expected several, as a tuple.")
+    for score in (options.score, *options.checks):
+        if score not in SCORES:
+            raise UnknownOptionError(f"No score {score!r}. {near_matches(score, SCORES)}")
+    if options.pool not in POOLS:
+        raise UnknownOptionError(
+            f"No pooling {options.pool!r}. {near_matches(options.pool, POOLS)}"
+        )
+    return replace(options, doses=tuple(options.doses), checks=tuple(options.checks))
+
+
+def make_manifest(
+    model: HookedTransformer, relations: Sequence[Relation], options: Options
+) -> dict[str, Any]:
+    """Describes a run completely: the same manifest, the same tables."""
+    tokenizer = model.tokenizer
+    prepended = tokenizer("")["input_ids"]
+    described = [_describe(relation) for relation in relations]
+    return {
+        "options": {k: v for k, v in asdict(options).items() if k != "seed"},
+        "seed": options.seed,
+        "model": {
+            "name": model.cfg.model_name,
+            "weight_hash": weight_hash(model),
+            "n_layers": model.cfg.n_layers,
+            "d_mlp": model.cfg.d_mlp,
+            "n_neurons": neuron_count(model, options.site),
+            "dtype": str(model.cfg.dtype).removeprefix("torch."),
+            "device": str(model.cfg.device),
+        },
+        "relations": described,
+        "relation_data_hash": _hash([asdict(r) for r in relations]),
+        "bos": tokenizer.decode(prepended) if prepended else "none",
+        "padding": "left, masked; the first attended position is "
+        + ("pooled" if options.pool == "include_first" else "not pooled")
+        + (" and ablated" if options.positions == "all" else " and not ablated"),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in (
+                "relation_neurons",
+                "torch",
+                "transformer_lens",
+                "transformers",
+                "numpy",
+                "pandas",
+            )
+        },
+    }
+
+
+def _describe(relation: Relation) -> dict[str, Any]:
+    answer, share = relation.majority()
+    return {
+        "name": relation.name,
+        "language": relation.language,
+        "description": relation.description,
+        "facts": len(relation.facts),
+        "source": relation.source,
+        "copied": relation.copied(),
+        "templates": [{"text": t.text, "form": t.form, "side": t.side} for t in relation.templates],
+        "duplicates": relation.notes.get("duplicates", 0),
+        "merged": relation.notes.get("merged", 0),
+        "majority_object": answer,
+        "majority_share": share,
+    }
+
+
+def _hash(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,225 @@
+"""Recall: which facts the model knows, from one teacher-forced pass over prompt and answer.
+
+Greedy decoding produces an answer exactly when, in one pass over prompt + answer, every answer
+token is the argmax at its position. So nothing is decoded, and the margin says by how much:
+
+    margin = min over answer positions of (logit of the answer's token - best other logit)
+
+An answer is correct when its margin is above 0 (design, method 4). Of several accepted answers the
+best margin counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from relation_neurons.errors import ActivationError
+from relation_neurons.models import HookedTransformer, final_residual, unembed
+from relation_neurons.progress import progress_bar
+from relation_neurons.prompts import Batch, Prompts, make_batches
+
+__all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_passes"]
+
+BATCH_SIZE = 64
+_READ_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What the model answers, a row per prompt."""
+
+    margin: Float[np.ndarray, " prompt"]
+    logprob: Float[np.ndarray, " prompt"]
+    """Of the answer whose margin is best, summed over its tokens (nats)."""
+    answer_length: Int[np.ndarray, " prompt"]
+    predicted: tuple[str, ...]
+    """Greedy continuation, as far as the pass decides it: up to the first wrong token."""
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether greedy decoding produces an accepted answer."""
+        return self.margin > 0
+
+
+@dataclass(frozen=True)
+class TeacherForcing:
+    """A plan of passes: each distinct sequence once, and which answers are read off it."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    reads: tuple[tuple[tuple[int, int, tuple[int, ...]], ...], ...]
+    """For each sequence: (prompt row, tokens of that prompt, answer tokens)."""
+    prompts: int
+    pad_id: int
+
+    def batches(self, batch_size: int, device: Any) -> list[Batch]:
+        """The plan's batches, the same every time."""
+        return list(
+            make_batches(self.sequences, batch_size=batch_size, pad_id=self.pad_id, device=device)
+        )
+
+
+def plan_passes(prompts: Prompts) -> TeacherForcing:
+    """Plans the passes for every accepted answer of every prompt.
+
+    The last answer token is read, never fed. A sequence that begins another one is not run on its
+    own: in a causal model its positions are the same there.
+    """
+    wanted: dict[tuple[int, ...], list[tuple[int, int, tuple[int, ...]]]] = {}
+    for row, (tokens, answers) in enumerate(zip(prompts.tokens, prompts.answers, strict=True)):
+        for answer in answers:
+            wanted.setdefault(tokens + answer[:-1], []).append((row, len(tokens), answer))
+    kept: list[tuple[int, ...]] = []
+    for sequence in sorted(wanted, reverse=True):
+        longer = kept[-1] if kept else ()
+        if longer[: len(sequence)] == sequence:
+            wanted[longer].extend(wanted.pop(sequence))
+        else:
+            kept.append(sequence)
+    return TeacherForcing(
+        tuple(kept), tuple(tuple(wanted[s]) for s in kept), len(prompts), prompts.pad_id
+    )
+
+
+def measure_recall(
+    model: HookedTransformer, prompts: Prompts, *, batch_size: int = BATCH_SIZE
+) -> pd.DataFrame:
+    """Asks the intact model every prompt that has an answer.
+
+    Returns:
+        A row per such prompt: prompt_id, known, margin (logits), logprob and logprob_per_token
+        (nats), predicted; and relation, language, subject and side for convenience.
+
+    Raises:
+        ContextLengthError: a prompt longer than the model's context.
+        ActivationError: NaN in the logits.
+    """
+    asked = prompts.take(prompts.frame["kind"] == "fact")
+    with progress_bar(len(asked), "recall") as bar:
+        out = answer_prompts(model, plan_passes(asked), batch_size=batch_size, bar=bar)
+    frame = asked.frame[["prompt_id", "relation", "language", "subject", "side"]].copy()
+    frame.insert(1, "known", out.correct)
+    frame.insert(2, "margin", out.margin)
+    frame.insert(3, "logprob", out.logprob)
+    frame.insert(4, "logprob_per_token", out.logprob / np.maximum(out.answer_length, 1))
+    frame.insert(5, "predicted", list(out.predicted))
+    return frame
+
+
+def answer_prompts(
+    model: HookedTransformer,
+    plan: TeacherForcing,
+    *,
+    batch_size: int = BATCH_SIZE,
+    batches: list[Batch] | None = None,
+    bar: Any = None,
+    before_batch: Any = None,
+) -> Outcomes:
+    """Runs a plan and gives the outcome of each prompt; hooks that are set apply.
+
+    Args:
+        batches: made ahead for a sweep that runs the same plan again and again.
+        before_batch: called with (batch, first answer position per row) ahead of each pass.
+    """
+    device = next(model.parameters()).device
+    margin = np.full(plan.prompts, -np.inf)
+    logprob = np.full(plan.prompts, -np.inf)
+    length = np.zeros(plan.prompts, dtype=np.int64)
+    predicted: list[tuple[int, ...]] = [()] * plan.prompts
+    for batch in batches if batches is not None else plan.batches(batch_size, device):
+        if before_batch is not None:
+            before_batch(batch, _first_answer_positions(plan, batch))
+        for row, read_margin, read_logprob, answer_length, greedy in _read_batch(
+            model, plan, batch
+        ):
+            if read_margin > margin[row]:
+                margin[row], logprob[row], length[row] = read_margin, read_logprob, answer_length
+            if len(greedy) > len(predicted[row]):
+                predicted[row] = greedy
+        if bar is not None:
+            bar.update(len(batch.rows))
+    texts = tuple(_decode(model, tokens) for tokens in predicted)
+    return Outcomes(margin, logprob, length, texts)
+
+
+def _first_answer_positions(plan: TeacherForcing, batch: Batch) -> Int[Tensor, " batch"]:
+    """The position of each row's last prompt token, where its answer is first predicted."""
+    width = batch.tokens.shape[1]
+    firsts = [
+        width - len(plan.sequences[row]) + min(prompt for _, prompt, _ in plan.reads[row]) - 1
+        for row in batch.rows
+    ]
+    return torch.tensor(firsts, device=batch.tokens.device)
+
+
+def _read_batch(
+    model: HookedTransformer, plan: TeacherForcing, batch: Batch
+) -> list[tuple[int, float, float, int, tuple[int, ...]]]:
+    """One pass; only the positions that predict an answer go through the unembedding."""
+    width = batch.tokens.shape[1]
+    where: list[tuple[int, int]] = []
+    targets: list[int] = []
+    spans: list[tuple[int, int, int]] = []
+    for i, row in enumerate(batch.rows):
+        pad = width - len(plan.sequences[row])
+        for prompt_row, prompt_length, answer in plan.reads[row]:
+            spans.append((prompt_row, len(targets), len(answer)))
+            start = pad + prompt_length - 1
+            where.extend((i, start + k) for k in range(len(answer)))
+            targets.extend(answer)
+    with torch.inference_mode():
+        residual = final_residual(model, batch.tokens, batch.mask)
+        at = torch.tensor(where, device=residual.device)
+        margins, logprobs, best = _score_positions(
+            model, residual[at[:, 0], at[:, 1]], torch.tensor(targets, device=residual.device)
+        )
+    rows = []
+    for prompt_row, start, count in spans:
+        here = slice(start, start + count)
+        wrong = np.flatnonzero(margins[here] <= 0)
+        upto = count if wrong.size == 0 else int(wrong[0]) + 1
+        rows.append(
+            (
+                prompt_row,
+                float(margins[here].min()),
+                float(logprobs[here].sum()),
+                count,
+                tuple(int(token) for token in best[here][:upto]),
+            )
+        )
+    return rows
+
+
+def _score_positions(
+    model: HookedTransformer, residual: Float[Tensor, "read d_model"], targets: Int[Tensor, " read"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Margin, log-probability and argmax at single positions, a bounded number at once."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for chunk, target in zip(
+        torch.split(residual, _READ_AT_ONCE), torch.split(targets, _READ_AT_ONCE), strict=True
+    ):
+        logits = unembed(model, chunk)
+        own = logits.gather(1, target[:, None])[:, 0]
+        if not torch.isfinite(own).all():
+            raise ActivationError(
+                "The model's logits hold NaN or Inf. float16 overflows in some models: load it "
+                "with dtype='bfloat16' or 'float32'."
+            )
+        best = logits.argmax(dim=1)
+        logprob = own - logits.logsumexp(dim=1)
+        logits.scatter_(1, target[:, None], -torch.inf)
+        parts.append((own - logits.amax(dim=1), logprob, best))
+    margins, logprobs, bests = (
+        torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)
+    )
+    return margins.astype(np.float64), logprobs.astype(np.float64), bests
+
+
+def _decode(model: HookedTransformer, tokens: tuple[int, ...]) -> str:
+    return "" if model.tokenizer is None else str(model.tokenizer.decode(list(tokens)))

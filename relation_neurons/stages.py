@@ -1,0 +1,68 @@
+"""Stages: each table of a run is written whole, and read instead where it is already there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relation_neurons.results import read_table, write_table
+
+__all__ = ["Stages"]
+
+
+def _silent(line: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The results folder of a run under way, or none."""
+
+    folder: Path | None = None
+    say: Callable[[str], None] = _silent
+    """Told what was done, a line a stage."""
+
+    def path(self, name: str) -> Path | None:
+        """Where a table is kept."""
+        return self.folder / f"{name}.parquet" if self.folder else None
+
+    def has(self, *names: str) -> bool:
+        """Whether every one of these tables is there."""
+        paths = [self.path(name) for name in names]
+        return all(path is not None and path.exists() for path in paths)
+
+    def read(self, name: str, reader: Callable[[Path], Any] = read_table) -> Any:
+        """Reads a table that is there."""
+        path = self.path(name)
+        assert path is not None
+        return reader(path)
+
+    def keep(self, name: str, made: Any, writer: Callable[[Path, Any], None] = write_table) -> None:
+        """Writes a table, where there is a folder."""
+        path = self.path(name)
+        if path is not None:
+            writer(path, made)
+
+    def make(
+        self,
+        name: str,
+        make: Callable[[], Any],
+        writer: Callable[[Path, Any], None] = write_table,
+        reader: Callable[[Path], Any] = read_table,
+    ) -> Any:
+        """Makes a table and keeps it, or reads the one that is there."""
+        if self.has(name):
+            self.say(f"{name}: read from {self.folder}")
+            return self.read(name, reader)
+        started = time.monotonic()
+        made = make()
+        self.keep(name, made, writer)
+        self.done(name, started)
+        return made
+
+    def done(self, name: str, started: float) -> None:
+        """Says how long a stage took."""
+        self.say(f"{name}: {time.monotonic() - started:.0f} s")

@@ -1,0 +1,161 @@
+"""Summary: what the report says in figures, from the tables alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from relation_neurons.cumulativity import dose_curves
+from relation_neurons.interference import interference_matrix, specificity
+from relation_neurons.ranking import Ranking, known_counts
+from relation_neurons.statistics import bootstrap_interval, only_dose
+
+__all__ = ["ALL_RELATIONS", "headline", "known_against_others", "summarise"]
+
+ALL_RELATIONS = "all relations"
+
+
+def summarise(
+    manifest: dict[str, Any], recall: pd.DataFrame, ranking: Ranking, effects: pd.DataFrame
+) -> dict[str, Any]:
+    """Computes the report's figures: doses, headline, and a row per relation."""
+    score = manifest["options"]["score"]
+    main = effects[effects["score"] == score]
+    _, dose = only_dose(main, None)
+    compared = known_against_others(effects, dose=dose, score=score)
+    return {
+        "doses": sorted(int(d) for d in main["dose"].unique()),
+        "dose": dose,
+        "dose_share": dose / len(ranking.neurons),
+        "overlap_dose": dose,
+        "score": score,
+        "rows": len(effects),
+        "headline": headline(effects, dose=dose, score=score).to_dict("records"),
+        "scores": compared.to_dict("records"),
+        "relations": _per_relation(manifest, recall, ranking, effects, dose, compared),
+        "left_out": dict(ranking.left_out),
+    }
+
+
+def headline(
+    effects: pd.DataFrame, *, dose: int, score: str = "specific", seed: int = 0
+) -> pd.DataFrame:
+    """The effect at home and elsewhere, and of both controls at home, at one dose.
+
+    Returns:
+        relation, what (`home` / `elsewhere` / `control_contribution` / `control_layer`), effect (net
+        flips per prompt over all held-out prompts), low, high, n; the last rows are over all relations.
+    """
+    rows = effects[(effects["score"] == score) & (effects["dose"] == dose)]
+    change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
+    at_home = rows["relation"].astype(str) == rows["ablated"].astype(str)
+    ranked = rows["kind"] == "ranked"
+    what = rows["kind"].astype(str).where(~ranked, "home").where(at_home | ~ranked, "elsewhere")
+    kept = rows.assign(change=change, what=what, ablated=rows["ablated"].astype(str))[
+        at_home | ranked
+    ]
+    found: list[dict[str, Any]] = []
+    overall = kept.assign(ablated=ALL_RELATIONS)
+    for part in (kept, overall):
+        for (relation, name), cell in part.groupby(["ablated", "what"], sort=True):
+            values = cell.groupby("prompt_id")["change"].mean().to_numpy()
+            low, high = bootstrap_interval(values, seed=seed)
+            found.append(
+                {
+                    "relation": relation,
+                    "what": name,
+                    "effect": float(values.mean()),
+                    "low": low,
+                    "high": high,
+                    "n": len(values),
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def known_against_others(
+    effects: pd.DataFrame, *, dose: int, score: str = "specific", seed: int = 0
+) -> pd.DataFrame:
+    """The home effect of each ranking at one dose: known facts against the checks.
+
+    Returns:
+        relation, score, effect, low, high, control (mean effect of its contribution-matched
+        control at home, NaN where none was drawn), n. Relation `all relations` pools the prompts
+        of those relations that have every score.
+    """
+    curves = []
+    here = effects[effects["dose"] == dose]
+    for name in [score, *sorted(set(here["score"].astype(str)) - {score})]:
+        table = dose_curves(here, score=name, seed=seed)
+        table = table[table["where"] == "home"]
+        control = table[table["kind"] == "control_contribution"].set_index("ablated")["effect"]
+        ranked = table[table["kind"] == "ranked"]
+        curves.append(ranked.assign(score=name, control=ranked["ablated"].map(control)))
+    table = pd.concat(curves, ignore_index=True).rename(columns={"ablated": "relation"})
+    complete = table.groupby("relation")["score"].nunique()
+    complete = complete[complete == table["score"].nunique()].index
+    home = here[
+        (here["kind"] == "ranked")
+        & (here["relation"].astype(str) == here["ablated"].astype(str))
+        & here["ablated"].astype(str).isin(complete)
+    ]
+    rows = []
+    for name, cell in home.groupby(home["score"].astype(str)):
+        values = (cell["correct"].astype(float) - cell["correct_intact"].astype(float)).to_numpy()
+        low, high = bootstrap_interval(values, seed=seed)
+        control = table[(table["score"] == name) & table["relation"].isin(complete)][
+            "control"
+        ].mean()
+        rows.append(
+            {
+                "relation": ALL_RELATIONS,
+                "score": name,
+                "effect": float(values.mean()),
+                "low": low,
+                "high": high,
+                "control": float(control),
+                "n": len(values),
+            }
+        )
+    columns = ["relation", "score", "effect", "low", "high", "control", "n"]
+    return pd.concat([table[columns], pd.DataFrame(rows, columns=columns)], ignore_index=True)
+
+
+def _per_relation(
+    manifest: dict[str, Any],
+    recall: pd.DataFrame,
+    ranking: Ranking,
+    effects: pd.DataFrame,
+    dose: int,
+    compared: pd.DataFrame,
+) -> list[dict[str, Any]]:
+    score = manifest["options"]["score"]
+    counts = known_counts(recall).set_index(["relation", "side"])
+    matrix = interference_matrix(effects, dose=dose, score=score)
+    specific = specificity(matrix).set_index("ablated")
+    judged = recall[recall["side"] == "held_out"].groupby("relation")["known"].mean()
+    home = compared.set_index(["relation", "score"])["effect"]
+    rows = []
+    for described in manifest["relations"]:
+        name = described["name"]
+        row = {
+            "relation": name,
+            "facts": described["facts"],
+            "majority_object": described["majority_object"],
+            "majority_share": described["majority_share"],
+            "accuracy_intact": float(judged.get(name, float("nan"))),
+        }
+        for side in ("detection", "held_out"):
+            row[f"facts_{side}"] = int(counts["facts"].get((name, side), 0))
+            row[f"known_{side}"] = int(counts["known"].get((name, side), 0))
+        if name in specific.index:
+            row |= {
+                "sinks": int(ranking.top(name, dose, score=score)["is_sink"].sum()),
+                "row": float(specific.loc[name, "row"]),
+                "column": float(specific.loc[name, "column"]),
+                "known_effect": float(home[name, score]),
+                "unknown_effect": float(home.get((name, "unknown"), float("nan"))),
+            }
+        rows.append(row)
+    return rows

@@ -1,0 +1,95 @@
+"""Versatility: neurons shared by relations, or by languages.
+
+Finding (ii) of the paper. Overlap is read from `background` rankings: sets ranked against one
+another are disjoint by theorem. Where AP = 1, every positive of r stands above every positive of
+r'; the AP of the same neuron for an r' of equal size is then at most
+
+    1 - ln 2 = 0.31  (n positives at ranks n + 1 ... 2n: the mean of i / (n + i) tends to 1 - ln 2)
+
+so an empty heatmap of `specific` sets says nothing about the model (design, method 6; pitfall 21).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from scipy import stats
+
+from relation_neurons.ranking import Ranking
+from relation_neurons.statistics import effect_cells, only_dose, paired_changes
+
+__all__ = ["overlap_matrix", "transfer_matrix"]
+
+
+def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "background") -> pd.DataFrame:
+    """Counts the neurons that two relations (or languages) share among their top `dose`.
+
+    Args:
+        ranking: what `rank_neurons` gives.
+        dose: size of each top set.
+        score: `background` by default; see the module's text on `specific`.
+
+    Returns:
+        A row per ordered pair: relation, language, other, other_language, shared, expected (by
+        chance: dose^2 / neurons), ratio, jaccard, and p_value (hypergeometric, at least as many).
+    """
+    total = len(ranking.neurons)
+    pairs = ranking.frame.loc[
+        ranking.frame["score"] == score, ["relation", "language"]
+    ].drop_duplicates()
+    sets = {}
+    for relation, language in pairs.itertuples(index=False):
+        top = ranking.top(relation, dose, score=score, language=language)
+        sets[relation, language] = set(zip(top["layer"], top["neuron"], strict=True))
+    rows = []
+    for (relation, language), first in sets.items():
+        for (other, other_language), second in sets.items():
+            shared = len(first & second)
+            expected = dose * dose / total
+            rows.append(
+                {
+                    "relation": relation,
+                    "language": language,
+                    "other": other,
+                    "other_language": other_language,
+                    "score": score,
+                    "dose": dose,
+                    "shared": shared,
+                    "expected": expected,
+                    "ratio": shared / expected,
+                    "jaccard": shared / len(first | second),
+                    "p_value": float(stats.hypergeom.sf(shared - 1, total, dose, dose)),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def transfer_matrix(
+    effects: pd.DataFrame,
+    *,
+    dose: int | None = None,
+    quantity: str = "correct",
+    score: str = "specific",
+    control: str = "control_contribution",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How far one relation's sets carry over, between relations and between languages.
+
+    Returns:
+        A row per (ablated, ablated_language, relation, language): dose, n, effect, control,
+        difference, low, high, and transfer: the difference as a share of what the judged relation's
+        own set does to it in that language (1 at home; NaN where that set does nothing).
+    """
+    paired, chosen = only_dose(paired_changes(effects, score=score, control=control), dose)
+    keys = ["ablated", "ablated_language", "relation", "language"]
+    cells = effect_cells(paired, keys, quantity=quantity, seed=seed)
+    at_home = (cells["ablated"] == cells["relation"]) & (
+        cells["ablated_language"] == cells["language"]
+    )
+    own = cells[at_home].set_index(["relation", "language"])["difference"]
+    reference = pd.Series(
+        [own.get(key) for key in zip(cells["relation"], cells["language"], strict=True)],
+        index=cells.index,
+        dtype=float,
+    )
+    cells.insert(4, "dose", chosen)
+    return cells.assign(transfer=(cells["difference"] / reference.where(reference != 0)))
