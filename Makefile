@@ -12,7 +12,8 @@ demo: $(INSTALLED)
 
 reference: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/reference \
-	  --held-out 20 --doses 0.05%,0.2%,0.8% --draws 3 --checks unknown,nonsense,background --check-draws 2
+	  --held-out 20 --doses 0.05%,0.1%,0.2%,0.4%,0.8% --draws 2 \
+	  --checks unknown,nonsense,background --check-draws 2
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest

@@ -3,30 +3,38 @@
 A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et al., EMNLP 2025).
 Modules, each depending only on earlier ones:
 
-    errors -> relations -> prompts -> checkpoints -> models -> recall -> activations -> scores
-    -> ranking -> ablation, controls -> sweep -> statistics -> cumulativity, versatility,
-    interference -> summary -> plots -> report, results -> experiment -> cli
+    errors -> relations -> readers -> prompts -> checkpoints -> models -> recall -> activations
+    -> scores -> ranking -> ablation, controls -> sweep -> statistics -> cumulativity,
+    versatility, interference -> summary -> plots -> results, report -> options, stages
+    -> experiment -> cli
 
 Only `models` loads a model; only `recall`, `activations` and `ablation` (with `sweep`) run one.
+Names are imported when they are first used, so that a look at the relations needs no torch.
 """
 
-from relation_neurons import errors, plots
-from relation_neurons.ablation import ablated
-from relation_neurons.activations import ActivationTable, collect_activations
-from relation_neurons.controls import draw_control
-from relation_neurons.cumulativity import dose_curves
-from relation_neurons.experiment import run
-from relation_neurons.interference import interference_matrix, specificity
-from relation_neurons.models import known_models, load_model
-from relation_neurons.prompts import Prompts, make_prompts
-from relation_neurons.ranking import Ranking, neuron_name, parse_neuron, rank_neurons
-from relation_neurons.readers import list_shipped, load_relations
-from relation_neurons.recall import measure_recall
-from relation_neurons.relations import Fact, Relation, Template
-from relation_neurons.results import Results, load_results
-from relation_neurons.scores import average_precision
-from relation_neurons.sweep import ablation_sweep
-from relation_neurons.versatility import overlap_matrix, transfer_matrix
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relation_neurons import errors, plots
+    from relation_neurons.ablation import ablated
+    from relation_neurons.activations import ActivationTable, collect_activations
+    from relation_neurons.controls import draw_control
+    from relation_neurons.cumulativity import dose_curves
+    from relation_neurons.experiment import run
+    from relation_neurons.interference import interference_matrix, specificity
+    from relation_neurons.models import known_models, load_model
+    from relation_neurons.prompts import Prompts, make_prompts
+    from relation_neurons.ranking import Ranking, neuron_name, parse_neuron, rank_neurons
+    from relation_neurons.readers import list_shipped, load_relations
+    from relation_neurons.recall import measure_recall
+    from relation_neurons.relations import Fact, Relation, Template
+    from relation_neurons.results import Results, load_results
+    from relation_neurons.scores import average_precision
+    from relation_neurons.sweep import ablation_sweep
+    from relation_neurons.versatility import overlap_matrix, transfer_matrix
 
 __all__ = [
     "ActivationTable",
@@ -62,3 +70,35 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ablation": ("ablated",),
+    "activations": ("ActivationTable", "collect_activations"),
+    "controls": ("draw_control",),
+    "cumulativity": ("dose_curves",),
+    "experiment": ("run",),
+    "interference": ("interference_matrix", "specificity"),
+    "models": ("known_models", "load_model"),
+    "prompts": ("Prompts", "make_prompts"),
+    "ranking": ("Ranking", "neuron_name", "parse_neuron", "rank_neurons"),
+    "readers": ("list_shipped", "load_relations"),
+    "recall": ("measure_recall",),
+    "relations": ("Fact", "Relation", "Template"),
+    "results": ("Results", "load_results"),
+    "scores": ("average_precision",),
+    "sweep": ("ablation_sweep",),
+    "versatility": ("overlap_matrix", "transfer_matrix"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "plots"):
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

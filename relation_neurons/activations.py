@@ -2,7 +2,7 @@
 
 Pooling happens inside the hook; only pooled values leave it. Pads are masked, answers are never
 pooled, and the first attended position - an attention sink, BOS or not - is left out unless asked
-for (design, method 5; pitfalls 1 and 3).
+for (method 5; pitfalls 1 and 3).
 """
 
 from __future__ import annotations

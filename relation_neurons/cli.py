@@ -20,9 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-relations_app = typer.Typer(
-    help="The relations shipped with the package.", invoke_without_command=True
-)
+relations_app = typer.Typer(help="The relations shipped with the package.", no_args_is_help=True)
 app.add_typer(relations_app, name="relations")
 
 Model = Annotated[
@@ -88,10 +86,12 @@ def run(
     from relation_neurons import experiment
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
+    from relation_neurons.readers import load_relations
 
-    make_options(preset, **options)  # a wrong option shows before the model loads
+    make_options(preset, **options)  # what is wrong shows before the model loads
+    data = load_relations(relations)
     loaded = load_model(model, dtype=dtype, device=device)
-    results = experiment.run(loaded, relations, out=out, preset=preset, say=_say, **options)
+    results = experiment.run(loaded, data, out=out, preset=preset, say=_say, **options)
     for name, reason in results.ranking.left_out.items():
         _say(f"left out: {name}, {reason}")
     typer.echo(f"report: {out / 'report.html'}")
@@ -129,8 +129,8 @@ def rank(
     from relation_neurons.stages import Stages
 
     options = make_options(preset, **given)
-    loaded = load_model(model, dtype=dtype, device=device)
     data = load_relations(relations)
+    loaded = load_model(model, dtype=dtype, device=device)
     open_folder(out, make_manifest(loaded, data, options))
     _, _, ranking = experiment.rank_stage(loaded, data, options, Stages(out, _say))
     typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {out}")
@@ -201,26 +201,18 @@ def models() -> None:
     typer.echo(f"device: {choose_device()}")
 
 
-@relations_app.callback()
-def relations_list(context: typer.Context) -> None:
-    """List the shipped sets, or `show` one relation."""
+@relations_app.command("list")
+def relations_list() -> None:
+    """List the shipped sets and their relations."""
     from relation_neurons.readers import list_shipped, load_relations
 
-    if context.invoked_subcommand is None:
-        for name in list_shipped():
-            typer.echo(f"{name}:")
-            for relation in load_relations(name):
-                typer.echo(
-                    f"  {relation.name}: {len(relation.facts)} facts, {len(relation.templates)} "
-                    f"templates - {relation.description}"
-                )
-
-
-@relations_app.command("list")
-def relations_list_command(context: typer.Context) -> None:
-    """List the shipped sets and their relations."""
-    context.invoked_subcommand = None
-    relations_list(context)
+    for name in list_shipped():
+        typer.echo(f"{name}:")
+        for relation in load_relations(name):
+            typer.echo(
+                f"  {relation.name}: {len(relation.facts)} facts, {len(relation.templates)} "
+                f"templates - {relation.description}"
+            )
 
 
 @relations_app.command("show")

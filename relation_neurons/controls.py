@@ -1,8 +1,8 @@
 """Controls: random neurons matched to a ranked set.
 
 Ranked neurons are up to 13 times louder than their layer, and loud random neurons cost five times
-as much as quiet ones; so a control is matched on layer *and* contribution by default (design,
-method 9; pitfall 22).
+as much as quiet ones; so a control is matched on layer *and* contribution by default
+(method 9; pitfall 22).
 """
 
 from __future__ import annotations

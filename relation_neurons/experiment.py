@@ -74,6 +74,7 @@ def run(
     folder = Path(out) if out is not None else None
     stages = Stages(folder, say) if say else Stages(folder)
     loaded = load_relations(relations)
+    resolve_doses(chosen.doses, neuron_count(model, chosen.site))
     manifest = make_manifest(model, loaded, chosen)
     if folder is not None:
         open_folder(folder, manifest)

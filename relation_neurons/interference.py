@@ -48,7 +48,7 @@ def interference_matrix(
 
 
 def specificity(matrix: pd.DataFrame, *, column: str = "effect") -> pd.DataFrame:
-    """Specificity of each relation's set, both ways (design, method 10; pitfall 24).
+    """Specificity of each relation's set, both ways (method 10; pitfall 24).
 
     Row: its effect at home minus its mean effect elsewhere. Column: its effect at home minus the
     mean effect of the other relations' sets there. Negative is specific harm.

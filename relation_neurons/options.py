@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from relation_neurons.ablation import POSITIONS
 from relation_neurons.activations import POOLS
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.models import HookedTransformer, neuron_count, weight_hash
-from relation_neurons.ranking import MIN_KNOWN, SCORES
+from relation_neurons.models import SITES, HookedTransformer, neuron_count, weight_hash
+from relation_neurons.ranking import MIN_KNOWN, ORDERS, SCORES, resolve_doses
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations import Relation
 
@@ -62,7 +63,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checks": (),
     },
 }
-"""`paper` is what the published code does, as far as it is known (design, "The method")."""
+"""`paper` is what the published code does, as far as it is known (docs/method.md)."""
 
 
 def make_options(preset: str = "default", **changes: Any) -> Options:
@@ -73,23 +74,29 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
     """
     if preset not in PRESETS:
         raise UnknownOptionError(f"No preset {preset!r}. {near_matches(preset, PRESETS)}")
-    known = {item.name for item in fields(Options)}
+    names = {item.name for item in fields(Options)}
     for name in changes:
-        if name not in known:
-            raise UnknownOptionError(f"No option {name!r}. {near_matches(name, known)}")
+        if name not in names:
+            raise UnknownOptionError(f"No option {name!r}. {near_matches(name, names)}")
     chosen = {name: value for name, value in changes.items() if value is not None}
-    options = replace(Options(preset=preset, **PRESETS[preset]), **chosen)
-    for name, values in (("doses", options.doses), ("checks", options.checks)):
-        if isinstance(values, (str, int)):
-            raise UnknownOptionError(f"{name} is {values!r}; expected several, as a tuple.")
-    for score in (options.score, *options.checks):
-        if score not in SCORES:
-            raise UnknownOptionError(f"No score {score!r}. {near_matches(score, SCORES)}")
-    if options.pool not in POOLS:
-        raise UnknownOptionError(
-            f"No pooling {options.pool!r}. {near_matches(options.pool, POOLS)}"
-        )
-    return replace(options, doses=tuple(options.doses), checks=tuple(options.checks))
+    for name in {"doses", "checks"} & set(chosen):
+        if isinstance(chosen[name], (str, int, float)):
+            raise UnknownOptionError(f"{name} is {chosen[name]!r}; expected several, as a tuple.")
+        chosen[name] = tuple(chosen[name])
+    options = Options(preset=preset, **{**PRESETS[preset], **chosen})
+    choices: list[tuple[str, str, Iterable[str]]] = [
+        ("pooling", options.pool, POOLS),
+        ("site", options.site, SITES),
+        ("order", options.order, ORDERS),
+        ("mode", options.mode, ("zero", "mean")),
+        ("positions", options.positions, POSITIONS),
+        *(("score", score, SCORES) for score in (options.score, *options.checks)),
+    ]
+    for name, value, known in choices:
+        if value not in known:
+            raise UnknownOptionError(f"No {name} {value!r}. {near_matches(value, known)}")
+    resolve_doses(options.doses)
+    return options
 
 
 def make_manifest(

@@ -236,7 +236,7 @@ def answer_tokens(
 
 
 def nonsense_subjects(count: int, *, seed: int = 0) -> list[str]:
-    """Makes pronounceable names that no one has, the same for every relation (design, method 3)."""
+    """Makes pronounceable names that no one has, the same for every relation (method 3)."""
     rng = np.random.default_rng([seed, 0x6E6F6E])
     onsets, vowels = list("bdfgklmnprstvz"), list("aeiou")
     names: dict[str, None] = {}

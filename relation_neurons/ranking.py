@@ -1,6 +1,6 @@
 """Ranking: the neurons of each relation, by how well their activation detects its prompts.
 
-Four rankings per relation, from one pass over the prompts (design, method 3 and 6):
+Four rankings per relation, from one pass over the prompts (method 3 and 6):
 
 | score | positives | negatives |
 | --- | --- | --- |
@@ -128,7 +128,7 @@ def rank_neurons(
     """Ranks every neuron for every relation under every score.
 
     Order: AP rounded to 1e-6, then the standardised difference (`order="index"`: nothing, as in
-    the published code), then (layer, neuron) (design, method 7; pitfall 11).
+    the published code), then (layer, neuron) (method 7; pitfall 11).
 
     Args:
         table: pooled activations of the detection prompts.
@@ -192,8 +192,12 @@ def known_counts(recall: pd.DataFrame) -> pd.DataFrame:
     return facts.groupby(level=[0, 1, 2]).agg(facts="size", known="sum").reset_index()
 
 
-def resolve_doses(doses: Sequence[int | float | str], neurons: int) -> tuple[int, ...]:
+def resolve_doses(
+    doses: Sequence[int | float | str], neurons: int | None = None
+) -> tuple[int, ...]:
     """Turns doses (a count, or a share such as `"0.2%"`) into increasing counts.
+
+    Without the number of neurons, only their form is checked.
 
     Raises:
         DoseError: a dose below 1 or above the number of neurons.
@@ -205,15 +209,16 @@ def resolve_doses(doses: Sequence[int | float | str], neurons: int) -> tuple[int
     for dose in doses:
         try:
             if isinstance(dose, str) and dose.strip().endswith("%"):
-                count = round(float(dose.strip()[:-1]) / 100 * neurons)
+                count = round(float(dose.strip()[:-1]) / 100 * (neurons or 1_000_000))
             else:
                 count = int(dose)
         except ValueError as error:
             raise DoseError(
                 f"{dose!r} is no dose; expected a count or a share such as 0.2%."
             ) from error
-        if not 1 <= count <= neurons:
-            raise DoseError(f"A dose of {dose} is {count} neurons; this model has {neurons}.")
+        if count < 1 or (neurons is not None and count > neurons):
+            there = f"this model has {neurons}" if neurons else "one is the least"
+            raise DoseError(f"A dose of {dose} is {count} neurons; {there}.")
         counts.add(count)
     if not counts:
         raise DoseError("No dose was given; expected at least one.")

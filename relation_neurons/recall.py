@@ -5,7 +5,7 @@ token is the argmax at its position. So nothing is decoded, and the margin says 
 
     margin = min over answer positions of (logit of the answer's token - best other logit)
 
-An answer is correct when its margin is above 0 (design, method 4). Of several accepted answers the
+An answer is correct when its margin is above 0 (method 4). Of several accepted answers the
 best margin counts.
 """
 

@@ -2,7 +2,7 @@
 
 A fact is (subject, relation, object); a relation has facts and prompt templates with exactly one
 `{}`. Templates, like facts, have a side: neurons are found on *detection* templates and judged on
-*held-out* ones (design, method 1 and 2).
+*held-out* ones (method 1 and 2).
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
     AP = sum over distinct thresholds t of (recall at t - recall before t) * precision at t
 
-as scikit-learn defines it: tied activations are one threshold (design, method 6; pitfall 10).
+as scikit-learn defines it: tied activations are one threshold (method 6; pitfall 10).
 Each neuron is sorted once; one scan of the sorted prompts then serves every family of positives
 and negatives.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -153,8 +154,10 @@ def _scan_in_threads(
         list(pool.map(work, blocks))
 
 
-@numba.njit(nogil=True, cache=True)
-def _scan(keys, positive, counted, result):  # type: ignore[no-untyped-def]  # numba infers the types
+def _scan_loop(
+    keys: np.ndarray, positive: np.ndarray, counted: np.ndarray, result: np.ndarray
+) -> None:
+    """Walks each neuron's sorted prompts once, for all families and all ties."""
     neurons, prompts = keys.shape
     families = positive.shape[1]
     for neuron in range(neurons):
@@ -179,3 +182,7 @@ def _scan(keys, positive, counted, result):  # type: ignore[no-untyped-def]  # n
                         before[family] = hits[family]
         for family in range(families):
             result[neuron, family] = total[family] / hits[family] if hits[family] else np.nan
+
+
+# Compiled from the plain function, also where a test's import hook has wrapped it to check shapes.
+_scan = numba.njit(nogil=True, cache=True)(inspect.unwrap(_scan_loop))

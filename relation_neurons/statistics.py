@@ -2,7 +2,7 @@
 
 The unit is the prompt, and every held-out prompt counts, known or not: known facts can only fall
 and unknown ones only rise. The comparison is the same prompt under the mean of the set's control
-draws (design, method 11; pitfalls 23 and 26).
+draws (method 11; pitfalls 23 and 26).
 """
 
 from __future__ import annotations

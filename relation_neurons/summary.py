@@ -11,7 +11,7 @@ from relation_neurons.interference import interference_matrix, specificity
 from relation_neurons.ranking import Ranking, known_counts
 from relation_neurons.statistics import bootstrap_interval, only_dose
 
-__all__ = ["ALL_RELATIONS", "headline", "known_against_others", "summarise"]
+__all__ = ["ALL_RELATIONS", "contrasts", "headline", "known_against_others", "summarise"]
 
 ALL_RELATIONS = "all relations"
 
@@ -33,6 +33,7 @@ def summarise(
         "rows": len(effects),
         "headline": headline(effects, dose=dose, score=score).to_dict("records"),
         "scores": compared.to_dict("records"),
+        "contrasts": contrasts(effects, dose=dose, score=score).to_dict("records"),
         "relations": _per_relation(manifest, recall, ranking, effects, dose, compared),
         "left_out": dict(ranking.left_out),
     }
@@ -120,6 +121,51 @@ def known_against_others(
         )
     columns = ["relation", "score", "effect", "low", "high", "control", "n"]
     return pd.concat([table[columns], pd.DataFrame(rows, columns=columns)], ignore_index=True)
+
+
+def contrasts(
+    effects: pd.DataFrame, *, dose: int, score: str = "specific", seed: int = 0
+) -> pd.DataFrame:
+    """What a relation's set does to its own facts, minus what else does to the same prompts.
+
+    `against` is a control kind (mean of its draws), `others` (mean of the other relations' sets), or
+    the relation's set under another score. Paired per prompt, so that neither the prompts'
+    difficulty nor what any damage does to them enters.
+
+    Returns:
+        relation, against, difference (net flips per prompt), low, high (95% bootstrap), n; the last
+        rows are over all relations.
+    """
+    rows = effects[effects["dose"] == dose]
+    change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
+    ablated, relation = rows["ablated"].astype(str), rows["relation"].astype(str)
+    kind, scored = rows["kind"].astype(str), rows["score"].astype(str)
+    at_home, main, ranked = ablated == relation, scored == score, kind == "ranked"
+    against = kind.where(~ranked, scored).mask(main & ranked & at_home, "home")
+    against = against.mask(main & ranked & ~at_home, "others")
+    kept = (at_home & (main | ranked)) | (~at_home & main & ranked)
+    per_prompt = (
+        pd.DataFrame(
+            {
+                "relation": relation,
+                "against": against,
+                "prompt_id": rows["prompt_id"],
+                "change": change,
+            }
+        )[kept]
+        .groupby(["relation", "prompt_id", "against"])["change"]
+        .mean()
+        .unstack("against")
+    )
+    found: list[dict[str, Any]] = []
+    for name, part in [*per_prompt.groupby(level="relation"), (ALL_RELATIONS, per_prompt)]:
+        for column in part.columns.drop("home"):
+            paired = (part["home"] - part[column]).dropna().to_numpy()
+            if len(paired):
+                low, high = bootstrap_interval(paired, seed=seed)
+                row = {"relation": name, "against": column, "difference": float(paired.mean())}
+                found.append({**row, "low": low, "high": high, "n": len(paired)})
+    return pd.DataFrame(found, columns=["relation", "against", "difference", "low", "high", "n"])
 
 
 def _per_relation(

@@ -1,7 +1,7 @@
 """The ablation sweep: one table, a row for each (ablated set, dose, draw, held-out prompt).
 
 Beside every ranked set stand its controls. Cumulativity, versatility and interference are all read
-from this table, so they cannot disagree (design, method 9).
+from this table, so they cannot disagree (method 9).
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def ablation_sweep(
     with progress_bar(len(conditions) * len(passes.sequences), "ablation sweep", "row") as bar:
         for condition in conditions:
             layers, indices = condition.neurons["layer"], condition.neurons["neuron"]
-            mean = typical[(layers * ranking.width + indices).to_numpy()]
+            mean = typical[torch.tensor((layers * ranking.width + indices).to_list())]
             with ablated(
                 model,
                 condition.neurons,

@@ -6,7 +6,7 @@ r'; the AP of the same neuron for an r' of equal size is then at most
 
     1 - ln 2 = 0.31  (n positives at ranks n + 1 ... 2n: the mean of i / (n + i) tends to 1 - ln 2)
 
-so an empty heatmap of `specific` sets says nothing about the model (design, method 6; pitfall 21).
+so an empty heatmap of `specific` sets says nothing about the model (method 6; pitfall 21).
 """
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""Dot plots: the headline, specificity, and scores against one another. Read through `plots`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from relation_neurons import plot_style as look
+from relation_neurons.plot_style import UNITS, Style, interval, label, number, require
+from relation_neurons.summary import ALL_RELATIONS
+
+__all__ = ["SCORES", "WHAT", "headline", "score_comparison", "specificity"]
+
+WHAT = {
+    "home": Style("home", look.RED, "circle"),
+    "elsewhere": Style("elsewhere", look.BLUE, "diamond"),
+    "control_contribution": Style("contribution control, at home", "#555555", "square-open"),
+    "control_layer": Style("layer control, at home", "#999999", "triangle-up-open"),
+}
+SCORES = {
+    "specific": Style("known facts", look.RED, "circle"),
+    "background": Style("known, against neutral prompts", look.PURPLE, "square"),
+    "unknown": Style("facts it gets wrong", look.BLUE, "diamond"),
+    "nonsense": Style("nonsense subjects", look.GREEN, "triangle-up"),
+}
+
+
+def specificity(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
+    """Draws each set's effect at home beside its effect elsewhere and that of others' sets.
+
+    Args:
+        table: from `interference.specificity`: ablated, home, elsewhere, others_here.
+        quantity: what the effect is, `correct` or `margin`.
+    """
+    require(table, ("ablated", "home", "elsewhere", "others_here"), "interference.specificity")
+    said = {
+        "home": "Ablating neurons of <i>{0}</i> changes <i>{0}</i>",
+        "elsewhere": "Ablating neurons of <i>{0}</i> changes the other relations, on average",
+        "others_here": "Ablating other relations' neurons changes <i>{0}</i>, on average",
+    }
+    points = table.melt("ablated", list(said), "what", "effect").rename(columns={"ablated": "row"})
+    points["hover"] = [
+        f"{said[p.what].format(label(p.row))}:<br>{number(p.effect)} {UNITS[quantity][0]}"
+        for p in points.itertuples()
+    ]
+    styles = {
+        "home": Style("its set on its facts (home)", look.RED, "circle"),
+        "elsewhere": Style("its set on other relations (row)", look.BLUE, "diamond"),
+        "others_here": Style("others' sets on its facts (column)", "#555555", "square-open"),
+    }
+    return look.dot_plot(
+        points.dropna(subset=["effect"]),
+        styles,
+        table.sort_values("home")["ablated"].tolist(),
+        title="Specificity, both ways",
+        subtitle="A set is specific where home lies to the left of both other marks.",
+        x_title=UNITS[quantity][1],
+    )
+
+
+def score_comparison(table: pd.DataFrame, *, dose: int | None = None) -> go.Figure:
+    """Draws the home effect of sets ranked on known facts beside that of the checks.
+
+    Args:
+        table: from `summary.known_against_others`: relation, score, effect, low, high, control, n.
+        dose: neurons ablated, for the subtitle.
+    """
+    columns = ("relation", "score", "effect", "low", "high", "control", "n")
+    require(table, columns, "summary.known_against_others")
+    ranked = table.assign(row=table["relation"], what=table["score"], hover="")
+    ranked["hover"] = [
+        f"Neurons of <i>{label(p.relation)}</i> ranked on "
+        f"{SCORES[p.score].name if p.score in SCORES else label(p.score)}:<br>"
+        f"{number(p.effect)} net flips per prompt ({p.n} prompts; control {number(p.control)};<br>"
+        f"95% interval {interval(p.low, p.high)})"
+        for p in ranked.itertuples()
+    ]
+    main = next(s for s in [*SCORES, *ranked["score"]] if (ranked["score"] == s).any())
+    control = ranked[(ranked["score"] == main) & ranked["control"].notna()]
+    control = control.assign(what="control", effect=control["control"], low=np.nan, high=np.nan)
+    matched = Style("contribution control", "#555555", "square-open")
+    return look.dot_plot(
+        pd.concat([ranked, control]),
+        {**SCORES, "control": matched},
+        _worst_first(table[table["score"] == main]),
+        title="Sets ranked on known facts and on checks, each at home",
+        subtitle=_dosed(dose)
+        + "If facts the model gets wrong, or nonsense subjects, give sets that "
+        "harm as much,<br>what was found is the relation's question, not its recall.",
+        x_title=UNITS["correct"][1],
+        total=_total(table),
+    )
+
+
+def headline(table: pd.DataFrame, *, dose: int | None = None) -> go.Figure:
+    """Draws the run in one picture: home, elsewhere and both controls, per relation.
+
+    Args:
+        table: from `summary.headline`: relation, what, effect, low, high, n; rows of the relation
+            `all relations` come last, set apart.
+        dose: neurons ablated, for the subtitle.
+    """
+    require(table, ("relation", "what", "effect", "low", "high", "n"), "summary.headline")
+    said = {
+        "home": "Ablating neurons of <i>{0}</i> changes <i>{0}</i>",
+        "elsewhere": "Ablating neurons of <i>{0}</i> changes other relations",
+        "control_contribution": "Ablating contribution-matched random neurons changes <i>{0}</i>",
+        "control_layer": "Ablating layer-matched random neurons changes <i>{0}</i>",
+    }
+    known = table[table["what"].isin(said)]
+    points = known.assign(
+        row=known["relation"],
+        hover=[
+            f"{said[p.what].format(label(p.relation))}:<br>{number(p.effect)} net flips per prompt "
+            f"({p.n} prompts;<br>95% interval {interval(p.low, p.high)})"
+            for p in known.itertuples()
+        ],
+    )
+    return look.dot_plot(
+        points,
+        WHAT,
+        _worst_first(known[known["what"] == "home"]),
+        title="What ablating a relation's neurons costs, at home and elsewhere",
+        subtitle=_dosed(dose)
+        + "Home: the relation's own held-out facts; controls are random neurons.<br>"
+        "Lines are 95% intervals over prompts.",
+        x_title=UNITS["correct"][1],
+        total=_total(table),
+    )
+
+
+def _worst_first(table: pd.DataFrame) -> list[str]:
+    """Relations by their effect, most harm first, all relations together last."""
+    names = table.sort_values("effect", kind="stable")["relation"].tolist()
+    return sorted(dict.fromkeys(names), key=lambda name: name == ALL_RELATIONS)
+
+
+def _total(table: pd.DataFrame) -> str | None:
+    return ALL_RELATIONS if (table["relation"] == ALL_RELATIONS).any() else None
+
+
+def _dosed(dose: int | None) -> str:
+    return "" if dose is None else f"{dose:,} neurons ablated. "

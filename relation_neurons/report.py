@@ -1,0 +1,175 @@
+"""Report: one HTML page that opens offline, from a finished run's tables.
+
+The page says the answer first, then shows each property with its figure, how to read it, and what
+it cannot show. Everything from data is escaped: by Jinja in the markup, by `\\u003c` in the JSON.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from relation_neurons import plots
+from relation_neurons.cumulativity import dose_curves
+from relation_neurons.interference import interference_matrix, specificity
+from relation_neurons.plot_style import number
+from relation_neurons.ranking import neuron_name
+from relation_neurons.report_words import answer
+from relation_neurons.results import Results
+from relation_neurons.versatility import overlap_matrix, transfer_matrix
+
+__all__ = ["build_report"]
+
+_SHOWN_NEURONS = 50
+_WIDE = 700
+
+
+def build_report(results: Results) -> str:
+    """Builds the report of a run.
+
+    Args:
+        results: what `run` or `load_results` gives.
+
+    Returns:
+        A self-contained HTML page, plotly.js in it once.
+    """
+    summary, manifest = results.summary, results.manifest
+    dose, score = summary["dose"], manifest["options"].get("score", "specific")
+    matrix = interference_matrix(results.effects, dose=dose, score=score)
+    specific = specificity(matrix)
+    environment = Environment(
+        loader=PackageLoader("relation_neurons"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(number=number, spaced=_spaced, percent=_percent)
+    page = environment.get_template("report.html.j2")
+    return page.render(
+        answer=answer(results),
+        dose=dose,
+        facts=summary["relations"],
+        figures=_figures(results, matrix, specific, dose, score),
+        left_out=summary.get("left_out") or results.ranking.left_out,
+        manifest=manifest,
+        manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False, default=str),
+        marked=_marked(matrix),
+        model=manifest["model"],
+        neurons=_top_neurons(results.ranking.frame, score),
+        outcomes=_outcomes(results, dose, score),
+        overlap_dose=summary.get("overlap_dose", dose),
+        plotlyjs=Markup(get_plotlyjs()),
+        score=score,
+        seconds=summary.get("seconds") or {},
+        specific=specific.sort_values("home").to_dict("records"),
+        unseen=bool(results.effects["template_held_out"].all()),
+    )
+
+
+def _figures(
+    results: Results, matrix: pd.DataFrame, specific: pd.DataFrame, dose: int, score: str
+) -> dict[str, dict[str, Any]]:
+    """Every figure by name; a figure that needs what was not run is left out."""
+    summary, ranking, effects = results.summary, results.ranking, results.effects
+    shared = summary.get("overlap_dose", dose)
+    made: dict[str, go.Figure] = {
+        "headline": plots.headline(pd.DataFrame(summary["headline"]), dose=dose),
+        "cumulativity": plots.dose_curves(dose_curves(effects, score=score)),
+        "interference": plots.interference(matrix),
+        "layers": plots.layers(ranking.frame, ranking.neurons, score=score, dose=shared),
+    }
+    if len(specific) > 1:
+        made["specificity"] = plots.specificity(specific)
+    for name in ("background", "specific"):
+        if (ranking.frame["score"] == name).any():
+            made[f"overlap_{name}"] = plots.overlap(
+                overlap_matrix(ranking, dose=shared, score=name)
+            )
+    if effects["language"].nunique() > 1:
+        made["transfer"] = plots.transfer(transfer_matrix(effects, dose=dose, score=score))
+    compared = pd.DataFrame(summary.get("scores") or [])
+    if len(compared) and compared["score"].nunique() > 1:
+        made["scores"] = plots.score_comparison(compared.fillna(float("nan")), dose=dose)
+    return {name: _embedded(name, fig) for name, fig in made.items()}
+
+
+def _embedded(name: str, fig: go.Figure) -> dict[str, Any]:
+    """A figure as JSON that is safe in a script, with its title and subtitle as a caption."""
+    title = fig.layout.title
+    caption, note = (
+        html.unescape(text.replace("<br>", " ").replace("<b>", "").replace("</b>", ""))
+        for text in (title.text or "", title.subtitle.text or "")
+    )
+    above = 14 + (36 if fig.layout.showlegend else 0) + (24 if name == "cumulativity" else 0)
+    height = fig.layout.height - fig.layout.margin.t + above
+    wide = _WIDE if name in ("headline", "specificity", "scores") else fig.layout.width
+    fig.update_layout(title=None, width=None, height=height, autosize=True, margin_t=above)
+    data = fig.to_json().replace("<", "\\u003c")
+    narrow = 0 if name in ("headline", "specificity", "scores") else min(wide, 2000) - 160
+    return {
+        "json": Markup(data),
+        "caption": caption,
+        "note": note,
+        "height": int(height),
+        "min_width": int(narrow),
+    }
+
+
+def _marked(matrix: pd.DataFrame) -> dict[str, int]:
+    """Counts cells away from home, and those that beat their control in either direction."""
+    away = matrix[matrix["ablated"] != matrix["relation"]]
+    return {
+        "cells": len(away),
+        "better": int((away["low"] > 0).sum()),
+        "worse": int((away["high"] < 0).sum()),
+    }
+
+
+def _top_neurons(frame: pd.DataFrame, score: str) -> list[dict[str, Any]]:
+    top = frame[(frame["score"] == score) & (frame["rank"] <= _SHOWN_NEURONS)]
+    rows: list[dict[str, Any]] = top.to_dict("records")
+    return [row | {"name": neuron_name(row["layer"], row["neuron"])} for row in rows]
+
+
+def _outcomes(results: Results, dose: int, score: str) -> dict[str, dict[str, Any]]:
+    """Held-out prompts whose correctness flips under their own relation's set, per relation."""
+    table = results.effects
+    home = table["relation"].astype(str) == table["ablated"].astype(str)
+    same = table["language"].astype(str) == table["ablated_language"].astype(str)
+    ranked = (table["kind"] == "ranked") & (table["score"] == score) & (table["dose"] == dose)
+    rows = table[home & same & ranked].merge(
+        results.prompts[["prompt_id", "text", "subject", "answer"]], on="prompt_id"
+    )
+    rows = rows.merge(
+        results.recall[["prompt_id", "predicted"]], on="prompt_id", suffixes=("", "_in")
+    )
+    found = {}
+    for relation in results.ranking.relations:
+        here = rows[rows["relation"].astype(str) == relation]
+        flips = here[here["correct"] != here["correct_intact"]].sort_values(
+            ["correct", "prompt_id"]
+        )
+        found[relation] = {
+            "asked": len(here),
+            "lost": int((~flips["correct"].astype(bool)).sum()),
+            "gained": int(flips["correct"].astype(bool).sum()),
+            "rows": flips.to_dict("records"),
+        }
+    return found
+
+
+def _spaced(name: Any) -> str:
+    return str(name).replace("_", " ")
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None or math.isnan(value) else f"{value:.0%}"

@@ -1,0 +1,121 @@
+"""The report's answer in sentences, each said only as strongly as its interval allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relation_neurons.plot_style import number
+from relation_neurons.results import Results
+from relation_neurons.summary import ALL_RELATIONS
+
+__all__ = ["answer"]
+
+_CHECKS = {"unknown": "facts the model gets wrong", "nonsense": "nonsense subjects"}
+
+
+def answer(results: Results) -> list[str]:
+    """Says what was found, how sure it is, and what it does not show.
+
+    Comparisons rest on paired differences on the same prompts (`summary["contrasts"]`): a sentence
+    says "more" only where the 95% interval of the difference lies below 0.
+    """
+    summary = results.summary
+    said = [_effects(results), *_against_controls(results)]
+    said.append(_recall_claim(_paired(summary, ALL_RELATIONS)))
+    said.append(
+        "It is one model on these facts and wordings; that a set is needed for an answer does not "
+        "mean that the fact is stored there."
+    )
+    return said
+
+
+def _effects(results: Results) -> str:
+    summary, model = results.summary, results.manifest["model"]
+    rows = {r["what"]: r for r in summary["headline"] if r["relation"] == ALL_RELATIONS}
+    dose = summary["dose"]
+    parts = [
+        f"In {model['name']}, ablating the {dose:,} neurons ({dose / model['n_neurons']:.2%} of "
+        f"{model['n_neurons']:,}) that best detect a relation changes the share of that relation's "
+        f"held-out facts it answers correctly by {_effect(rows['home'])}, over "
+        f"{rows['home']['n']} prompts of {len(results.ranking.relations)} relations."
+    ]
+    for what, words in (
+        ("elsewhere", "On the facts of other relations, the same sets change it by {}."),
+        (
+            "control_contribution",
+            "As many random neurons, matched on layer and contribution, change it by {} at home;",
+        ),
+        ("control_layer", "random neurons matched on layer alone, by {}."),
+    ):
+        if what in rows:
+            parts.append(words.format(_effect(rows[what])))
+    text = " ".join(parts)
+    return f"{text[:-1]}." if text.endswith(";") else text
+
+
+def _against_controls(results: Results) -> list[str]:
+    """What may be said of the harm at home, against controls and against the others' sets."""
+    overall = _paired(results.summary, ALL_RELATIONS)
+    control = overall.get("control_contribution")
+    if control is None:
+        return ["No matched control was run, so nothing here says that these neurons are special."]
+    names = results.ranking.relations
+    clear = [n for n in names if _less(_paired(results.summary, n).get("control_contribution"))]
+    on_the_same = f"the paired difference on the same prompts is {_effect(control)}"
+    if not _less(control):
+        first = f"That is not shown to be more harm than matched random neurons do: {on_the_same}."
+    else:
+        others = overall.get("others")
+        first = f"That is more harm than matched random neurons do: {on_the_same}."
+        if others is not None and _less(others):
+            first += (
+                " It is also more than the other relations' sets do to the same prompts: by "
+                f"{_effect(others)}."
+            )
+        else:
+            first += (
+                " It is not shown to be specific: the other relations' sets do about as much to the "
+                "same prompts."
+            )
+    named = f" ({', '.join(n.replace('_', ' ') for n in clear)})" if clear else ""
+    return [
+        first,
+        f"Taken alone, {len(clear)} of {len(names)} relations show it against the matched "
+        f"control{named}.",
+    ]
+
+
+def _recall_claim(overall: dict[str, dict[str, Any]]) -> str:
+    """Recall may be said only where known facts beat both checks (method 3)."""
+    run = {name: overall[name] for name in _CHECKS if name in overall}
+    if not run:
+        return (
+            "No set ranked on facts the model gets wrong was ablated beside it, so it is open "
+            "whether these neurons serve recalling the answer or reading the question."
+        )
+    shown = " and ".join(f"{_CHECKS[name]} by {_effect(row)}" for name, row in run.items())
+    claim = f"On the same prompts, sets ranked on known facts differ from sets ranked on {shown}."
+    if not all(_less(row) for row in run.values()):
+        return (
+            f"{claim} The known sets are not shown to harm more than every check, so read them as "
+            "the relation's question rather than its recall."
+        )
+    missing = [words for name, words in _CHECKS.items() if name not in run]
+    if missing:
+        return f"{claim} They harm more; without the check on {missing[0]} this is no evidence of recall yet."
+    return f"{claim} They harm more than both checks, as neurons of recall would."
+
+
+def _paired(summary: dict[str, Any], relation: str) -> dict[str, dict[str, Any]]:
+    rows = summary.get("contrasts") or []
+    return {row["against"]: row for row in rows if row["relation"] == relation}
+
+
+def _less(row: dict[str, Any] | None) -> bool:
+    """Whether a paired difference lies below 0 with its whole interval."""
+    return row is not None and row["high"] is not None and row["high"] < 0
+
+
+def _effect(row: dict[str, Any]) -> str:
+    value = row["difference"] if "difference" in row else row["effect"]
+    return f"{number(value)} (95% interval {number(row['low'])} to {number(row['high'])})"

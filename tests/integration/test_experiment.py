@@ -1,0 +1,290 @@
+"""The whole run on a tiny model: files, resume, refusal, determinism, and the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import tiny
+
+import relation_neurons as rn
+from relation_neurons import cli as command_line
+from relation_neurons.errors import RelationNeuronsError, ResultsError, UnknownOptionError
+from relation_neurons.options import Options, make_options
+
+OPTIONS = {
+    "held_out": 10,
+    "nonsense": 12,
+    "min_known": 5,
+    "doses": (3, 9),
+    "draws": 1,
+    "checks": ("nonsense",),
+}
+FILES = [
+    "effects.parquet",
+    "manifest.json",
+    "neurons.parquet",
+    "prompts.parquet",
+    "ranking.parquet",
+    "recall.parquet",
+    "report.html",
+    "summary.json",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "results"
+    rn.run(model, tiny.relations(), out=out, **OPTIONS)
+    return out
+
+
+def test_a_run_leaves_what_the_design_lists(folder):
+    assert sorted(p.name for p in folder.iterdir() if p.is_file()) == FILES
+    columns = {
+        "prompts": "prompt_id relation language subject answer template text side",
+        "recall": "prompt_id known margin logprob logprob_per_token predicted",
+        "ranking": "score relation language rank layer neuron ap d_prime mean_positive mean_negative is_sink",
+        "effects": "ablated ablated_language kind score dose draw prompt_id relation language "
+        "template_held_out correct_intact correct margin_intact margin logprob_intact logprob predicted",
+    }
+    for name, needed in columns.items():
+        assert set(needed.split()) <= set(pd.read_parquet(folder / f"{name}.parquet").columns)
+    ranking = pd.read_parquet(folder / "ranking.parquet")
+    assert set(ranking["score"]) >= {"specific", "background", "nonsense"}
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["seed"] == 0 and len(manifest["model"]["weight_hash"]) == 64
+    assert set(manifest["options"]) == {f for f in Options.__dataclass_fields__ if f != "seed"}
+    assert {"bos", "padding", "relation_data_hash", "versions"} <= set(manifest)
+    assert not list(folder.glob(".*.part"))
+
+
+def test_results_load_again_with_no_model(folder):
+    results = rn.load_results(folder)
+    assert results.ranking.relations == sorted(tiny.ANSWERS)
+    matrix = rn.interference_matrix(results.effects)
+    assert rn.plots.interference(matrix).data
+    assert rn.overlap_matrix(results.ranking, dose=9).shape[0] == 9
+    assert results.summary["doses"] == [3, 9]
+    assert "top 192 of 192" in repr(results.ranking) and "effects" in repr(results)
+
+
+def test_the_same_seed_gives_the_same_bytes(model, folder, tmp_path):
+    rn.run(model, tiny.relations(), out=tmp_path / "again", **OPTIONS)
+    for name in (
+        "ranking.parquet",
+        "effects.parquet",
+        "recall.parquet",
+        "prompts.parquet",
+        "summary.json",
+    ):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_finished_run_is_read_and_not_computed_again(model, folder, monkeypatch):
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".parquet"}
+    monkeypatch.setattr(
+        "relation_neurons.experiment.ablation_sweep", lambda *a, **k: pytest.fail("ran again")
+    )
+    said = []
+    rn.run(model, tiny.relations(), out=folder, say=said.append, **OPTIONS)
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".parquet"} == before
+    assert any("read from" in line for line in said)
+
+
+def test_pitfall_19_a_run_goes_on_after_whole_files_and_refuses_others(model, folder, tmp_path):
+    import shutil
+
+    partial = tmp_path / "partial"
+    shutil.copytree(folder, partial)
+    for name in ("effects.parquet", "report.html", "summary.json"):
+        (partial / name).unlink()
+    (partial / ".effects.parquet.123.part").write_bytes(b"half")
+    rn.run(model, tiny.relations(), out=partial, **OPTIONS)
+    assert (partial / "effects.parquet").read_bytes() == (folder / "effects.parquet").read_bytes()
+    with pytest.raises(ResultsError, match=r"holds another run: options\.doses"):
+        rn.run(model, tiny.relations(), out=folder, **{**OPTIONS, "doses": (3,)})
+    with pytest.raises(ResultsError, match="holds another run: relation"):
+        rn.run(model, tiny.relations()[:2], out=folder, **OPTIONS)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ResultsError, match="is not empty"):
+        rn.run(model, tiny.relations(), out=tmp_path / "mine", **OPTIONS)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_damaged_files_are_named(folder, tmp_path):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    path = broken / "effects.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ResultsError, match=r"effects\.parquet is damaged"):
+        rn.load_results(broken)
+    (broken / "manifest.json").write_text('{"options"')
+    with pytest.raises(ResultsError, match="not whole JSON"):
+        rn.load_results(broken)
+    with pytest.raises(ResultsError, match=r"no manifest\.json"):
+        rn.load_results(tmp_path)
+
+
+def test_the_paper_preset_is_recorded_and_holds_no_template_out(model):
+    results = rn.run(
+        model,
+        tiny.relations(),
+        preset="paper",
+        held_out=10,
+        nonsense=0,
+        min_known=5,
+        doses=(3, 9),
+        draws=1,
+    )
+    options = results.manifest["options"]
+    assert (options["pool"], options["positions"], options["order"]) == (
+        "include_first",
+        "all",
+        "index",
+    )
+    assert not results.effects["template_held_out"].any()
+    assert "pooled and ablated" in results.manifest["padding"]
+    facts = results.prompts[results.prompts["kind"] == "fact"]
+    assert (facts.groupby("relation")["template"].nunique() == 1).all()
+
+
+def test_options_that_do_not_exist_name_their_neighbours():
+    for wrong, match in (
+        ({"preset": "papr"}, "paper"),
+        ({"dose": 3}, "doses"),
+        ({"pool": "men"}, "mean"),
+        ({"score": "specifc"}, "specific"),
+        ({"doses": "10"}, "as a tuple"),
+        ({"checks": ("unknwn",)}, "unknown"),
+    ):
+        with pytest.raises(UnknownOptionError, match=match):
+            make_options(**wrong)
+
+
+def cli(*args):
+    """Runs the command line as a user does, in a process of its own."""
+    command = [sys.executable, "-m", "relation_neurons", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Runs the command line in this process: its exit code, output and error output."""
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["relation-neurons", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory):
+    """The tiny relations in the shipped format."""
+    folder = tmp_path_factory.mktemp("data")
+    for relation in tiny.relations():
+        data = {
+            "name": relation.name,
+            "templates": [
+                {"text": t.text, "form": t.form, "side": t.side} for t in relation.templates
+            ],
+            "facts": [{"subject": f.subject, "objects": list(f.objects)} for f in relation.facts],
+        }
+        (folder / f"{relation.name}.json").write_text(json.dumps(data), encoding="utf-8")
+    return folder
+
+
+def test_the_stages_of_the_command_line_give_what_run_gives(tiny_folder, data_folder, tmp_path):
+    shared = [
+        "--model",
+        tiny_folder,
+        "--relations",
+        data_folder,
+        "--held-out",
+        "10",
+        "--doses",
+        "3,9",
+        "--draws",
+        "1",
+        "--checks",
+        "nonsense",
+        "--nonsense",
+        "12",
+        "--device",
+        "cpu",
+    ]
+    whole = cli("run", "--out", tmp_path / "whole", *shared)
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout.strip().splitlines()[-1] == f"report: {tmp_path / 'whole' / 'report.html'}"
+    assert whole.stderr == ""  # no bar, no warning where output is not a terminal
+    first = cli("rank", "--out", tmp_path / "parts", *shared)
+    assert first.returncode == 0, first.stderr
+    assert not (tmp_path / "parts" / "effects.parquet").exists()
+    second = cli("ablate", "--out", tmp_path / "parts")
+    assert second.returncode == 0, second.stderr
+    for name in ("ranking.parquet", "effects.parquet"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    (tmp_path / "parts" / "report.html").unlink()
+    assert cli("report", "--out", tmp_path / "parts").returncode == 0
+    assert (tmp_path / "parts" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        (("run", "--out", "x", "--model", "smolm2-135m"), "Did you mean smollm2-135m"),
+        (("run", "--out", "x", "--relations", "dem"), "Did you mean demo"),
+        (("run", "--out", "x", "--site", "pst"), "Did you mean post"),
+        (("run", "--out", "x", "--pool", "median"), "No pooling"),
+        (("run", "--out", "x", "--doses", "many"), "is no dose"),
+        (("run", "--out", "x", "--preset", "papr"), "Did you mean paper"),
+        (("run", "--out", "x", "--positions", "frist"), "No positions"),
+        (("run", "--out", "x", "--mode", "zeros"), "No mode"),
+        (("ablate", "--out", "nowhere"), "has no manifest.json"),
+        (("report", "--out", "nowhere"), "has no manifest.json"),
+        (("relations", "show", "country_captial"), "Did you mean country_capital"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_exit_code_2(args, match, main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = main(*args)
+    assert code == 2
+    assert match in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_mistake_shows_no_traceback_to_a_user(tmp_path):
+    done = cli("report", "--out", tmp_path / "nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_what_there_is_can_be_listed(main):
+    code, out, _ = main("relations", "list")
+    assert code == 0 and "country_capital: " in out
+    assert "The capital of {} is" in main("relations", "show", "country_capital")[1]
+    models = main("models")[1]
+    assert re.search(r"smollm2-135m: here \(SmolLM2-135M-Instruct\.Q4_1\.gguf\)", models)
+    assert "meta-llama/Llama-2-7b-hf" in models
+    assert "Find relation-specific neurons" in main("--help")[1]
+
+
+def test_every_error_is_also_the_builtin_a_caller_expects():
+    for name in rn.errors.__all__:
+        kind = getattr(rn.errors, name)
+        if isinstance(kind, type) and kind is not RelationNeuronsError:
+            assert issubclass(kind, RelationNeuronsError)
+            assert issubclass(kind, (ValueError, KeyError, RuntimeError, OSError))
+            assert str(kind("a 'message'")) == "a 'message'"

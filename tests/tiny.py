@@ -1,0 +1,164 @@
+"""Tiny Llama-architecture checkpoints and relations, made in seconds and always the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from tokenizers import trainers as tokenizer_trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from relation_neurons import Fact, Relation, Template
+
+COUNTRIES = [
+    "Aldor",
+    "Brenin",
+    "Cathal",
+    "Dorvia",
+    "Elmar",
+    "Fardis",
+    "Gorlan",
+    "Hestia",
+    "Ilmen",
+    "Jorvik",
+    "Kestrel",
+    "Lorien",
+    "Morwen",
+    "Nardis",
+    "Orlan",
+    "Perth",
+    "Quill",
+    "Rovan",
+    "Selka",
+    "Tarvos",
+    "Ulmar",
+    "Velden",
+    "Wexley",
+    "Xanth",
+    "Yarrow",
+    "Zembla",
+]
+ANSWERS = {
+    "country_capital": ["Paris", "Rome", "Oslo", "Lima", "Cairo", "Delhi", "Kyiv", "Quito"],
+    "country_colour": ["red", "blue", "green", "black", "white", "pink", "brown", "grey"],
+    "country_food": [
+        f"warm {food}" for food in ("bread", "rice", "fish", "soup", "pie", "corn", "stew", "cake")
+    ],
+}
+TEMPLATES = (
+    ("The {what} of {{}} is", "statement", "detection"),
+    ("What is the {what} of {{}}? The {what} is", "question", "detection"),
+    ("For {{}} we name the {what}, which is", "statement", "held_out"),
+    ("Which {what} has {{}}? The {what} there is", "question", "held_out"),
+)
+
+
+def relations() -> tuple[Relation, ...]:
+    """Three relations over the same 26 subjects, two detection and two held-out templates each."""
+    made = []
+    for number, (name, answers) in enumerate(ANSWERS.items()):
+        what = name.removeprefix("country_")
+        templates = tuple(
+            Template(text.format(what=what), form, side) for text, form, side in TEMPLATES
+        )
+        facts = tuple(
+            Fact(subject, (answers[(7 * i + 3 * number + i * i) % 8],))
+            for i, subject in enumerate(COUNTRIES)
+        )
+        made.append(Relation(name, facts, templates, description=f"the {what} of a country"))
+    return tuple(made)
+
+
+def sentences() -> list[str]:
+    """Every fact in every template."""
+    return [
+        f"{template.fill(fact.subject)} {fact.objects[0]}"
+        for relation in relations()
+        for fact in relation.facts
+        for template in relation.templates
+    ]
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer without BOS, trained on the facts."""
+    tokenizer = Tokenizer(tokenizer_models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = tokenizer_trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<pad>")
+
+
+def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer with SentencePiece's space mark and a BOS, trained on the facts."""
+    from tokenizers import processors
+
+    tokenizer = Tokenizer(tokenizer_models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = tokenizer_trainers.UnigramTrainer(
+        vocab_size=400,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def llama(tokenizer, *, kv_heads: int = 2, seed: int = 0) -> LlamaForCausalLM:
+    """A random Llama of two layers with 96 neurons each; `kv_heads` below 4 groups the queries."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=64,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        architectures=["LlamaForCausalLM"],
+    )
+    return LlamaForCausalLM(config).float().eval()
+
+
+def train(model: LlamaForCausalLM, tokenizer, *, steps: int = 200) -> None:
+    """Makes the model know one answer in eight not at all and the others in every template."""
+    kept = [s for s in sentences() if not s.endswith((" Quito", " grey", " cake"))]
+    batch = tokenizer(kept, return_tensors="pt", padding=True, padding_side="right")
+    labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    model.train()
+    for _ in range(steps):
+        loss = model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels
+        ).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.eval()
+
+
+def checkpoint(folder: Path, *, trained: bool = True) -> Path:
+    """Saves a tiny checkpoint in Hugging Face format."""
+    tokenizer = byte_level_tokenizer()
+    model = llama(tokenizer)
+    if trained:
+        train(model, tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

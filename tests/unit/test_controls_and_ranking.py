@@ -1,0 +1,188 @@
+"""Matched controls, doses, and the order of a ranking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import relation_neurons as rn
+from relation_neurons.activations import ActivationTable
+from relation_neurons.errors import (
+    AblationError,
+    DoseError,
+    TooFewFactsError,
+    UnknownOptionError,
+    UnknownRelationError,
+)
+from relation_neurons.ranking import resolve_doses
+
+
+def all_neurons(layers=4, width=60, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "layer": np.repeat(np.arange(layers), width),
+            "neuron": np.tile(np.arange(width), layers),
+            "mean": 0.0,
+            "contribution": np.exp(rng.normal(size=layers * width) * 1.5),
+            "is_sink": False,
+        }
+    )
+
+
+def loud(neurons, count=24):
+    return (
+        neurons.sort_values("contribution", ascending=False)
+        .iloc[4 : 4 + count]
+        .reset_index(drop=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["control_contribution", "control_layer"])
+def test_controls_are_disjoint_matched_by_layer_nested_and_seeded(kind):
+    neurons = all_neurons()
+    ranked = loud(neurons)
+    control = rn.draw_control(ranked, neurons, kind=kind, seed=5)
+    assert control["layer"].tolist() == ranked["layer"].tolist()
+    pairs = list(control.itertuples(index=False, name=None))
+    assert len(set(pairs)) == len(pairs)
+    assert not set(pairs) & set(zip(ranked["layer"], ranked["neuron"], strict=True))
+    pd.testing.assert_frame_equal(control, rn.draw_control(ranked, neurons, kind=kind, seed=5))
+    for other in ({"seed": 6}, {"seed": 5, "draw": 1}, {"seed": 5, "label": "x"}):
+        assert not control.equals(rn.draw_control(ranked, neurons, kind=kind, **other))
+
+
+def test_pitfall_22_only_the_contribution_control_is_as_loud_as_the_ranked_set():
+    neurons = all_neurons(width=200)
+    ranked = loud(neurons, 160).iloc[::4].reset_index(drop=True)  # one in four of the loud ones
+    loudness = neurons.set_index(["layer", "neuron"])["contribution"]
+
+    def mean(rows):
+        return np.exp(
+            np.log(loudness.loc[list(zip(rows["layer"], rows["neuron"], strict=True))]).mean()
+        )
+
+    matched = mean(rn.draw_control(ranked, neurons, kind="control_contribution"))
+    quiet = mean(rn.draw_control(ranked, neurons, kind="control_layer"))
+    assert 0.7 * mean(ranked) < matched < 1.4 * mean(ranked)
+    assert quiet < 0.3 * mean(ranked)
+
+
+def test_a_layer_ranked_more_than_half_leaves_no_control():
+    neurons = all_neurons(layers=1, width=20)
+    with pytest.raises(DoseError, match="55% of it is ranked"):
+        rn.draw_control(neurons.head(11), neurons, kind="control_layer")
+    with pytest.raises(UnknownOptionError, match="control_layer"):
+        rn.draw_control(neurons.head(2), neurons, kind="layer")
+
+
+def test_doses():
+    assert resolve_doses(["0.05%", "0.2%", "0.8%"], 46080) == (23, 92, 369)
+    assert resolve_doses([30, 10, 30], 100) == (10, 30)
+    for wrong in (0, 101, "0%", "many"):
+        with pytest.raises(DoseError):
+            resolve_doses([wrong], 100)
+    with pytest.raises(DoseError, match="No dose"):
+        resolve_doses([], 100)
+
+
+def test_neuron_names():
+    assert rn.neuron_name(16, 302) == "L16N302"
+    assert rn.parse_neuron("L16N302") == (16, 302)
+    with pytest.raises(AblationError, match="expected the form L16N302"):
+        rn.parse_neuron("16.302")
+
+
+def detection_table(values, known):
+    """A table of two relations with 12 known prompts each and 6 neutral ones, one layer."""
+    count = len(values)
+    kind = ["fact"] * (count - 6) + ["background"] * 6
+    half = (count - 6) // 2
+    frame = pd.DataFrame(
+        {
+            "prompt_id": range(count),
+            "kind": kind,
+            "relation": ["a"] * half + ["b"] * half + ["(background)"] * 6,
+            "language": "en",
+            "subject": [f"s{i}" for i in range(count)],
+            "side": "detection",
+        }
+    )
+    recall = frame.iloc[: count - 6].assign(known=known, margin=1.0)
+    recall = pd.concat(
+        [recall, recall.assign(side="held_out", prompt_id=recall["prompt_id"] + 1000)]
+    )
+    plain = torch.ones(1, values.shape[2])
+    return ActivationTable(values, frame, plain * 0, plain, plain, "mean", "post"), recall
+
+
+def test_pitfall_11_saturated_ap_is_ordered_by_the_standardised_difference():
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.normal(size=(30, 1, 40)) * 0.1).float()
+    values[:12, 0, 30] += 1.0  # AP = 1, well apart
+    values[:12, 0, 35] += 5.0  # AP = 1, further apart
+    values[:12, 0, 2] = values[12:24, 0, 2].max() + 0.01 + values[:12, 0, 2].abs()  # AP = 1, barely
+    table, recall = detection_table(values, [True] * 24)
+    assert rn.rank_neurons(table, recall).top("a", 3)["neuron"].tolist()[:2] == [35, 30]
+    by_index = rn.rank_neurons(table, recall, order="index").top("a", 3)
+    saturated = by_index[by_index["ap"] == 1]["neuron"].tolist()
+    assert saturated == sorted(saturated) and saturated[0] == 2
+
+
+def test_specific_and_background_have_their_own_negatives():
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.normal(size=(30, 1, 10)) * 0.01).float()
+    values[:24, 0, 4] += 1.0  # both relations, no neutral prompt: shared
+    values[:12, 0, 7] += 1.0  # relation a and neutral prompts
+    values[24:, 0, 7] += 1.0
+    table, recall = detection_table(values, [True] * 24)
+    ranking = rn.rank_neurons(table, recall)
+    assert ranking.top("a", 1, score="background")["neuron"].item() == 4
+    assert ranking.top("b", 1, score="background")["neuron"].item() == 4
+    assert ranking.top("a", 1)["neuron"].item() == 7
+    shared = rn.overlap_matrix(ranking, dose=1).set_index(["relation", "other"])["shared"]
+    assert shared["a", "b"] == 1
+
+
+def test_only_known_prompts_detect_and_the_unknown_ones_have_a_ranking_of_their_own():
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.normal(size=(46, 1, 10)) * 0.01).float()
+    values[:10, 0, 3] += 1.0  # the prompts of a that are known
+    values[10:20, 0, 6] += 1.0  # those that are not
+    known = [True] * 10 + [False] * 10 + [True] * 20
+    table, recall = detection_table(values, known)
+    ranking = rn.rank_neurons(table, recall)
+    assert ranking.top("a", 1)["neuron"].item() == 3
+    assert ranking.top("a", 1, score="unknown")["neuron"].item() == 6
+    with pytest.raises(UnknownRelationError, match="too few such prompts"):
+        ranking.top("b", 1, score="unknown")
+
+
+def test_a_relation_that_the_model_hardly_knows_is_left_out_by_name():
+    values = torch.randn(30, 1, 10, generator=torch.Generator().manual_seed(0))
+    table, recall = detection_table(values, [True] * 9 + [False] * 3 + [True] * 12)
+    with pytest.raises(TooFewFactsError, match=r"a: knows only 9 .*; b: knows only 12"):
+        rn.rank_neurons(table, recall, min_known=13)
+    ranking = rn.rank_neurons(table, recall)
+    assert ranking.relations == ["b"]
+    assert "knows only 9 detection and 9 held_out facts" in ranking.left_out["a"]
+    with pytest.raises(UnknownRelationError, match="was left out"):
+        ranking.top("a", 1)
+
+
+def test_a_dose_beyond_the_ranking_says_how_many_there_are():
+    values = torch.randn(30, 1, 10, generator=torch.Generator().manual_seed(0))
+    ranking = rn.rank_neurons(*detection_table(values, [True] * 24), keep=5)
+    with pytest.raises(DoseError, match="holds 5 of the model's 10"):
+        ranking.top("a", 6)
+    with pytest.raises(UnknownRelationError, match="Known: a, b"):
+        ranking.top("zzz", 1)
+
+
+def test_wrong_options_name_their_choices():
+    values = torch.randn(30, 1, 10, generator=torch.Generator().manual_seed(0))
+    table, recall = detection_table(values, [True] * 24)
+    with pytest.raises(UnknownOptionError, match="d_prime"):
+        rn.rank_neurons(table, recall, order="d_prim")

@@ -1,0 +1,308 @@
+"""Figures hold the table's numbers, say them in words, and read no markup from data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from relation_neurons import plots
+from relation_neurons.errors import RelationFormatError, UnknownOptionError, UnknownRelationError
+from relation_neurons.interference import specificity
+from relation_neurons.plot_style import label, number
+
+EVIL = "<script>x</script>_<b>y</b>"
+MINUS = "\N{MINUS SIGN}"
+DOSES = (23, 92, 369)
+
+
+def names_of(count: int) -> list[str]:
+    return [f"country_{i}" for i in range(count)]
+
+
+def make_matrix(names) -> pd.DataFrame:
+    rows = []
+    for i, ablated in enumerate(names):
+        for j, relation in enumerate(names):
+            effect = -0.45 if i == j else (0.19 if (i, j) == (0, 1) else -0.07)
+            near = {"low": effect - 0.2, "high": effect + 0.25}
+            rows.append(
+                {"ablated": ablated, "relation": relation, "dose": 92, "n": 16}
+                | {"effect": effect, "control": -0.03, "difference": effect + 0.03, **near}
+            )
+    return pd.DataFrame(rows)
+
+
+def make_curves(names) -> pd.DataFrame:
+    rows = []
+    for name in names:
+        for where, kind, base in (
+            ("home", "ranked", -0.45),
+            ("home", "control_contribution", -0.03),
+            ("home", "control_layer", -0.02),
+            ("elsewhere", "ranked", -0.07),
+        ):
+            for k, dose in enumerate(DOSES):
+                effect = base * (k + 1) / 2
+                rows.append(
+                    {"ablated": name, "ablated_language": "en", "where": where, "kind": kind}
+                    | {"dose": dose, "n": 16, "effect": effect}
+                    | {"low": effect - 0.1, "high": effect + 0.1}
+                )
+    return pd.DataFrame(rows)
+
+
+def make_headline(names) -> pd.DataFrame:
+    what = ("home", "elsewhere", "control_contribution", "control_layer")
+    return pd.DataFrame(
+        [
+            {"relation": name, "what": w, "effect": e, "low": e - 0.1, "high": e + 0.1, "n": 16}
+            for k, name in enumerate([*names, "all relations"])
+            for w, e in zip(what, (-0.2 - 0.001 * k, -0.07, -0.03, -0.02), strict=True)
+        ]
+    )
+
+
+def make_scores(names) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"relation": name, "score": score, "effect": e, "low": e - 0.1, "high": e + 0.1}
+            | {"control": -0.03 if score == "specific" else math.nan, "n": 16}
+            for name in names
+            for score, e in (("specific", -0.4), ("unknown", -0.35))
+        ]
+    )
+
+
+def make_overlap(names) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"relation": a, "language": "en", "other": b, "other_language": "en"}
+            | {"score": "background", "dose": 92, "shared": 92 if a == b else 7, "expected": 0.18}
+            | {"ratio": 38.0, "jaccard": 0.04, "p_value": 1e-9}
+            for a in names
+            for b in names
+        ]
+    )
+
+
+def make_ranking(names, dose=92) -> tuple[pd.DataFrame, pd.DataFrame]:
+    frame = pd.concat(
+        pd.DataFrame(
+            {
+                "score": "specific",
+                "relation": name,
+                "language": "en",
+                "rank": range(1, dose + 1),
+                "layer": [i % 5 for i in range(dose)],
+                "neuron": range(dose),
+                "is_sink": [i == 0 for i in range(dose)],
+            }
+        )
+        for name in names
+    )
+    neurons = pd.DataFrame({"layer": np.repeat(range(10), 200), "neuron": list(range(200)) * 10})
+    return frame, neurons
+
+
+def make_all(names) -> dict[str, go.Figure]:
+    matrix = make_matrix(names)
+    transfer = matrix.assign(
+        ablated_language="en", language="en", transfer=matrix["difference"] / -0.42
+    )
+    return {
+        "curve": plots.dose_curve(make_curves(names), names[0]),
+        "curves": plots.dose_curves(make_curves(names)),
+        "interference": plots.interference(matrix),
+        "specificity": plots.specificity(specificity(matrix)),
+        "overlap": plots.overlap(make_overlap(names)),
+        "transfer": plots.transfer(transfer),
+        "layers": plots.layers(*make_ranking(names)),
+        "bars": plots.layers(*make_ranking(names), names[0]),
+        "scores": plots.score_comparison(make_scores(names), dose=92),
+        "headline": plots.headline(make_headline(names), dose=92),
+    }
+
+
+def said_by(fig: go.Figure) -> str:
+    """Everything a figure says, ticks and hover included."""
+    parts = [fig.layout.title.text, fig.layout.title.subtitle.text]
+    parts += [note.text for note in fig.layout.annotations]
+    for axis in (*fig.select_xaxes(), *fig.select_yaxes()):
+        parts += [axis.title.text, *(axis.ticktext or ())]
+    for trace in fig.data:
+        hover = trace.hovertext
+        parts += [trace.name, *np.ravel(np.array(hover if hover is not None else [], dtype=object))]
+    return "\n".join(str(part) for part in parts if part)
+
+
+def test_interference_holds_the_table_with_zero_in_the_middle() -> None:
+    names = names_of(3)
+    matrix = make_matrix(names)
+    fig = plots.interference(matrix)
+    heat = fig.data[0]
+    wide = matrix.pivot(index="ablated", columns="relation", values="effect").loc[names, names]
+    np.testing.assert_allclose(np.array(heat.z, dtype=float), wide.to_numpy())
+    assert heat.zmin == -heat.zmax == -0.45
+    assert heat.colorscale[0][1] == "#B84A00" and heat.colorscale[-1][1] == "#005A8F"
+    assert [s.x0 for s in fig.layout.shapes] == [-0.5, 0.5, 1.5], "home is outlined"
+    assert list(fig.layout.yaxis.ticktext) == ["country 0", "country 1", "country 2"]
+
+
+def test_interference_marks_only_intervals_without_zero() -> None:
+    text = plots.interference(make_matrix(names_of(3))).data[0].text
+    assert text[0][0] == f"{MINUS}0.45 •"
+    assert text[0][2] == f"{MINUS}0.07"
+    assert text[0][1] == "+0.19", "-0.01 to 0.44 holds 0"
+
+
+def test_interference_says_a_cell_in_words() -> None:
+    hover = plots.interference(make_matrix(names_of(3))).data[0].hovertext[2][0]
+    assert hover.replace("<br>", " ") == (
+        "Ablating 92 neurons of <i>country 2</i> changes <i>country 0</i>: "
+        f"{MINUS}0.07 net flips per prompt (16 prompts; control {MINUS}0.03; 95% interval of the "
+        f"difference {MINUS}0.27 to +0.18)"
+    )
+
+
+def test_interference_without_controls_marks_nothing() -> None:
+    matrix = make_matrix(names_of(2)).assign(control=math.nan, low=math.nan, high=math.nan)
+    heat = plots.interference(matrix).data[0]
+    assert "•" not in str(heat.text) and "control n/a" in heat.hovertext[0][0]
+
+
+def test_dose_curve_holds_the_table() -> None:
+    curves = make_curves(names_of(2))
+    fig = plots.dose_curve(curves, "country_1")
+    lines = {trace.name: trace for trace in fig.data if trace.mode == "lines+markers"}
+    home = lines["home"]
+    here = curves[(curves["ablated"] == "country_1") & (curves["where"] == "home")]
+    ranked = here[here["kind"] == "ranked"]
+    assert list(home.x) == list(DOSES)
+    np.testing.assert_allclose(home.y, ranked["effect"])
+    assert lines["elsewhere"].line.dash == "dash" and len(lines) == 4
+    band = next(trace for trace in fig.data if trace.fill == "toself")
+    assert list(band.y) == [*ranked["high"], *ranked["low"][::-1]]
+    assert fig.layout.xaxis.type == "log" and list(fig.layout.xaxis.tickvals) == list(DOSES)
+    assert "net flips per prompt" in fig.layout.yaxis.title.text
+    with pytest.raises(UnknownRelationError, match="country_1"):
+        plots.dose_curve(curves, "country_9")
+
+
+def test_dose_curves_have_one_legend() -> None:
+    fig = plots.dose_curves(make_curves(names_of(8)))
+    shown = [trace.name for trace in fig.data if trace.showlegend]
+    assert len(shown) == 4 == len(set(shown))
+    assert {a.text for a in fig.layout.annotations} >= {f"country {i}" for i in range(8)}
+
+
+def test_headline_is_sorted_and_holds_the_intervals() -> None:
+    table = make_headline(names_of(4))
+    fig = plots.headline(table, dose=92)
+    assert list(fig.layout.yaxis.ticktext) == [
+        *(f"country {i}" for i in (3, 2, 1, 0)),
+        "<b>all relations</b>",
+    ]
+    assert [trace.name for trace in fig.data][:2] == ["home", "elsewhere"]
+    home = fig.data[0]
+    np.testing.assert_allclose(home.x, table[table["what"] == "home"]["effect"])
+    np.testing.assert_allclose(home.error_x.array, 0.1)
+    np.testing.assert_allclose(home.error_x.arrayminus, 0.1)
+    assert [round(y) for y in home.y] == [3, 2, 1, 0, 4]
+
+
+def test_specificity_overlap_and_scores_hold_their_tables() -> None:
+    table = specificity(make_matrix(names_of(3)))
+    fig = plots.specificity(table)
+    for trace, column in zip(fig.data, ("home", "elsewhere", "others_here"), strict=True):
+        np.testing.assert_allclose(trace.x, table[column])
+
+    heat = plots.overlap(make_overlap(names_of(3))).data[0]
+    z = np.array(heat.z, dtype=float)
+    assert np.isnan(np.diag(z)).all() and (z[~np.eye(3, dtype=bool)] == 7).all()
+    fig = plots.overlap(make_overlap(names_of(3)), value="ratio")
+    assert "Chance expects 1" in fig.layout.title.subtitle.text
+    with pytest.raises(UnknownOptionError, match="jaccard"):
+        plots.overlap(make_overlap(names_of(3)), value="jacard")
+
+    scores = plots.score_comparison(make_scores(names_of(3)))
+    assert [t.name for t in scores.data] == [
+        "known facts",
+        "facts it gets wrong",
+        "contribution control",
+    ]
+    np.testing.assert_allclose(scores.data[1].x, -0.35)
+    np.testing.assert_allclose(scores.data[2].x, -0.03)
+
+
+def test_layers_count_neurons_and_mark_sinks() -> None:
+    frame, neurons = make_ranking(names_of(2))
+    fig = plots.layers(frame, neurons, dose=10)
+    assert np.array(fig.data[0].z).tolist() == [[2.0] * 5 + [0.0] * 5] * 2
+    assert list(fig.data[0].text[0][:2]) == ["2•", "2"]
+    assert "1.0 neurons in each" in fig.layout.title.subtitle.text
+    bars = plots.layers(frame, neurons, "country_0", dose=10).data
+    np.testing.assert_array_equal(np.add(bars[0].y, bars[1].y), [2] * 5 + [0] * 5)
+    assert bars[1].y[0] == 1
+    with pytest.raises(UnknownOptionError, match="specific"):
+        plots.layers(frame, neurons, score="specfic")
+
+
+def test_transfer_is_by_language_where_there_are_several() -> None:
+    rows = [
+        {"ablated": "capital", "ablated_language": a, "relation": "capital", "language": b}
+        | {"dose": 92, "n": 16, "effect": -0.4, "control": 0.0, "low": -0.6, "high": -0.2}
+        | {"transfer": 1.0 if a == b else 0.5}
+        for a in ("en", "de")
+        for b in ("en", "de")
+    ]
+    fig = plots.transfer(pd.DataFrame(rows))
+    assert list(fig.layout.yaxis.ticktext) == ["capital (en)", "capital (de)"]
+    assert list(fig.layout.xaxis.ticktext) == ["en", "de"]
+    np.testing.assert_allclose(np.array(fig.data[0].z, dtype=float), [[1, 0.5], [0.5, 1]])
+
+
+def test_markup_in_data_stays_text() -> None:
+    for name, fig in make_all([EVIL, "plain", "other"]).items():
+        said = said_by(fig)
+        assert "<script" not in said and "<b>y" not in said, name
+        assert "&lt;script&gt;" in said, name
+
+
+@pytest.mark.parametrize("count", [1, 8, 48])
+def test_every_figure_takes_few_and_many_relations(count: int) -> None:
+    for name, fig in make_all(names_of(count)).items():
+        assert isinstance(fig, go.Figure)
+        assert fig.layout.height > 200 and fig.layout.title.text, name
+        assert fig.to_json()
+    if count == 48:
+        fig = plots.interference(make_matrix(names_of(48)))
+        assert fig.layout.xaxis.tickfont.size >= 9 and fig.layout.xaxis.tickangle == -90
+        assert fig.layout.height - fig.layout.margin.t > 48 * fig.layout.xaxis.tickfont.size
+        assert set(np.ravel(fig.data[0].text)) == {"", "•"}, "no room for numbers"
+
+
+@pytest.mark.parametrize(
+    ("draw", "table", "column"),
+    [
+        (plots.dose_curves, make_curves(names_of(2)), "where"),
+        (plots.interference, make_matrix(names_of(2)), "low"),
+        (plots.specificity, specificity(make_matrix(names_of(2))), "others_here"),
+        (plots.overlap, make_overlap(names_of(2)), "expected"),
+        (plots.score_comparison, make_scores(names_of(2)), "control"),
+        (plots.headline, make_headline(names_of(2)), "what"),
+    ],
+)
+def test_a_missing_column_or_an_empty_table_is_named(draw, table, column) -> None:
+    with pytest.raises(RelationFormatError, match=f"'{column}'"):
+        draw(table.drop(columns=column))
+    with pytest.raises(RelationFormatError, match="no row"):
+        draw(table.iloc[:0])
+
+
+def test_numbers_and_names_are_fit_for_reading() -> None:
+    assert number(-0.004) == "0.00" and number(None) == "n/a" == number(math.nan)
+    assert label("a_" * 40, longest=10) == "a a a a a…"
