@@ -165,18 +165,26 @@ def ablate(
 
 
 @app.command()
-def report(out: Out) -> None:
+def report(
+    out: Out,
+    images: Annotated[
+        bool, typer.Option(help="Also draw figures/*.png (needs a browser).")
+    ] = False,
+) -> None:
     """The last stage: summary, figures and report, with no model."""
     from relation_neurons import experiment
+    from relation_neurons.report import write_images
     from relation_neurons.results import read_json
     from relation_neurons.stages import Stages
 
     manifest = read_json(out / "manifest.json")
     stages = Stages(out, _say)
     _, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
-    experiment.report_stage(
+    results = experiment.report_stage(
         manifest, prompts.frame, recall, ranking, stages.read("effects"), stages
     )
+    if images:
+        typer.echo(f"images: {len(write_images(results, out / 'figures'))} in {out / 'figures'}")
     typer.echo(f"report: {out / 'report.html'}")
 
 

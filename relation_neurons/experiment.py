@@ -25,7 +25,7 @@ from relation_neurons.ranking import (
 from relation_neurons.readers import load_relations
 from relation_neurons.recall import measure_recall
 from relation_neurons.relations import Relation
-from relation_neurons.report import build_report
+from relation_neurons.report import build_report, make_figures
 from relation_neurons.results import (
     Results,
     open_folder,
@@ -204,6 +204,8 @@ def report_stage(
     results = Results(manifest, prompts, recall, ranking, effects, summary, stages.folder)
     if stages.folder is not None:
         write_json(stages.folder / "summary.json", summary)
+        for name, figure in make_figures(results).items():
+            write_text(stages.folder / "figures" / f"{name}.json", figure.to_json())
         write_text(stages.folder / "report.html", build_report(results))
         stages.done("report", started)
     return results

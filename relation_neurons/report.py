@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from relation_neurons import plots
 from relation_neurons.cumulativity import dose_curves
+from relation_neurons.errors import ResultsError
 from relation_neurons.interference import interference_matrix, specificity
 from relation_neurons.plot_style import number
 from relation_neurons.ranking import neuron_name
@@ -26,7 +28,7 @@ from relation_neurons.report_words import answer
 from relation_neurons.results import Results
 from relation_neurons.versatility import overlap_matrix, transfer_matrix
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "make_figures", "write_images"]
 
 _SHOWN_NEURONS = 50
 _WIDE = 700
@@ -58,7 +60,7 @@ def build_report(results: Results) -> str:
         answer=answer(results),
         dose=dose,
         facts=summary["relations"],
-        figures=_figures(results, matrix, specific, dose, score),
+        figures={name: _embedded(name, fig) for name, fig in make_figures(results).items()},
         left_out=summary.get("left_out") or results.ranking.left_out,
         manifest=manifest,
         manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False, default=str),
@@ -75,11 +77,12 @@ def build_report(results: Results) -> str:
     )
 
 
-def _figures(
-    results: Results, matrix: pd.DataFrame, specific: pd.DataFrame, dose: int, score: str
-) -> dict[str, dict[str, Any]]:
-    """Every figure by name; a figure that needs what was not run is left out."""
+def make_figures(results: Results) -> dict[str, go.Figure]:
+    """Draws every figure of a run by name; one that needs what was not run is left out."""
     summary, ranking, effects = results.summary, results.ranking, results.effects
+    dose, score = summary["dose"], results.manifest["options"].get("score", "specific")
+    matrix = interference_matrix(effects, dose=dose, score=score)
+    specific = specificity(matrix)
     shared = summary.get("overlap_dose", dose)
     made: dict[str, go.Figure] = {
         "headline": plots.headline(pd.DataFrame(summary["headline"]), dose=dose),
@@ -99,7 +102,30 @@ def _figures(
     compared = pd.DataFrame(summary.get("scores") or [])
     if len(compared) and compared["score"].nunique() > 1:
         made["scores"] = plots.score_comparison(compared.fillna(float("nan")), dose=dose)
-    return {name: _embedded(name, fig) for name, fig in made.items()}
+    return made
+
+
+def write_images(results: Results, folder: Path) -> list[Path]:
+    """Writes every figure as PNG, at twice its size.
+
+    Raises:
+        ResultsError: Kaleido or a browser for it is missing.
+    """
+    written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, fig in make_figures(results).items():
+        try:
+            image = fig.to_image(format="png", scale=2)
+        except Exception as error:  # Kaleido and its browser fail in many ways
+            raise ResultsError(
+                f"The figure {name} cannot be drawn as an image: {type(error).__name__}. Install "
+                "Kaleido (pip install 'relation_neurons[images]') and a browser (plotly_get_chrome, "
+                "or your system's chromium)."
+            ) from error
+        path = folder / f"{name}.png"
+        path.write_bytes(image)
+        written.append(path)
+    return written
 
 
 def _embedded(name: str, fig: go.Figure) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pandas as pd
+import plotly.io
 import pytest
 import tiny
 
@@ -61,6 +62,9 @@ def test_a_run_leaves_what_the_design_lists(folder):
     assert set(manifest["options"]) == {f for f in Options.__dataclass_fields__ if f != "seed"}
     assert {"bos", "padding", "relation_data_hash", "versions"} <= set(manifest)
     assert not list(folder.glob(".*.part"))
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    assert {"headline", "cumulativity", "interference", "overlap_background"} <= figures
+    assert plotly.io.read_json(folder / "figures" / "headline.json").data
 
 
 def test_results_load_again_with_no_model(folder):
