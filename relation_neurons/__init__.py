@@ -15,7 +15,13 @@ Names are imported when they are first used, so that a look at the relations nee
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# Torch's threads wait by spinning. On a machine with other work, two threads on two cores were then 30
+# times slower than one; with this bound, 3 times, and no slower than before on an idle machine. It is
+# read when torch loads, so it takes effect where this package is imported first.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
     from relation_neurons import errors, plots

@@ -231,12 +231,17 @@ def test_the_weight_hash_sees_one_changed_weight():
     assert weight_hash(model) != before
 
 
-def test_a_gguf_file_equals_the_folder_it_came_from(tmp_path, monkeypatch):
-    """Written with the gguf package, read through the cache; the second load reads safetensors."""
-    import gguf
-
+def test_a_gguf_file_equals_the_folder_it_was_written_from(tiny_folder, tmp_path, monkeypatch):
+    """Read once, kept as safetensors; the second load does not open the GGUF again."""
     monkeypatch.setenv("RELATION_NEURONS_CACHE", str(tmp_path / "cache"))
-    source = checkpoints.embedded_checkpoint("smollm2-135m", convert=False)
-    assert source.suffix == ".gguf"
-    reader = gguf.GGUFReader(source)
-    assert len(reader.tensors) == 272  # what the acceptance tests load is whole
+    path = tiny.write_gguf(tiny_folder, tmp_path / "tiny.gguf")
+    hf_model = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
+    model = rn.load_model(path, device="cpu")
+    logits, post = compare(model, hf_model, *padded(model.cfg.d_vocab))
+    assert logits < 1e-3
+    assert post < 1e-4
+    text = "The capital of Aldor is"
+    expected = AutoTokenizer.from_pretrained(tiny_folder)(text)["input_ids"]
+    assert model.tokenizer(text)["input_ids"] == expected
+    monkeypatch.setattr(checkpoints, "_convert_gguf", lambda *a: pytest.fail("converted again"))
+    assert weight_hash(rn.load_model(path, device="cpu")) == weight_hash(model)
