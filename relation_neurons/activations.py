@@ -108,7 +108,7 @@ def pool(
         )
     if how == "max":
         return values.masked_fill(~keep[..., None], -torch.inf).amax(dim=1)
-    return torch.einsum("bpd,bp->bd", values, keep.float()) / counts
+    return values.masked_fill(~keep[..., None], 0.0).sum(dim=1) / counts
 
 
 def collect_activations(
@@ -192,9 +192,9 @@ class _Collector:
         """Pools one layer."""
         self.values[self.batch.rows, layer] = pool(value, self.batch.mask, self.how).cpu()
         rest, first = value[self.rest].float(), value[self.first].float()
-        self.sum[layer] += rest.sum(dim=0).double().cpu()
-        self.sum_abs[layer] += rest.abs().sum(dim=0).double().cpu()
-        self.first_abs[layer] += first.abs().sum(dim=0).double().cpu()
+        self.sum[layer] += rest.sum(dim=0).cpu().double()
+        self.sum_abs[layer] += rest.abs().sum(dim=0).cpu().double()
+        self.first_abs[layer] += first.abs().sum(dim=0).cpu().double()
         self.fired.add(layer)
 
     def finish(self, names: dict[str, int]) -> None:

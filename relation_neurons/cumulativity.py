@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from relation_neurons.controls import CONTROL_KINDS
-from relation_neurons.statistics import QUANTITIES, bootstrap_interval
+from relation_neurons.errors import UnknownOptionError, near_matches
+from relation_neurons.statistics import QUANTITIES, bootstrap_interval, of_score
 
 __all__ = ["dose_curves"]
 
@@ -30,8 +31,8 @@ def dose_curves(
         `where` is `home` or `elsewhere`.
     """
     if quantity not in QUANTITIES:
-        raise ValueError(f"No quantity {quantity!r}; expected one of {', '.join(QUANTITIES)}.")
-    rows = effects[effects["score"] == score]
+        raise UnknownOptionError(f"No quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}")
+    rows = of_score(effects, score)
     change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
     home = rows["relation"].astype(str) == rows["ablated"].astype(str)
     rows = rows.assign(change=change, where=np.where(home, "home", "elsewhere"))

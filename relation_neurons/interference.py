@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from relation_neurons.errors import UnknownRelationError
 from relation_neurons.statistics import effect_cells, only_dose, paired_changes
 
 __all__ = ["interference_matrix", "specificity"]
@@ -61,6 +62,11 @@ def specificity(matrix: pd.DataFrame, *, column: str = "effect") -> pd.DataFrame
         ablated, home, elsewhere, others_here, row, column. NaN where there is one relation only.
     """
     table = matrix.pivot(index="ablated", columns="relation", values=column)
+    unjudged = sorted(set(table.index) - set(table.columns))
+    if unjudged:
+        raise UnknownRelationError(
+            f"{unjudged[0]!r} was ablated but not judged; specificity needs the effect at home."
+        )
     rows = []
     for relation in table.index:
         home = float(table.loc[relation, relation])

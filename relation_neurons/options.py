@@ -52,6 +52,16 @@ class Options:
     seed: int = 0
 
 
+_LEAST = {
+    "seed": 0,
+    "batch_size": 1,
+    "draws": 0,
+    "check_draws": 0,
+    "nonsense": 0,
+    "min_known": 1,
+    "held_out_templates": 1,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
@@ -82,8 +92,20 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
     for name in {"doses", "checks"} & set(chosen):
         if isinstance(chosen[name], (str, int, float)):
             raise UnknownOptionError(f"{name} is {chosen[name]!r}; expected several, as a tuple.")
-        chosen[name] = tuple(chosen[name])
+        chosen[name] = tuple(dict.fromkeys(chosen[name]))
     options = Options(preset=preset, **{**PRESETS[preset], **chosen})
+    if options.score in options.checks:
+        raise UnknownOptionError(
+            f"checks has {options.score!r}, which is the score itself; expected other rankings."
+        )
+    for name, least in _LEAST.items():
+        value = getattr(options, name)
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise UnknownOptionError(f"{name} is {value!r}; expected a whole number from {least}.")
+    if not isinstance(options.held_out, (int, float)) or not 0 < options.held_out < float("inf"):
+        raise UnknownOptionError(
+            f"held_out is {options.held_out!r}; expected a count, or a share below 1."
+        )
     choices: list[tuple[str, str, Iterable[str]]] = [
         ("pooling", options.pool, POOLS),
         ("site", options.site, SITES),
@@ -148,8 +170,7 @@ def _describe(relation: Relation) -> dict[str, Any]:
         "source": relation.source,
         "copied": relation.copied(),
         "templates": [{"text": t.text, "form": t.form, "side": t.side} for t in relation.templates],
-        "duplicates": relation.notes.get("duplicates", 0),
-        "merged": relation.notes.get("merged", 0),
+        "rows": dict(relation.notes),
         "majority_object": answer,
         "majority_share": share,
     }

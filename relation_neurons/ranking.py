@@ -143,7 +143,10 @@ def rank_neurons(
     if order not in ORDERS:
         raise UnknownOptionError(f"No order {order!r}. {near_matches(order, ORDERS)}")
     left_out = left_out_relations(recall, min_known)
-    table = table.take(~table.prompts["relation"].isin(left_out))
+    if keep is not None and keep < 1:
+        raise DoseError(f"keep is {keep}; expected at least one neuron.")
+    if left_out:
+        table = table.take(~table.prompts["relation"].isin(left_out))
     families, membership = _families(table.prompts, recall, min_known)
     if not families:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
@@ -212,7 +215,7 @@ def resolve_doses(
                 count = round(float(dose.strip()[:-1]) / 100 * (neurons or 1_000_000))
             else:
                 count = int(dose)
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise DoseError(
                 f"{dose!r} is no dose; expected a count or a share such as 0.2%."
             ) from error

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from relation_neurons.errors import (
@@ -101,7 +102,11 @@ def _from_name_or_path(name: str) -> list[Relation]:
         if name in members:
             return [_from_json_text((root / set_name / f"{name}.json").read_text("utf-8"), name)]
     path = Path(name).expanduser()
-    if not path.exists():
+    try:
+        exists = bool(name.strip()) and path.exists()
+    except OSError:  # a name too long for a path
+        exists = False
+    if not exists:
         known = [*shipped, *(r for members in shipped.values() for r in members)]
         raise UnknownRelationError(
             f"{name!r} is no shipped set, no shipped relation and no path. {near_matches(name, known)}"
@@ -125,18 +130,20 @@ def _from_json_file(path: Path) -> Relation:
         return _from_json_text(path.read_text(encoding="utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
         raise RelationFormatError(f"{path} is not UTF-8: {error.reason}.") from error
+    except OSError as error:
+        raise RelationFormatError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _from_json_text(text: str, where: str) -> Relation:
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise RelationFormatError(f"{where} is not JSON: {error}.") from error
     if not isinstance(data, dict):
         raise RelationFormatError(f"{where} holds a {type(data).__name__}; expected an object.")
     try:
         if "samples" in data:
-            pairs = [_pair(s["subject"], [s["object"]]) for s in data["samples"]]
+            pairs = [_pair(s["subject"], s["object"]) for s in data["samples"]]
             templates = _lre_templates(data)
         else:
             pairs = [_pair(f["subject"], f["objects"]) for f in data["facts"]]
@@ -158,8 +165,13 @@ def _from_json_text(text: str, where: str) -> Relation:
     )
 
 
-def _pair(subject: Any, objects: Iterable[Any]) -> tuple[str, tuple[str, ...]]:
-    return str(subject), tuple(map(str, objects))
+def _pair(subject: Any, objects: Any) -> tuple[str, tuple[str, ...]]:
+    """Takes texts and numbers as they are, and nothing else."""
+    listed = objects if isinstance(objects, list) else [objects]
+    for value in (subject, *listed):
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise TypeError(f"found {value!r} where a text belongs")
+    return str(subject), tuple(str(value) for value in listed)
 
 
 def _lre_templates(data: Mapping[str, Any]) -> list[Template]:
@@ -189,7 +201,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             keep_default_na=False,
             encoding="utf-8-sig",
         )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise RelationFormatError(f"{path} cannot be read as a table: {error}.") from error
 
 
@@ -200,16 +212,22 @@ def _from_frame(frame: pd.DataFrame, where: str) -> list[Relation]:
             f"{where} lacks the column {missing[0]!r}; expected relation, subject, object, and "
             f"template where the relation is not a shipped one. Found: {', '.join(map(str, frame.columns))}."
         )
-    frame = frame.astype(str)
+    frame = frame.astype(object).where(frame.notna(), "").astype(str)
     if "language" not in frame:
         frame["language"] = "en"
+    frame["language"] = frame["language"].str.strip().replace("", "en")
+    nameless = np.flatnonzero(frame["relation"].str.strip() == "")
+    if nameless.size:
+        raise RelationFormatError(
+            f"{where}: row {nameless[0] + 1} has no relation; {nameless.size} rows lack one."
+        )
     relations = []
     for (name, language), group in frame.groupby(["relation", "language"], sort=True):
         texts = list(dict.fromkeys(t for t in group.get("template", []) if t))
         templates = _with_sides([Template(t, form=_form(t)) for t in texts]) or _shipped_templates(
             str(name)
         )
-        pairs = [_pair(s, [o]) for s, o in zip(group["subject"], group["object"], strict=True)]
+        pairs = [_pair(s, o) for s, o in zip(group["subject"], group["object"], strict=True)]
         relations.append(_build(str(name), pairs, templates, language=str(language), source=where))
     return relations
 

@@ -68,23 +68,26 @@ class TeacherForcing:
 def plan_passes(prompts: Prompts) -> TeacherForcing:
     """Plans the passes for every accepted answer of every prompt.
 
-    The last answer token is read, never fed. A sequence that begins another one is not run on its
-    own: in a causal model its positions are the same there.
+    The last answer token is read, never fed. A sequence that begins another one of the same prompt is
+    not run on its own: in a causal model its positions are the same there. (Not so between prompts of
+    different length: their answers begin at different positions, which `last` ablates.)
     """
-    wanted: dict[tuple[int, ...], list[tuple[int, int, tuple[int, ...]]]] = {}
+    wanted: dict[tuple[tuple[int, ...], int], list[tuple[int, int, tuple[int, ...]]]] = {}
     for row, (tokens, answers) in enumerate(zip(prompts.tokens, prompts.answers, strict=True)):
         for answer in answers:
-            wanted.setdefault(tokens + answer[:-1], []).append((row, len(tokens), answer))
-    kept: list[tuple[int, ...]] = []
-    for sequence in sorted(wanted, reverse=True):
-        longer = kept[-1] if kept else ()
-        if longer[: len(sequence)] == sequence:
-            wanted[longer].extend(wanted.pop(sequence))
+            wanted.setdefault((tokens + answer[:-1], len(tokens)), []).append(
+                (row, len(tokens), answer)
+            )
+    kept: list[tuple[tuple[int, ...], int]] = []
+    for key in sorted(wanted, reverse=True):
+        longer = kept[-1] if kept else ((), 0)
+        if longer[1] == key[1] and longer[0][: len(key[0])] == key[0]:
+            wanted[longer].extend(wanted.pop(key))
         else:
-            kept.append(sequence)
-    return TeacherForcing(
-        tuple(kept), tuple(tuple(wanted[s]) for s in kept), len(prompts), prompts.pad_id
-    )
+            kept.append(key)
+    sequences = tuple(sequence for sequence, _ in kept)
+    reads = tuple(tuple(wanted[key]) for key in kept)
+    return TeacherForcing(sequences, reads, len(prompts), prompts.pad_id)
 
 
 def measure_recall(
@@ -151,10 +154,7 @@ def answer_prompts(
 def _first_answer_positions(plan: TeacherForcing, batch: Batch) -> Int[Tensor, " batch"]:
     """The position of each row's last prompt token, where its answer is first predicted."""
     width = batch.tokens.shape[1]
-    firsts = [
-        width - len(plan.sequences[row]) + min(prompt for _, prompt, _ in plan.reads[row]) - 1
-        for row in batch.rows
-    ]
+    firsts = [width - len(plan.sequences[row]) + plan.reads[row][0][1] - 1 for row in batch.rows]
     return torch.tensor(firsts, device=batch.tokens.device)
 
 

@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 Side = Literal["detection", "held_out"]
+RESERVED = ("(background)", "all relations")
+"""Names that stand for something else in prompts and summaries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,22 @@ class Fact:
     """What fills the template's `{}`."""
     objects: tuple[str, ...]
     """Accepted answers; the first is the one shown, the others are aliases or further objects."""
+
+    def __post_init__(self) -> None:
+        objects = self.objects
+        if isinstance(objects, str) or not objects or not all(isinstance(o, str) for o in objects):
+            raise RelationFormatError(
+                f"The objects of {self.subject!r} are {objects!r}; expected a tuple of texts, such as "
+                "('Paris',)."
+            )
+        if not isinstance(self.subject, str):
+            raise RelationFormatError(f"A subject is {self.subject!r}; expected a text.")
+        try:
+            "".join((self.subject, *objects)).encode()
+        except UnicodeEncodeError as error:
+            raise RelationFormatError(
+                f"The fact about {self.subject!r} holds half a character; expected valid Unicode."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,14 @@ class Template:
     """What stands between prompt and answer (nothing in Chinese and Japanese)."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not isinstance(self.separator, str):
+            raise TemplateError(
+                f"A template is {self.text!r} with the separator {self.separator!r}; expected texts."
+            )
+        if self.side not in ("detection", "held_out"):
+            raise TemplateError(
+                f"Template {self.text!r} has the side {self.side!r}; expected detection or held_out."
+            )
         holes = self.text.count("{}")
         if holes != 1:
             raise TemplateError(
@@ -90,6 +116,10 @@ class Relation:
         if not self.facts:
             raise RelationFormatError(
                 f"Relation {self.name!r} has no facts; expected at least one."
+            )
+        if not self.name.strip() or self.name in RESERVED:
+            raise RelationFormatError(
+                f"A relation cannot be named {self.name!r}; expected a name of its own."
             )
         if not self.templates:
             raise TemplateError(f"Relation {self.name!r} has no template; expected at least one.")
@@ -139,9 +169,7 @@ def split_subjects(
     Raises:
         TooFewFactsError: a relation with fewer than two subjects, or a senseless `held_out`.
     """
-    if held_out <= 0 or (
-        isinstance(held_out, float) and held_out != int(held_out) and held_out > 1
-    ):
+    if not 0 < held_out < float("inf") or (held_out > 1 and held_out != int(held_out)):
         raise TooFewFactsError(f"held_out is {held_out}; expected a count or a share below 1.")
     where: dict[str, list[int]] = {}
     wanted: list[float] = []

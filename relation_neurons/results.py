@@ -135,6 +135,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ResultsError(
             f"{path} is not whole JSON: {error}. Delete it, then run again."
         ) from error
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def write_prompts(path: Path, prompts: Prompts) -> None:

@@ -45,6 +45,11 @@ def average_precision(
     >>> average_precision(torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([0, 1, 0]))[0]
     tensor([0.8333], dtype=torch.float64)
     """
+    if len(labels) != len(activations) or len(labels) == 0:
+        raise ActivationError(
+            f"{len(labels)} labels for {len(activations)} prompts; expected one each, and one at least."
+        )
+    activations, labels = activations.detach().cpu(), labels.cpu()
     relations = int(labels.max()) + 1
     membership = (labels[None] == torch.arange(relations)[:, None]).to(torch.int8)
     flat = activations.reshape(len(activations), -1)

@@ -16,7 +16,14 @@ from scipy import stats
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
 
-__all__ = ["QUANTITIES", "bootstrap_interval", "effect_cells", "only_dose", "paired_changes"]
+__all__ = [
+    "QUANTITIES",
+    "bootstrap_interval",
+    "effect_cells",
+    "of_score",
+    "only_dose",
+    "paired_changes",
+]
 
 QUANTITIES = ("correct", "margin")
 """`correct`: net flips per prompt, from -1 to 1; `margin`: change of the answer's margin, in logits."""
@@ -42,10 +49,7 @@ def paired_changes(
     """
     if control not in CONTROL_KINDS:
         raise UnknownOptionError(f"No control {control!r}. {near_matches(control, CONTROL_KINDS)}")
-    known = set(effects["score"].unique())
-    if score not in known:
-        raise UnknownOptionError(f"No effects of the score {score!r}. {near_matches(score, known)}")
-    rows = effects[effects["score"] == score].assign(
+    rows = of_score(effects, score).assign(
         correct_change=lambda t: t["correct"].astype(float) - t["correct_intact"].astype(float),
         margin_change=lambda t: t["margin"].astype(float) - t["margin_intact"].astype(float),
     )
@@ -67,6 +71,18 @@ def paired_changes(
     for column in ("ablated", "ablated_language", "score", "relation", "language"):
         paired[column] = paired[column].astype(str)
     return paired.reset_index(drop=True)
+
+
+def of_score(effects: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Keeps the sets of one ranking.
+
+    Raises:
+        UnknownOptionError: no set of that score was ablated.
+    """
+    known = set(effects["score"].astype(str))
+    if score not in known:
+        raise UnknownOptionError(f"No effects of the score {score!r}. {near_matches(score, known)}")
+    return effects[effects["score"] == score]
 
 
 def effect_cells(

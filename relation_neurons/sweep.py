@@ -15,7 +15,7 @@ import torch
 
 from relation_neurons.ablation import ablated
 from relation_neurons.controls import CONTROL_KINDS, draw_control
-from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
+from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.models import HookedTransformer
 from relation_neurons.progress import progress_bar
 from relation_neurons.prompts import Prompts
@@ -146,6 +146,11 @@ def ablation_sweep(
         control_kinds=control_kinds,
         seed=seed,
     )
+    if not conditions:
+        raise TooFewFactsError(
+            f"No relation has a ranking of the score {', '.join(scores)}. `specific` tells a relation "
+            "from others, so it takes two; with one relation use the score `background`."
+        )
     passes = plan_passes(asked)
     batches = passes.batches(batch_size, next(model.parameters()).device)
     intact = answer_prompts(model, passes, batches=batches)

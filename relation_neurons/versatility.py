@@ -14,6 +14,7 @@ from __future__ import annotations
 import pandas as pd
 from scipy import stats
 
+from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.ranking import Ranking
 from relation_neurons.statistics import effect_cells, only_dose, paired_changes
 
@@ -36,6 +37,11 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
     pairs = ranking.frame.loc[
         ranking.frame["score"] == score, ["relation", "language"]
     ].drop_duplicates()
+    if pairs.empty:
+        scores = set(ranking.frame["score"])
+        raise UnknownOptionError(
+            f"No ranking of the score {score!r}. {near_matches(score, scores)}"
+        )
     sets = {}
     for relation, language in pairs.itertuples(index=False):
         top = ranking.top(relation, dose, score=score, language=language)
