@@ -7,7 +7,8 @@ for, that every hook fired, and removes them whatever happens (pitfalls 18 and 2
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,21 @@ class Ablation:
         """Announces the next batch and the position of each row's last prompt token."""
         self._given, self._answers = batch, answers
 
-    def before_call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps the model's forward pass, so that every way of running it says its positions."""
+
+        @functools.wraps(forward)
+        def aware(*args: Any, **kwargs: Any) -> Any:
+            self._decide(args[0] if args else kwargs["input"], kwargs)
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                self._where = None
+
+        return aware
+
+    def _decide(self, inputs: Any, kwargs: dict[str, Any]) -> None:
         """Decides which positions of the coming pass are ablated."""
-        inputs = args[0] if args else kwargs["input"]
         self.calls += 1
         cache = kwargs.get("past_kv_cache")
         continued = cache is not None and len(cache.entries) > 0 and cache[0].past_keys.shape[1] > 0
@@ -163,8 +176,9 @@ def ablated(
     per_layer = _per_layer(model, _pairs(neurons), site, _values(mode, value))
     ablation = Ablation(model, per_layer, site=site, mode=mode, positions=positions)
     handles: list[Any] = []
+    outer, wrapped_before = model.forward, "forward" in vars(model)
     try:
-        handles.append(model.register_forward_pre_hook(ablation.before_call, with_kwargs=True))
+        model.forward = ablation.around(outer)
         for layer in per_layer:
             handles.extend(_attach(model, ablation, site_hook(model, site, layer), layer))
         yield ablation
@@ -177,6 +191,10 @@ def ablated(
     finally:
         for handle in handles:
             handle.remove()
+        if wrapped_before:
+            model.forward = outer
+        else:
+            vars(model).pop("forward", None)
 
 
 def _attach(model: HookedTransformer, ablation: Ablation, name: str, layer: int) -> list[Any]:

@@ -114,9 +114,10 @@ def tokenizer_of(hf_model: Any) -> Any:
     from transformers import AutoTokenizer
 
     name = getattr(hf_model.config, "_name_or_path", "")
-    if name and Path(name).is_dir():
-        return AutoTokenizer.from_pretrained(name)
-    return None
+    try:
+        return AutoTokenizer.from_pretrained(name) if name else None
+    except Exception:  # tokenizer and hub errors share no base class; make_prompts asks for one
+        return None
 
 
 def is_llama(name: str) -> bool:
@@ -125,6 +126,8 @@ def is_llama(name: str) -> bool:
 
     try:
         config = AutoConfig.from_pretrained(name)
+    except ValueError:  # a config of a kind of its own, which TransformerLens reads by name
+        return False
     except Exception as error:  # the hub's errors share no base class
         raise unreachable(name, error) from error
     return "LlamaForCausalLM" in (config.architectures or [])
@@ -237,8 +240,9 @@ def _convert_gguf(path: Path, target: Path) -> None:
         # The weights are plain now; what still calls them quantised would forbid saving.
         del model.config.quantization_config
         model.is_quantized, model.hf_quantizer = False, None
-        model.save_pretrained(work)
-        tokenizer.save_pretrained(work)
+        with _bars_in_terminals_only():
+            model.save_pretrained(work)
+            tokenizer.save_pretrained(work)
         if not (target / "config.json").is_file():
             work.rename(target)
     except Exception as error:  # gguf raises whatever the broken bytes lead to

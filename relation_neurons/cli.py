@@ -5,6 +5,7 @@ Exit code 0, or 2 with one line on bad input; never a traceback for a user's mis
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,12 @@ HeldOut = Annotated[
 HeldOutTemplates = Annotated[
     int | None, typer.Option(help="Held-out templates judged on; all by default.")
 ]
+Score = Annotated[
+    str | None, typer.Option(help="The ranking swept: specific, or background for one relation.")
+]
+MinKnown = Annotated[
+    int | None, typer.Option(help="Known facts a relation needs on either side; 10 by default.")
+]
 Draws = Annotated[int | None, typer.Option(help="Draws of each control.")]
 Checks = Annotated[
     str | None,
@@ -68,6 +75,8 @@ def run(
     doses: Doses = None,
     held_out: HeldOut = None,
     held_out_templates: HeldOutTemplates = None,
+    score: Score = None,
+    min_known: MinKnown = None,
     draws: Draws = None,
     checks: Checks = None,
     check_draws: CheckDraws = None,
@@ -87,7 +96,9 @@ def run(
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
     from relation_neurons.readers import load_relations
+    from relation_neurons.results import require_folder
 
+    require_folder(out)
     make_options(preset, **options)  # what is wrong shows before the model loads
     data = load_relations(relations)
     loaded = load_model(model, dtype=dtype, device=device)
@@ -106,6 +117,8 @@ def rank(
     doses: Doses = None,
     held_out: HeldOut = None,
     held_out_templates: HeldOutTemplates = None,
+    score: Score = None,
+    min_known: MinKnown = None,
     draws: Draws = None,
     checks: Checks = None,
     check_draws: CheckDraws = None,
@@ -125,11 +138,13 @@ def rank(
     from relation_neurons.models import load_model
     from relation_neurons.options import make_manifest, make_options
     from relation_neurons.readers import load_relations
-    from relation_neurons.results import open_folder
+    from relation_neurons.results import open_folder, require_folder
     from relation_neurons.stages import Stages
 
+    require_folder(out)
     options = make_options(preset, **given)
     data = load_relations(relations)
+    experiment.one_language(data)
     loaded = load_model(model, dtype=dtype, device=device)
     open_folder(out, make_manifest(loaded, data, options))
     _, _, ranking = experiment.rank_stage(loaded, data, options, Stages(out, _say))
@@ -261,7 +276,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         if options[name] is not None:
             options[name] = tuple(part.strip() for part in options[name].split(",") if part.strip())
     held_out = options["held_out"]
-    if held_out is not None and held_out == int(held_out):
+    if held_out is not None and math.isfinite(held_out) and held_out == int(held_out):
         options["held_out"] = int(held_out)
     return options
 

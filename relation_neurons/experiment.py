@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.activations import collect_activations
+from relation_neurons.errors import RelationFormatError
 from relation_neurons.models import HookedTransformer, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.prompts import Prompts, make_prompts
@@ -74,6 +75,7 @@ def run(
     folder = Path(out) if out is not None else None
     stages = Stages(folder, say) if say else Stages(folder)
     loaded = load_relations(relations)
+    one_language(loaded)
     resolve_doses(chosen.doses, neuron_count(model, chosen.site))
     manifest = make_manifest(model, loaded, chosen)
     if folder is not None:
@@ -81,6 +83,20 @@ def run(
     prompts, recall, ranking = rank_stage(model, loaded, chosen, stages)
     effects = ablate_stage(model, prompts, ranking, chosen, stages)
     return report_stage(manifest, prompts.frame, recall, ranking, effects, stages)
+
+
+def one_language(relations: Sequence[Relation]) -> None:
+    """Refuses relations in several languages, whose tables a run would pool.
+
+    Raises:
+        RelationFormatError: more than one language.
+    """
+    languages = sorted({relation.language for relation in relations})
+    if len(languages) > 1:
+        raise RelationFormatError(
+            f"The relations come in {', '.join(languages)}; a run takes one language. Run each on its "
+            "own, or use make_prompts, rank_neurons and ablation_sweep, which keep them apart."
+        )
 
 
 def rank_stage(

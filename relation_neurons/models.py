@@ -66,6 +66,7 @@ def load_model(
     *,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    tokenizer: Any = None,
 ) -> HookedTransformer:
     """Loads a model as a HookedTransformer, its weights unprocessed.
 
@@ -74,20 +75,18 @@ def load_model(
             `meta-llama/Llama-2-7b-hf`; a folder in Hugging Face format or a `.gguf` file of a
             Llama-architecture model; or a model already held (HookedTransformer, Hugging Face).
         dtype: of the weights; float16 on a GPU and float32 elsewhere by default.
-        device: CUDA if there, else MPS, else CPU by default; an explicit choice always wins.
+        device: CUDA if there, else MPS, else CPU by default; an explicit choice always wins. A held
+            model keeps its own dtype and device unless they are given.
+        tokenizer: for a held model whose name does not lead to one.
 
     Raises:
         UnknownModelError: neither a known name nor a path.
         ModelLoadError: truncated, unreachable or unsupported weights.
     """
-    if isinstance(name_or_path, HookedTransformer):
-        return _checked(name_or_path)
+    if isinstance(name_or_path, torch.nn.Module):
+        return _checked(_from_held(name_or_path, dtype, device, tokenizer))
     target = choose_device(device)
     precision = _dtype(dtype, target)
-    if isinstance(name_or_path, torch.nn.Module):
-        name = getattr(name_or_path.config, "_name_or_path", "") or "held"
-        tokenizer = checkpoints.tokenizer_of(name_or_path)
-        return _checked(_hook_llama(name_or_path.to(dtype=precision), tokenizer, name, target))
     name = str(name_or_path)
     path = Path(name).expanduser()
     if name.lower() in checkpoints.EMBEDDED:
@@ -98,8 +97,8 @@ def load_model(
         folder_or_name = _official(name)
     if isinstance(folder_or_name, str) and not checkpoints.is_llama(folder_or_name):
         return _checked(_from_transformer_lens(folder_or_name, precision, target))
-    hf_model, tokenizer = checkpoints.read_checkpoint(folder_or_name, precision)
-    return _checked(_hook_llama(hf_model, tokenizer, name, target))
+    hf_model, own_tokenizer = checkpoints.read_checkpoint(folder_or_name, precision)
+    return _checked(_hook_llama(hf_model, tokenizer or own_tokenizer, name, precision, target))
 
 
 def known_models() -> list[str]:
@@ -111,9 +110,20 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     """Gives the device asked for, else CUDA, else Apple's MPS, else the CPU."""
     if device is not None:
         try:
-            return torch.device(device)
+            chosen = torch.device(device)
         except RuntimeError as error:
             raise UnknownOptionError(f"No device {device!r}: {error}") from error
+        there = {
+            "cpu": True,
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+        }
+        if not there.get(chosen.type, False):
+            here = ", ".join(kind for kind, found in there.items() if found)
+            raise UnknownOptionError(
+                f"There is no device {chosen} on this machine; there is {here}."
+            )
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -207,8 +217,32 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     return choices[dtype]
 
 
+def _from_held(
+    model: torch.nn.Module, dtype: Any, device: Any, tokenizer: Any
+) -> HookedTransformer:
+    """Takes a model that the caller holds; its own tensors are left as they are."""
+    if isinstance(model, HookedTransformer):
+        if dtype is not None:
+            model.to(_dtype(dtype, torch.device("cpu")), print_details=False)
+        if device is not None:
+            model.to(choose_device(device), print_details=False)
+        if tokenizer is not None:
+            _set_tokenizer(model, tokenizer)
+        return model
+    if not hasattr(model, "config"):
+        raise ModelLoadError(
+            f"A {type(model).__name__} is no language model; expected a HookedTransformer or a Hugging "
+            "Face Llama."
+        )
+    weight = next(model.parameters())
+    name = getattr(model.config, "_name_or_path", "") or "held"
+    precision = weight.dtype if dtype is None else _dtype(dtype, weight.device)
+    target = weight.device if device is None else choose_device(device)
+    return _hook_llama(model, tokenizer or checkpoints.tokenizer_of(model), name, precision, target)
+
+
 def _hook_llama(
-    hf_model: Any, tokenizer: Any, name: str, device: torch.device
+    hf_model: Any, tokenizer: Any, name: str, dtype: torch.dtype, device: torch.device
 ) -> HookedTransformer:
     """Puts a Hugging Face Llama's own tensors behind hooks, without a second copy.
 
@@ -217,9 +251,10 @@ def _hook_llama(
     """
     config = hf_model.config
     checkpoints.require_llama(config, name)
-    hf_model.requires_grad_(False)
-    cfg = HookedTransformerConfig.from_dict(checkpoints.hooked_config(config, name, hf_model.dtype))
-    weights = convert_llama_weights(hf_model, cfg)
+    cfg = HookedTransformerConfig.from_dict(checkpoints.hooked_config(config, name, dtype))
+    weights = {
+        key: value.detach().to(dtype) for key, value in convert_llama_weights(hf_model, cfg).items()
+    }
     with _quiet():
         model = HookedTransformer(cfg, tokenizer=None, move_to_device=False)
     state = model.state_dict()
@@ -240,7 +275,7 @@ def _from_transformer_lens(
             model = HookedTransformer.from_pretrained_no_processing(
                 name, dtype=dtype, device=str(device)
             )
-    except (OSError, NotImplementedError) as error:
+    except Exception as error:  # TransformerLens and the hub raise whatever goes wrong
         raise checkpoints.unreachable(name, error) from error
     model.requires_grad_(False)
     return model.eval()

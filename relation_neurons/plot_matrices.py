@@ -41,8 +41,8 @@ def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figur
     )
     subtitle = (
         f"{int(matrix['dose'].iloc[0]):,} neurons ablated. {_HOME_EDGE} • marks an effect whose "
-        "difference from its control has a<br>95% interval without 0; by chance that is 1 cell "
-        "in 20. Blue is improvement, orange-red is harm."
+        "difference from its control has a<br>95% interval without 0 "
+        "(over prompts, uncorrected). Blue is improvement, orange-red is harm."
     )
     return look.heat_plot(
         cells,

@@ -130,6 +130,12 @@ def make_prompts(
         TooFewFactsError: a relation that cannot be split, or without a detection template.
         AnswerError: an answer that is no continuation of its prompt.
     """
+    if tokenizer is None:
+        raise AnswerError(
+            "The model has no tokenizer; give one with load_model(model, tokenizer=…)."
+        )
+    if held_out_templates is not None and held_out_templates < 1:
+        raise TooFewFactsError(f"held_out_templates is {held_out_templates}; expected 1 or more.")
     sides = split_subjects(relations, held_out, seed=seed)
     rows: list[dict[str, Any]] = []
     accepted: list[tuple[str, ...]] = []

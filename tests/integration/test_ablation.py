@@ -8,9 +8,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.errors import AblationError, DoseError, HookError, UnknownOptionError
+from relation_neurons.errors import (
+    AblationError,
+    DoseError,
+    HookError,
+    TooFewFactsError,
+    UnknownOptionError,
+)
 from relation_neurons.models import final_residual
 from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.report import build_report
 
 NEURONS = [(0, 3), (0, 50), (1, 7), (1, 8), (1, 90)]
 TOKENS = torch.tensor([[270, 280, 290, 300, 310, 261]])
@@ -107,12 +114,13 @@ def test_contexts_nest_and_leave_the_intact_model(model):
 def test_pitfall_20_no_hook_is_left_after_an_exception(model):
     before = count_hooks(model)
     with pytest.raises(ZeroDivisionError), rn.ablated(model, NEURONS):
-        assert count_hooks(model) == before + 5  # the pre-hook, and two at each of two layers
+        assert count_hooks(model) == before + 4  # two at each of two layers
+        assert "forward" in vars(model)
         _ = 1 / 0
-    assert count_hooks(model) == before
+    assert count_hooks(model) == before and "forward" not in vars(model)
     with pytest.raises(AblationError), rn.ablated(model, [(0, 9999)]):
         pass
-    assert count_hooks(model) == before
+    assert count_hooks(model) == before and "forward" not in vars(model)
 
 
 def test_pitfall_18_values_that_are_put_back_are_an_error(model):
@@ -264,3 +272,62 @@ def test_pitfall_23_every_held_out_prompt_is_judged_known_or_not(prompts, effect
     ]
     assert sorted(one["prompt_id"]) == sorted(prompts.held_out.frame["prompt_id"])
     assert not one["correct_intact"].all() and one["correct_intact"].any()
+
+
+def test_every_way_of_running_the_model_is_ablated_at_its_own_positions(model):
+    """`run_with_hooks` calls `forward` itself; a mask of an earlier call must not stay."""
+    tokens = torch.cat([TOKENS, TOKENS.flip(1)])
+    masks = [torch.ones_like(tokens), torch.ones_like(tokens)]
+    masks[1][1, :3] = 0
+    with rn.ablated(model, NEURONS), torch.inference_mode():
+        expected = model(tokens, attention_mask=masks[1])
+        model(tokens, attention_mask=masks[0])
+        found = model.run_with_hooks(tokens, attention_mask=masks[1])
+        _, cache = model.run_with_cache(tokens, attention_mask=masks[1])
+    assert torch.equal(found, expected)
+    assert (cache["blocks.1.mlp.hook_post"][0, 1:, 90] == 0).all()
+
+
+def test_activations_can_be_collected_under_ablation(model, prompts, table):
+    with rn.ablated(model, [(0, 3)]):
+        under = rn.collect_activations(model, prompts.detection)
+    assert under.values[:, 0, 3].abs().max() == 0 < table.values[:, 0, 3].abs().max()
+
+
+def test_last_holds_where_one_prompt_begins_another(model):
+    """Each prompt is ablated from its own last position, alone or beside the other."""
+    nested = rn.Relation(
+        "x",
+        tuple(rn.Fact(f"{name}", ("red",)) for name in ("Aldor", "Brenin", "Perth", "Orlan")),
+        (rn.Template("The {} is"), rn.Template("The {} is in the town of")),
+    )
+    made = rn.make_prompts([nested], model.tokenizer, held_out=2, nonsense=0, background=False)
+    found = {}
+    for name, some in (
+        ("both", made),
+        *((t, made.take(made.frame["template"] == t)) for t in set(made.frame["template"])),
+    ):
+        with rn.ablated(model, NEURONS, positions="last") as hooks:
+            out = answer_prompts(model, plan_passes(some), before_batch=hooks.start)
+        found[name] = dict(zip(some.frame["prompt_id"], out.logprob, strict=True))
+    for name in found:
+        for prompt_id, logprob in found[name].items():
+            assert logprob == pytest.approx(found["both"][prompt_id], abs=1e-5)
+
+
+def test_one_relation_says_what_it_takes(model, relations):
+    with pytest.raises(TooFewFactsError, match="score `background`"):
+        rn.run(model, relations[:1], held_out=10, nonsense=0, min_known=5, doses=(3,), checks=())
+    results = rn.run(
+        model,
+        relations[:1],
+        held_out=10,
+        nonsense=0,
+        min_known=5,
+        doses=(3,),
+        draws=1,
+        checks=(),
+        score="background",
+    )
+    assert results.ranking.relations == [relations[0].name]
+    assert "plot-headline" in build_report(results)

@@ -168,6 +168,12 @@ def test_options_that_do_not_exist_name_their_neighbours():
         ({"score": "specifc"}, "specific"),
         ({"doses": "10"}, "as a tuple"),
         ({"checks": ("unknwn",)}, "unknown"),
+        ({"checks": ("specific",)}, "the score itself"),
+        ({"held_out": float("nan")}, "held_out"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"draws": -1}, "draws"),
+        ({"held_out_templates": 0}, "held_out_templates"),
     ):
         with pytest.raises(UnknownOptionError, match=match):
             make_options(**wrong)
@@ -255,6 +261,13 @@ def test_the_stages_of_the_command_line_give_what_run_gives(tiny_folder, data_fo
         (("run", "--out", "x", "--preset", "papr"), "Did you mean paper"),
         (("run", "--out", "x", "--positions", "frist"), "No positions"),
         (("run", "--out", "x", "--mode", "zeros"), "No mode"),
+        (("run", "--out", "x", "--held-out", "nan"), "held_out is nan"),
+        (("run", "--out", "x", "--doses", "inf%"), "is no dose"),
+        (("run", "--out", "x", "--batch-size", "0"), "batch_size"),
+        (("run", "--out", "x", "--device", "cuda:9"), "no device cuda:9"),
+        (("run", "--out", "x", "--relations", ""), "no shipped set"),
+        (("run", "--out", "afile"), "is a file"),
+        (("report", "--out", "afile"), "afile"),
         (("ablate", "--out", "nowhere"), "has no manifest.json"),
         (("report", "--out", "nowhere"), "has no manifest.json"),
         (("relations", "show", "country_captial"), "Did you mean country_capital"),
@@ -262,6 +275,8 @@ def test_the_stages_of_the_command_line_give_what_run_gives(tiny_folder, data_fo
 )
 def test_bad_input_ends_in_one_line_and_exit_code_2(args, match, main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "afile").write_text("precious")
     code, _, err = main(*args)
     assert code == 2
     assert match in err
@@ -292,3 +307,16 @@ def test_every_error_is_also_the_builtin_a_caller_expects():
             assert issubclass(kind, RelationNeuronsError)
             assert issubclass(kind, (ValueError, KeyError, RuntimeError, OSError))
             assert str(kind("a 'message'")) == "a 'message'"
+
+
+def test_several_languages_are_refused_before_anything_is_computed(model, tmp_path):
+    from dataclasses import replace
+
+    both = [*tiny.relations(), *(replace(r, language="fr") for r in tiny.relations())]
+    with pytest.raises(rn.errors.RelationFormatError, match="en, fr; a run takes one language"):
+        rn.run(model, both, out=tmp_path / "x", **OPTIONS)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_repeated_check_is_ablated_once():
+    assert make_options(checks=("unknown", "unknown")).checks == ("unknown",)

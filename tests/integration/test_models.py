@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 import relation_neurons as rn
 from relation_neurons import checkpoints
 from relation_neurons.errors import (
+    AnswerError,
     ContextLengthError,
     ModelLoadError,
     UnknownModelError,
@@ -205,8 +206,22 @@ def test_the_weights_are_not_copied():
     assert model.blocks[1].attn.W_Q.data_ptr() == layer.self_attn.q_proj.weight.data_ptr()
 
 
-def test_a_held_model_is_taken_as_it_is(model):
+def test_a_held_model_is_taken_as_it_is_unless_asked(model, relations):
     assert rn.load_model(model) is model
+    hf_model = tiny.llama(tiny.byte_level_tokenizer()).to(torch.bfloat16)
+    held = rn.load_model(hf_model)
+    assert held.W_E.dtype == torch.bfloat16 and held.tokenizer is None
+    assert rn.load_model(hf_model, dtype="float32").W_E.dtype == torch.float32
+    weight = hf_model.model.embed_tokens.weight
+    assert (
+        weight.dtype == torch.bfloat16 and weight.requires_grad
+    )  # the caller's model is as it was
+    with pytest.raises(AnswerError, match="tokenizer=…"):
+        rn.make_prompts(relations, held.tokenizer)
+    tokenizer = tiny.byte_level_tokenizer()
+    assert rn.load_model(hf_model, tokenizer=tokenizer).tokenizer is tokenizer
+    with pytest.raises(ModelLoadError, match="no language model"):
+        rn.load_model(torch.nn.Linear(2, 2))
 
 
 def test_sites_and_their_errors(model):

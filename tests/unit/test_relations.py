@@ -152,3 +152,61 @@ def test_the_shipped_set_lists_and_loads():
         assert {(t.form, t.side) for t in one.templates} == {
             (form, side) for form in ("statement", "question") for side in ("detection", "held_out")
         }
+
+
+@pytest.mark.parametrize(
+    "objects",
+    ["Paris", (), ("a", None), ["a", 3]],
+)
+def test_answers_are_a_tuple_of_texts_and_never_letters(objects, as_a_user):
+    with pytest.raises(RelationFormatError, match="expected a tuple of texts"):
+        rn.Fact("France", objects)
+
+
+def test_one_object_in_json_is_one_answer_and_null_is_none(tmp_path):
+    path = tmp_path / "x.json"
+    data = {
+        "name": "x",
+        "templates": [{"text": "{} is"}],
+        "facts": [{"subject": "a", "objects": "Paris"}],
+    }
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert rn.load_relations(path)[0].facts[0].objects == ("Paris",)
+    for wrong in (None, True, {"b": 1}):
+        data["facts"][0]["objects"] = [wrong]
+        path.write_text(json.dumps(data), encoding="utf-8")
+        with pytest.raises(RelationFormatError, match="a text belongs"):
+            rn.load_relations(path)
+
+
+def test_missing_cells_are_empty_and_never_the_text_nan():
+    frame = pd.DataFrame(
+        {
+            "relation": ["r", "r", "r"],
+            "subject": ["a", None, "c"],
+            "object": ["x", "y", float("nan")],
+            "template": ["{} is", "{} is", None],
+            "language": ["en", "", None],
+        }
+    )
+    (found,) = rn.load_relations(frame)
+    assert found.facts == (rn.Fact("a", ("x",)),)
+    assert found.notes["empty"] == 2 and found.language == "en"
+    frame.loc[1, "relation"] = None
+    with pytest.raises(RelationFormatError, match="row 2 has no relation"):
+        rn.load_relations(frame)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"side": "heldout"}, {"text": 5}, {"separator": 3}],
+)
+def test_a_template_with_a_wrong_field_is_refused(wrong, as_a_user):
+    with pytest.raises(TemplateError):
+        rn.Template(**{"text": "{} is", **wrong})
+
+
+def test_names_that_stand_for_something_else_are_refused():
+    for name in ("all relations", "(background)", " "):
+        with pytest.raises(RelationFormatError, match="cannot be named"):
+            relation(name, ["a", "b"])

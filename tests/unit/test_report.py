@@ -147,7 +147,7 @@ def make_results(names=NAMES, *, home=-0.45, unknown=-0.40, seed=0, sinks=4) -> 
                 "templates": [{"text": "The {} is", "form": "statement", "side": "detection"}],
                 "source": "https://example.org/data",
                 "copied": 1,
-                "duplicates": 2,
+                "rows": {"duplicates": 2},
                 "majority_object": "answer 0",
                 "majority_share": 0.15,
             }
