@@ -46,9 +46,9 @@ def test_logits_and_hook_post_equal_hugging_face(smollm2, hugging_face, some):
     (batch,) = make_batches(some.tokens, batch_size=len(some), pad_id=some.pad_id)
     assert not batch.mask.all()
     inputs = {}
-    for number in (0, 11, 29):
-        hugging_face.model.layers[number].mlp.down_proj.register_forward_pre_hook(
-            lambda _m, args, layer=number: inputs.__setitem__(layer, args[0])
+    for at in (0, 11, 29):
+        hugging_face.model.layers[at].mlp.down_proj.register_forward_pre_hook(
+            lambda _m, args, layer=at: inputs.__setitem__(layer, args[0])
         )
     positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
