@@ -20,10 +20,11 @@ from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from relation_neurons.errors import ActivationError
+from relation_neurons.progress import progress_bar
 
 __all__ = ["average_precision", "family_average_precision", "standardised_difference"]
 
-_CHUNK = 1 << 25  # sort keys held at once: 256 MB
+_CHUNK = 1 << 22  # sort keys held at once: 32 MB
 
 
 def average_precision(
@@ -75,9 +76,11 @@ def family_average_precision(
     counted = np.ascontiguousarray((member >= 0).T.astype(np.int64))
     result = np.empty((neurons, len(member)))
     step = max(1, _CHUNK // max(prompts, 1))
-    for start in range(0, neurons, step):
-        keys = _sort_keys(activations[:, start : start + step])
-        _scan_in_threads(keys, positive, counted, result[start : start + step])
+    with progress_bar(neurons, "average precision", "neuron") as bar:
+        for start in range(0, neurons, step):
+            keys = _sort_keys(activations[:, start : start + step])
+            _scan_in_threads(keys, positive, counted, result[start : start + step])
+            bar.update(len(keys))
     return torch.from_numpy(result.T.copy())
 
 
@@ -106,7 +109,7 @@ def _moments(
     weight = side.double()
     weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
     means, variances = [], []
-    for chunk in torch.split(activations, max(1, _CHUNK // 8 // max(len(activations), 1)), dim=1):
+    for chunk in torch.split(activations, max(1, _CHUNK // max(len(activations), 1)), dim=1):
         values = chunk.double()
         mean = weight @ values
         means.append(mean)
