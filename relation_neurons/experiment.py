@@ -77,6 +77,11 @@ def run(
     loaded = load_relations(relations)
     one_language(loaded)
     resolve_doses(chosen.doses, neuron_count(model, chosen.site))
+    for relation in loaded:
+        if not relation.templates_of("held_out") and not chosen.single_template:
+            stages.say(
+                f"note: {relation.name} has one wording; it is judged on what it is found on"
+            )
     manifest = make_manifest(model, loaded, chosen)
     if folder is not None:
         open_folder(folder, manifest)

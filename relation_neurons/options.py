@@ -112,7 +112,8 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
         ("order", options.order, ORDERS),
         ("mode", options.mode, ("zero", "mean")),
         ("positions", options.positions, POSITIONS),
-        *(("score", score, SCORES) for score in (options.score, *options.checks)),
+        ("score", options.score, SCORES),
+        *(("ranking in checks", check, SCORES) for check in options.checks),
     ]
     for name, value, known in choices:
         if value not in known:

@@ -71,7 +71,7 @@ def dose_curves(curves: pd.DataFrame, *, quantity: str = "correct") -> go.Figure
     ]
     across = min(4, len(parts))
     down = -(-len(parts) // across)
-    height = 150 * down + 72 * (down - 1)
+    height = max(260, 150 * down + 72 * (down - 1))
     fig = make_subplots(
         rows=down,
         cols=across,

@@ -42,7 +42,7 @@ def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figur
     subtitle = (
         f"{int(matrix['dose'].iloc[0]):,} neurons ablated. {_HOME_EDGE} • marks an effect whose "
         "difference from its control has a<br>95% interval without 0 "
-        "(over prompts, uncorrected). Blue is improvement, orange-red is harm."
+        "(over prompts, uncorrected). Blue is improvement, orange is harm."
     )
     return look.heat_plot(
         cells,

@@ -348,7 +348,7 @@ def heat_plot(
         fig,
         title,
         subtitle,
-        height=max(150, tall * len(rows)) + (70 if slanted else 0),
+        height=max(250, tall * len(rows)) + (70 if slanted else 0),
         width=max(880, 330 + wide * len(columns)),
     )
     return fig.update_layout(plot_bgcolor="#EDEDED")

@@ -152,7 +152,9 @@ def rank_neurons(
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         raise TooFewFactsError(
             f"No relation is left to rank ({reasons or 'no family has positives and negatives'}). "
-            "Add facts that the model knows, or take a model that knows more."
+            "Often the wording is at fault: one that the answer must follow at once helps. Else add facts "
+            "that the model knows, take a model that knows more, or lower min_known (an AP of 1 is then "
+            "nearly free)."
         )
     _, layers, width = table.values.shape
     flat = table.values.flatten(1)
@@ -253,14 +255,11 @@ def left_out_relations(recall: pd.DataFrame, min_known: int = MIN_KNOWN) -> dict
     """Names the relations with too few known facts on a side, with the reason."""
     reasons: dict[str, str] = {}
     for (relation, _language), rows in known_counts(recall).groupby(["relation", "language"]):
-        sides = dict(zip(rows["side"], rows["known"], strict=True))
-        short = [
-            f"{int(sides.get(side, 0))} {side}"
-            for side in ("detection", "held_out")
-            if sides.get(side, 0) < min_known
-        ]
-        if short:
-            reasons[relation] = f"knows only {' and '.join(short)} facts, {min_known} are needed"
+        counts = {row.side: (int(row.known), int(row.facts)) for row in rows.itertuples()}
+        sides = [(side, *counts.get(side, (0, 0))) for side in ("detection", "held_out")]
+        if any(known < min_known for _, known, _ in sides):
+            said = " and ".join(f"{known} of {facts} {side}" for side, known, facts in sides)
+            reasons[relation] = f"knows {said} facts, {min_known} are needed on each side"
     return reasons
 
 

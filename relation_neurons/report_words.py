@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relation_neurons.plot_style import number
+from relation_neurons.ranking import MIN_KNOWN
 from relation_neurons.results import Results
 from relation_neurons.summary import ALL_RELATIONS
 
@@ -21,8 +22,14 @@ def answer(results: Results) -> list[str]:
     """
     summary = results.summary
     said = [_effects(results), *_against_controls(results)]
+    overall = _paired(summary, ALL_RELATIONS)
     if summary["score"] in ("specific", "background"):
-        said.append(_recall_claim(_paired(summary, ALL_RELATIONS)))
+        said.append(
+            _recall_claim(overall)
+            if _less(overall.get("control_contribution"))
+            else "Where no harm beyond the control is shown, the checks on recall say nothing."
+        )
+    said.extend(_caveats(results))
     said.append(
         "It is one model on these facts and wordings, with these draws: intervals are over prompts, not "
         "over sets of random neurons. That a set is needed for an answer does not mean that the fact is "
@@ -87,6 +94,27 @@ def _against_controls(results: Results) -> list[str]:
         f"Taken alone, {len(clear)} of {len(names)} relations show it against the matched "
         f"control{named}.",
     ]
+
+
+def _caveats(results: Results) -> list[str]:
+    """What weakens this run in particular: few known facts, or wordings that detection saw."""
+    said = []
+    few = [
+        f"{row['relation'].replace('_', ' ')} ({row['known_detection']})"
+        for row in results.summary["relations"]
+        if row["relation"] in results.ranking.relations and row["known_detection"] < MIN_KNOWN
+    ]
+    if few:
+        said.append(
+            f"Ranked on fewer than {MIN_KNOWN} known facts: {', '.join(few)}. With so few, an average "
+            "precision of 1 is nearly free, and the sets may be chance."
+        )
+    if not results.effects["template_held_out"].all():
+        said.append(
+            "Some or all prompts use a wording that the neurons were found on, so the effect may be the "
+            "wording's."
+        )
+    return said
 
 
 def _recall_claim(overall: dict[str, dict[str, Any]]) -> str:

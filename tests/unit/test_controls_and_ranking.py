@@ -163,11 +163,13 @@ def test_only_known_prompts_detect_and_the_unknown_ones_have_a_ranking_of_their_
 def test_a_relation_that_the_model_hardly_knows_is_left_out_by_name():
     values = torch.randn(30, 1, 10, generator=torch.Generator().manual_seed(0))
     table, recall = detection_table(values, [True] * 9 + [False] * 3 + [True] * 12)
-    with pytest.raises(TooFewFactsError, match=r"a: knows only 9 .*; b: knows only 12"):
+    with pytest.raises(TooFewFactsError, match=r"a: knows 9 of 12 .*; b: knows 12 of 12"):
         rn.rank_neurons(table, recall, min_known=13)
     ranking = rn.rank_neurons(table, recall)
     assert ranking.relations == ["b"]
-    assert "knows only 9 detection and 9 held_out facts" in ranking.left_out["a"]
+    assert (
+        "knows 9 of 12 detection and 9 of 12 held_out facts, 10 are needed" in ranking.left_out["a"]
+    )
     with pytest.raises(UnknownRelationError, match="was left out"):
         ranking.top("a", 1)
 
