@@ -18,8 +18,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# Torch's threads wait by spinning. On a machine with other work, two threads on two cores were then 30
-# times slower than one; with this bound, 3 times, and no slower than before on an idle machine. It is
+# Torch's threads wait by spinning. With other work on a machine of two cores, a pass then took 30 times
+# as long as without; with this bound it takes 3 times as long, and is no slower on an idle machine. It is
 # read when torch loads, so it takes effect where this package is imported first.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 

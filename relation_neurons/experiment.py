@@ -225,8 +225,9 @@ def report_stage(
     results = Results(manifest, prompts, recall, ranking, effects, summary, stages.folder)
     if stages.folder is not None:
         write_json(stages.folder / "summary.json", summary)
-        for name, figure in make_figures(results).items():
+        figures = make_figures(results)
+        for name, figure in figures.items():
             write_text(stages.folder / "figures" / f"{name}.json", figure.to_json())
-        write_text(stages.folder / "report.html", build_report(results))
+        write_text(stages.folder / "report.html", build_report(results, figures))
         stages.done("report", started)
     return results

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-__all__ = ["progress_bar", "track"]
+__all__ = ["progress_bar"]
 
-Item = TypeVar("Item")
 _DELAY = 2.0
 
 
@@ -18,11 +15,3 @@ def progress_bar(total: int, what: str, unit: str = "prompt") -> tqdm:
     """Opens a bar that the caller updates; silent where output is not a terminal."""
     quiet = True if os.environ.get("RELATION_NEURONS_QUIET") else None  # None: only off a terminal
     return tqdm(total=total, desc=what, unit=f" {unit}s", delay=_DELAY, disable=quiet, leave=False)
-
-
-def track(items: Iterable[Item], total: int, what: str, unit: str) -> Iterable[Item]:
-    """Yields `items` under a bar."""
-    with progress_bar(total, what, unit) as bar:
-        for item in items:
-            yield item
-            bar.update(1)

@@ -63,10 +63,6 @@ class Prompts:
             answers=tuple(self.answers[row] for row in rows),
         )
 
-    def of_relations(self, relations: Sequence[str]) -> Prompts:
-        """Gives the prompts of some relations, neutral prompts included."""
-        return self.take(self.frame["relation"].isin([*relations, BACKGROUND]))
-
     @property
     def detection(self) -> Prompts:
         """What neurons are found on: detection facts, neutral prompts, nonsense subjects."""

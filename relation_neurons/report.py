@@ -34,11 +34,12 @@ _SHOWN_NEURONS = 50
 _WIDE = 700
 
 
-def build_report(results: Results) -> str:
+def build_report(results: Results, figures: dict[str, go.Figure] | None = None) -> str:
     """Builds the report of a run.
 
     Args:
         results: what `run` or `load_results` gives.
+        figures: those of `make_figures`, where they are drawn already; the page resizes them.
 
     Returns:
         A self-contained HTML page, plotly.js in it once.
@@ -47,6 +48,7 @@ def build_report(results: Results) -> str:
     dose, score = summary["dose"], manifest["options"].get("score", "specific")
     matrix = interference_matrix(results.effects, dose=dose, score=score)
     specific = specificity(matrix)
+    drawn = make_figures(results) if figures is None else figures
     environment = Environment(
         loader=PackageLoader("relation_neurons"),
         autoescape=True,
@@ -60,7 +62,7 @@ def build_report(results: Results) -> str:
         answer=answer(results),
         dose=dose,
         facts=summary["relations"],
-        figures={name: _embedded(name, fig) for name, fig in make_figures(results).items()},
+        figures={name: _embedded(name, fig) for name, fig in drawn.items()},
         left_out=summary.get("left_out") or results.ranking.left_out,
         manifest=manifest,
         manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False, default=str),
@@ -71,7 +73,6 @@ def build_report(results: Results) -> str:
         overlap_dose=summary.get("overlap_dose", dose),
         plotlyjs=Markup(get_plotlyjs()),
         score=score,
-        seconds=summary.get("seconds") or {},
         specific=specific.sort_values("home").to_dict("records"),
         unseen=bool(results.effects["template_held_out"].all()),
     )
