@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
-	  --held-out 16 --held-out-templates 1 --doses 0.05%,0.2%,0.8% --draws 1 --checks unknown --nonsense 10
+	  --held-out 16 --hold-out-templates 1 --doses 0.05%,0.2%,0.8% --draws 1 --checks unknown --nonsense 10
 
 reference: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/reference \

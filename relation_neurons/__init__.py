@@ -3,7 +3,8 @@
 A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et al., EMNLP 2025).
 Modules, each depending only on earlier ones:
 
-    errors -> relations -> readers -> prompts -> checkpoints -> models -> recall -> activations
+    errors -> relations -> sources -> readers -> findings, writers, lre -> split -> prompts
+    -> batches -> checkpoints -> models -> recall -> activations
     -> scores -> ranking -> ablation, controls -> sweep -> statistics -> cumulativity,
     versatility, interference -> summary -> plots -> results, report -> options, stages
     -> experiment -> cli
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from relation_neurons.controls import draw_control
     from relation_neurons.cumulativity import dose_curves
     from relation_neurons.experiment import run
+    from relation_neurons.findings import check_relations
     from relation_neurons.interference import interference_matrix, specificity
+    from relation_neurons.lre import fetch_lre
     from relation_neurons.models import known_models, load_model
     from relation_neurons.prompts import Prompts, make_prompts
     from relation_neurons.ranking import Ranking, neuron_name, parse_neuron, rank_neurons
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from relation_neurons.scores import average_precision
     from relation_neurons.sweep import ablation_sweep
     from relation_neurons.versatility import overlap_matrix, transfer_matrix
+    from relation_neurons.writers import save_relations
 
 __all__ = [
     "ActivationTable",
@@ -53,10 +57,12 @@ __all__ = [
     "ablated",
     "ablation_sweep",
     "average_precision",
+    "check_relations",
     "collect_activations",
     "dose_curves",
     "draw_control",
     "errors",
+    "fetch_lre",
     "interference_matrix",
     "known_models",
     "list_shipped",
@@ -71,6 +77,7 @@ __all__ = [
     "plots",
     "rank_neurons",
     "run",
+    "save_relations",
     "specificity",
     "transfer_matrix",
 ]
@@ -83,7 +90,9 @@ _HOMES = {
     "controls": ("draw_control",),
     "cumulativity": ("dose_curves",),
     "experiment": ("run",),
+    "findings": ("check_relations",),
     "interference": ("interference_matrix", "specificity"),
+    "lre": ("fetch_lre",),
     "models": ("known_models", "load_model"),
     "prompts": ("Prompts", "make_prompts"),
     "ranking": ("Ranking", "neuron_name", "parse_neuron", "rank_neurons"),
@@ -94,6 +103,7 @@ _HOMES = {
     "scores": ("average_precision",),
     "sweep": ("ablation_sweep",),
     "versatility": ("overlap_matrix", "transfer_matrix"),
+    "writers": ("save_relations",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

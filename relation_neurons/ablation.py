@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.activations import first_positions
+from relation_neurons.batches import Batch
 from relation_neurons.errors import AblationError, HookError, UnknownOptionError, near_matches
 from relation_neurons.models import HookedTransformer, site_hook, site_width
-from relation_neurons.prompts import Batch
 from relation_neurons.ranking import neuron_name, parse_neuron
 
 __all__ = ["MODES", "POSITIONS", "Ablation", "ablated"]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import (
     ActivationError,
     ContextLengthError,
@@ -26,7 +27,7 @@ from relation_neurons.errors import (
 )
 from relation_neurons.models import HookedTransformer, output_norms, site_hook, site_width
 from relation_neurons.progress import progress_bar
-from relation_neurons.prompts import Batch, Prompts, make_batches
+from relation_neurons.prompts import Prompts
 from relation_neurons.recall import BATCH_SIZE
 
 __all__ = ["POOLS", "ActivationTable", "collect_activations", "first_positions", "pool"]
@@ -83,6 +84,7 @@ def pool(
     activations: Float[Tensor, "batch pos d_mlp"],
     mask: Bool[Tensor, "batch pos"],
     how: str = "mean",
+    context: Int[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch d_mlp"]:
     """Pools activations over the real tokens of each prompt.
 
@@ -90,6 +92,7 @@ def pool(
         activations: of left-padded rows.
         mask: True at real tokens.
         how: one of `POOLS`.
+        context: how many of each row's first tokens are demonstrations, which are not pooled.
 
     Raises:
         ActivationError: a prompt of one token, which leaves nothing without the first position.
@@ -99,7 +102,10 @@ def pool(
     values = activations.float()
     if how == "last":
         return values[:, -1]
-    keep = mask if how == "include_first" else mask & ~first_positions(mask)
+    leave_out = torch.full((len(mask), 1), 0 if how == "include_first" else 1, device=mask.device)
+    if context is not None:
+        leave_out = torch.maximum(leave_out, context[:, None])
+    keep = mask & (mask.cumsum(dim=1) > leave_out)
     counts = keep.sum(dim=1, keepdim=True)
     if (counts == 0).any():
         raise ActivationError(
@@ -127,7 +133,7 @@ def collect_activations(
         ActivationError: NaN or Inf; the first neuron is named.
     """
     layers, width = model.cfg.n_layers, site_width(model, site)
-    collector = _Collector(len(prompts), layers, width, pool)
+    collector = _Collector(len(prompts), layers, width, pool, prompts.context)
     is_fact = np.asarray(prompts.frame["kind"] == "fact")
     names = {site_hook(model, site, layer): layer for layer in range(layers)}
     hooks: Any = [(name, partial(collector.hook, layer=layer)) for name, layer in names.items()]
@@ -169,19 +175,27 @@ def collect_activations(
 class _Collector:
     """Takes pooled values and running sums out of each layer's hook."""
 
-    def __init__(self, prompts: int, layers: int, width: int, how: str) -> None:
+    def __init__(
+        self, prompts: int, layers: int, width: int, how: str, context: tuple[int, ...]
+    ) -> None:
         self.values = torch.empty(prompts, layers, width)
         self.sum, self.sum_abs, self.first_abs = (
             torch.zeros(layers, width, dtype=torch.float64) for _ in range(3)
         )
         self.tokens = self.firsts = 0
         self.how = how
+        self.contexts = np.asarray(context, dtype=np.int64)
         self.fired: set[int] = set()
 
     def start(self, batch: Batch, is_fact: np.ndarray) -> None:
         """Prepares the masks of one batch."""
         self.batch = batch
         self.fired.clear()
+        self.context = (
+            torch.from_numpy(self.contexts[batch.rows]).to(batch.mask.device)
+            if len(self.contexts)
+            else None
+        )
         fact = torch.from_numpy(is_fact[batch.rows]).to(batch.mask.device)[:, None]
         self.first = first_positions(batch.mask) & fact
         self.rest = batch.mask & ~first_positions(batch.mask) & fact
@@ -190,7 +204,9 @@ class _Collector:
 
     def hook(self, value: Float[Tensor, "batch pos d_mlp"], hook: Any, *, layer: int) -> None:
         """Pools one layer."""
-        self.values[self.batch.rows, layer] = pool(value, self.batch.mask, self.how).cpu()
+        self.values[self.batch.rows, layer] = pool(
+            value, self.batch.mask, self.how, self.context
+        ).cpu()
         rest, first = value[self.rest].float(), value[self.first].float()
         self.sum[layer] += rest.sum(dim=0).cpu().double()
         self.sum_abs[layer] += rest.abs().sum(dim=0).cpu().double()

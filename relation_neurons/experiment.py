@@ -6,14 +6,14 @@ relations -> prompts -> recall -> activations -> ranking -> ablation sweep -> ef
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from relation_neurons.activations import collect_activations
-from relation_neurons.errors import RelationFormatError
 from relation_neurons.models import HookedTransformer, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.prompts import Prompts, make_prompts
@@ -25,7 +25,7 @@ from relation_neurons.ranking import (
 )
 from relation_neurons.readers import load_relations
 from relation_neurons.recall import measure_recall
-from relation_neurons.relations import Relation
+from relation_neurons.relations import Relation, drop_copied, limit_objects
 from relation_neurons.report import build_report, make_figures
 from relation_neurons.results import (
     Results,
@@ -35,12 +35,15 @@ from relation_neurons.results import (
     write_prompts,
     write_text,
 )
+from relation_neurons.split import choose_templates
 from relation_neurons.stages import Stages
 from relation_neurons.summary import summarise
 from relation_neurons.sweep import ablation_sweep
 
 __all__ = [
     "ablate_stage",
+    "across_languages",
+    "choose_facts",
     "rank_stage",
     "read_rank_stage",
     "report_stage",
@@ -74,13 +77,17 @@ def run(
     chosen = make_options(preset, **options)
     folder = Path(out) if out is not None else None
     stages = Stages(folder, say) if say else Stages(folder)
-    loaded = load_relations(relations)
-    one_language(loaded)
+    loaded = choose_facts(load_relations(relations), chosen)
+    chosen = across_languages(chosen, loaded, stated=options)
     resolve_doses(chosen.doses, neuron_count(model, chosen.site))
     for relation in loaded:
-        if not relation.templates_of("held_out") and not chosen.single_template:
+        detect, judge = choose_templates(
+            relation, chosen.hold_out_templates, chosen.single_template
+        )
+        if judge == detect and not chosen.single_template:
             stages.say(
-                f"note: {relation.name} has one wording; it is judged on what it is found on"
+                f"note: {relation.name} ({relation.language}) holds out no wording; it is judged on "
+                "those it is found on"
             )
     manifest = make_manifest(model, loaded, chosen)
     if folder is not None:
@@ -90,18 +97,30 @@ def run(
     return report_stage(manifest, prompts.frame, recall, ranking, effects, stages)
 
 
-def one_language(relations: Sequence[Relation]) -> None:
-    """Refuses relations in several languages, whose tables a run would pool.
+def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relation, ...]:
+    """Leaves out the facts that the options leave out."""
+    chosen = tuple(relations)
+    if options.drop_copied:
+        chosen = tuple(drop_copied(relation) for relation in chosen)
+    if options.max_object_share is not None:
+        share = options.max_object_share
+        chosen = tuple(limit_objects(relation, share, seed=options.seed) for relation in chosen)
+    return chosen
 
-    Raises:
-        RelationFormatError: more than one language.
+
+def across_languages(
+    options: Options, relations: Sequence[Relation], *, stated: Mapping[str, Any]
+) -> Options:
+    """With several languages, also ablates the `background` sets, with a control.
+
+    Versatility is read from them, and so is transfer; unless the checks were stated.
     """
-    languages = sorted({relation.language for relation in relations})
-    if len(languages) > 1:
-        raise RelationFormatError(
-            f"The relations come in {', '.join(languages)}; a run takes one language. Run each on its "
-            "own, or use make_prompts, rank_neurons and ablation_sweep, which keep them apart."
-        )
+    several = len({relation.language for relation in relations}) > 1
+    if not several or stated.get("checks") is not None or options.preset == "paper":
+        return options
+    checks = tuple(dict.fromkeys((*options.checks, "background")))
+    checks = tuple(check for check in checks if check != options.score)
+    return replace(options, checks=checks, check_draws=max(1, options.check_draws))
 
 
 def rank_stage(
@@ -115,8 +134,9 @@ def rank_stage(
             model.tokenizer,
             held_out=options.held_out,
             seed=options.seed,
-            held_out_templates=options.held_out_templates,
+            hold_out_templates=options.hold_out_templates,
             nonsense=options.nonsense,
+            shots=options.shots,
             single_template=options.single_template,
         ),
         write_prompts,
@@ -206,7 +226,11 @@ def ablate_stage(
             [part.astype(dict.fromkeys(part.select_dtypes("category"), str)) for part in parts],
             ignore_index=True,
         )
-        return effects.astype(dict.fromkeys(("ablated", "kind", "score", "relation"), "category"))
+        return effects.astype(
+            dict.fromkeys(
+                ("ablated", "ablated_language", "kind", "score", "relation", "language"), "category"
+            )
+        )
 
     return stages.make("effects", sweep)
 

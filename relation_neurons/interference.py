@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from relation_neurons.errors import UnknownRelationError
-from relation_neurons.statistics import effect_cells, only_dose, paired_changes
+from relation_neurons.statistics import effect_cells, only_dose, paired_changes, within_language
 
 __all__ = ["interference_matrix", "specificity"]
 
@@ -26,7 +26,8 @@ def interference_matrix(
     """Effect of every relation's set on every relation's held-out facts, at one dose.
 
     Args:
-        effects: the sweep's table.
+        effects: the sweep's table. Of several languages, each set is judged in its own; for the rest
+            see `transfer_matrix`.
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
         score: which ranking's sets.
@@ -36,6 +37,7 @@ def interference_matrix(
         A row per (ablated, relation): dose, n, effect, control, difference (effect - control) with
         its 95% interval low and high, and intact (share of prompts the intact model gets right).
     """
+    effects = within_language(effects)
     paired, chosen = only_dose(paired_changes(effects, score=score, control=control), dose)
     cells = effect_cells(paired, ["ablated", "relation"], quantity=quantity, seed=seed)
     once = effects.drop_duplicates("prompt_id")

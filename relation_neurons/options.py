@@ -13,9 +13,9 @@ from relation_neurons.ablation import POSITIONS
 from relation_neurons.activations import POOLS
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.models import SITES, HookedTransformer, neuron_count, weight_hash
-from relation_neurons.ranking import MIN_KNOWN, ORDERS, SCORES, resolve_doses
+from relation_neurons.ranking import ORDERS, SCORES, resolve_doses
 from relation_neurons.recall import BATCH_SIZE
-from relation_neurons.relations import Relation
+from relation_neurons.relations import MIN_KNOWN, Relation
 
 __all__ = ["PRESETS", "Options", "make_manifest", "make_options"]
 
@@ -27,10 +27,16 @@ class Options:
     preset: str = "default"
     held_out: int | float = 50
     """Facts set aside per relation, a count or a share."""
-    held_out_templates: int | None = None
-    """Held-out templates that a relation is judged on; None for all."""
+    hold_out_templates: int | None = None
+    """Templates a relation is judged on and not found on; None for those its data holds out."""
     single_template: bool = False
     """One template for everything, so that none is held out."""
+    shots: int = 0
+    """Solved examples in front of each prompt."""
+    drop_copied: bool = False
+    """Leaves out facts whose answer stands in the subject."""
+    max_object_share: int | float | None = None
+    """Drops facts until no object answers more than this share of a relation's; None for all."""
     nonsense: int = 20
     """Nonsense subjects per relation."""
     pool: str = "mean"
@@ -59,7 +65,8 @@ _LEAST = {
     "check_draws": 0,
     "nonsense": 0,
     "min_known": 1,
-    "held_out_templates": 1,
+    "hold_out_templates": 0,
+    "shots": 0,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -106,6 +113,9 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
         raise UnknownOptionError(
             f"held_out is {options.held_out!r}; expected a count, or a share below 1."
         )
+    share = options.max_object_share
+    if share is not None and not (isinstance(share, (int, float)) and 0 < share <= 1):
+        raise UnknownOptionError(f"max_object_share is {share!r}; expected a share from 0 to 1.")
     choices: list[tuple[str, str, Iterable[str]]] = [
         ("pooling", options.pool, POOLS),
         ("site", options.site, SITES),
@@ -168,6 +178,7 @@ def _describe(relation: Relation) -> dict[str, Any]:
         "language": relation.language,
         "description": relation.description,
         "facts": len(relation.facts),
+        "years": sorted({fact.year for fact in relation.facts if fact.year is not None}),
         "source": relation.source,
         "copied": relation.copied(),
         "templates": [{"text": t.text, "form": t.form, "side": t.side} for t in relation.templates],

@@ -107,12 +107,13 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared") -> go.Figure:
     )
 
 
-def transfer(matrix: pd.DataFrame) -> go.Figure:
+def transfer(matrix: pd.DataFrame, *, score: str | None = None) -> go.Figure:
     """Draws how far a set carries over: between languages where there are several, else relations.
 
     Args:
         matrix: from `transfer_matrix`: ablated, ablated_language, relation, language, dose, n,
             effect, control, low, high, transfer.
+        score: which ranking's sets it is of, for the title.
     """
     pairs = ("ablated", "ablated_language", "relation", "language")
     require(matrix, (*pairs, *_CELLS, "transfer"), "versatility.transfer_matrix")
@@ -141,7 +142,8 @@ def transfer(matrix: pd.DataFrame) -> go.Figure:
         limit=(-1.0, 1.0),
         colours=look.REVERSED,
         bar="share of the own set's effect",
-        title="Transfer between languages" if several else "Transfer between relations",
+        title=f"Transfer between {'languages' if several else 'relations'}"
+        + (f", score “{label(score)}”" if score else ""),
         subtitle=f"Effect beyond the control, as a share of what the judged own set does. {_HOME_EDGE}"
         "<br>Colours end at 1 (as much as the own set) and at \N{MINUS SIGN}1 (as much, the other way).",
         x_title="Language judged" if several else "Relation judged",

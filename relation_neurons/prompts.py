@@ -1,32 +1,29 @@
-"""Prompts: templates to tokens, and length-sorted, left-padded batches with their mask.
+"""Prompts: every prompt of a run, from templates to tokens.
 
-An answer is tokenised as the continuation of its prompt, never alone (pitfall 5). The mask always
-travels with the tokens: nothing downstream infers it from the padding token (pitfall 2).
+An answer is tokenised as the continuation of its prompt, never alone (pitfall 5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
-from relation_neurons.errors import AnswerError, TooFewFactsError
+from relation_neurons.errors import AnswerError
 from relation_neurons.readers import load_background
 from relation_neurons.relations import (
+    Fact,
     Relation,
     Side,
     Template,
-    split_subjects,
     subject_key,
 )
+from relation_neurons.split import choose_templates, draw_shots, split_subjects
 
-__all__ = ["BACKGROUND", "Batch", "Prompts", "make_batches", "make_prompts", "nonsense_subjects"]
+__all__ = ["BACKGROUND", "Prompts", "make_prompts", "nonsense_subjects"]
 
 BACKGROUND = "(background)"
 """The `relation` of a neutral prompt."""
@@ -37,13 +34,16 @@ class Prompts:
     """Prompts and their tokens, row by row."""
 
     frame: pd.DataFrame
-    """prompt_id, kind (`fact` / `background` / `nonsense`), relation, language, subject, answer,
-    template, form, template_held_out, text, side."""
+    """prompt_id, kind (`fact` / `background` / `nonsense`), relation, language, fact (its id, or its
+    subject's key), subject, answer, template, form, template_held_out, text, side."""
     tokens: tuple[tuple[int, ...], ...]
     """The tokens of each prompt, with whatever the tokenizer puts before them."""
     answers: tuple[tuple[tuple[int, ...], ...], ...]
     """For each prompt, the tokens of each accepted answer; none for background and nonsense."""
     pad_id: int
+    context: tuple[int, ...] = ()
+    """For each prompt, how many of its first tokens are demonstrations (few-shot), which are never
+    pooled: they are the same in every prompt of a relation. Empty: none anywhere."""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -61,6 +61,7 @@ class Prompts:
             frame=self.frame.iloc[rows].reset_index(drop=True),
             tokens=tuple(self.tokens[row] for row in rows),
             answers=tuple(self.answers[row] for row in rows),
+            context=tuple(self.context[row] for row in rows) if self.context else (),
         )
 
     @property
@@ -82,29 +83,14 @@ class Prompts:
         ).reset_index()
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Left-padded sequences of like length."""
-
-    rows: Int[np.ndarray, " batch"]
-    """Where each sequence stands in the list that was batched."""
-    tokens: Int[Tensor, "batch pos"]
-    mask: Bool[Tensor, "batch pos"]
-    """True where a token is real."""
-
-    @property
-    def lengths(self) -> Int[Tensor, " batch"]:
-        """Real tokens per row."""
-        return self.mask.sum(dim=1)
-
-
 def make_prompts(
     relations: Sequence[Relation],
     tokenizer: Any,
     *,
     held_out: int | float = 50,
-    held_out_templates: int | None = None,
+    hold_out_templates: int | None = None,
     single_template: bool = False,
+    shots: int = 0,
     nonsense: int = 20,
     background: bool = True,
     seed: int = 0,
@@ -115,101 +101,130 @@ def make_prompts(
         relations: what `load_relations` gives.
         tokenizer: a Hugging Face tokenizer; what it puts before a text (BOS or nothing) stays.
         held_out: facts set aside per relation, a count or a share; see `split_subjects`.
-        held_out_templates: how many held-out templates a relation is judged on; None for all.
+        hold_out_templates: how many templates a relation is judged on and not detected on: the
+            first ones that its data holds out, then the last of the others, of which one at least
+            stays; 0 judges on the detection templates. None: as the data says.
         single_template: asks everything with the first detection template (the paper's setting);
             then no template is held out, and the results say so.
+        shots: solved examples in front of each prompt, in the prompt's own template: the same
+            detection facts for every prompt of a relation, which are asked nowhere themselves.
         nonsense: nonsense subjects per relation.
-        background: whether the neutral prompts are added.
-        seed: of the split and of the nonsense subjects.
+        background: whether the neutral prompts are added, in each language that has them.
+        seed: of the split, the shots and the nonsense subjects.
 
     Raises:
-        TooFewFactsError: a relation that cannot be split, or without a detection template.
+        TooFewFactsError: a relation that cannot be split or that has too few facts for its shots.
+        TemplateError: a relation without a detection template.
         AnswerError: an answer that is no continuation of its prompt.
     """
     if tokenizer is None:
         raise AnswerError(
             "The model has no tokenizer; give one with load_model(model, tokenizer=…)."
         )
-    if held_out_templates is not None and held_out_templates < 1:
-        raise TooFewFactsError(f"held_out_templates is {held_out_templates}; expected 1 or more.")
     sides = split_subjects(relations, held_out, seed=seed)
-    rows: list[dict[str, Any]] = []
-    accepted: list[tuple[str, ...]] = []
-    separators: list[str] = []
-
-    def add(
-        relation: str,
-        language: str,
-        subject: str,
-        template: Template,
-        *,
-        kind: str,
-        side: Side,
-        objects: tuple[str, ...] = (),
-        template_held_out: bool = False,
-    ) -> None:
-        rows.append(
-            {
-                "prompt_id": len(rows),
-                "kind": kind,
-                "relation": relation,
-                "language": language,
-                "subject": subject,
-                "answer": objects[0] if objects else "",
-                "template": template.text,
-                "form": template.form,
-                "template_held_out": template_held_out,
-                "text": template.fill(subject) if kind != "background" else template.text[:-2],
-                "side": side,
-            }
-        )
-        accepted.append(objects)
-        separators.append(template.separator)
-
+    draft = _Draft()
     for relation in relations:
-        detect, judge = _templates(relation, held_out_templates, single_template)
-        unseen = judge != detect
-        for fact in relation.facts:
+        detect, judge = choose_templates(relation, hold_out_templates, single_template)
+        shown = draw_shots(relation, sides, shots, seed=seed)
+        asked = [fact for fact in relation.facts if fact not in shown]
+        for fact in asked:
             side = sides[subject_key(fact.subject)]
             for template in judge if side == "held_out" else detect:
-                add(
-                    relation.name,
-                    relation.language,
-                    fact.subject,
-                    template,
-                    kind="fact",
-                    side=side,
-                    objects=fact.objects,
-                    template_held_out=side == "held_out" and unseen,
+                draft.add(
+                    relation, template, fact, shown, kind="fact", side=side, unseen=judge != detect
                 )
         for subject in nonsense_subjects(nonsense, seed=seed):
             for template in detect:
-                add(
-                    relation.name,
-                    relation.language,
-                    subject,
-                    template,
-                    kind="nonsense",
-                    side="detection",
-                )
+                draft.add(relation, template, Fact(subject, ("",)), shown, kind="nonsense")
     if background:
-        for text, form in load_background():
-            add(
-                BACKGROUND,
-                "en",
-                "",
-                Template(text + "{}", form),
-                kind="background",
-                side="detection",
-            )
+        for language in dict.fromkeys(relation.language for relation in relations):
+            for text, form in load_background(language):
+                draft.add_background(text, form, language)
+    return draft.tokenised(tokenizer)
 
-    frame = pd.DataFrame(rows)
-    tokens = [tuple(ids) for ids in tokenizer(list(frame["text"]))["input_ids"]]
-    answers = [
-        tuple(dict.fromkeys(answer_tokens(tokenizer, text, ids, sep, obj) for obj in objects))
-        for text, ids, sep, objects in zip(frame["text"], tokens, separators, accepted, strict=True)
-    ]
-    return Prompts(frame, tuple(tokens), tuple(answers), _pad_id(tokenizer))
+
+class _Draft:
+    """Rows under way to `Prompts`."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.accepted: list[tuple[str, ...]] = []
+        self.separators: list[str] = []
+        self.contexts: list[str] = []
+
+    def add(
+        self,
+        relation: Relation,
+        template: Template,
+        fact: Fact,
+        shown: Sequence[Fact],
+        *,
+        kind: str,
+        side: Side = "detection",
+        unseen: bool = False,
+    ) -> None:
+        """Adds a fact or a nonsense subject in one template."""
+        context = "".join(
+            f"{template.fill(shot.subject)}{template.separator}{shot.objects[0]}\n"
+            for shot in shown
+        )
+        self._row(
+            kind=kind,
+            relation=relation.name,
+            language=relation.language,
+            fact=fact.key,
+            subject=fact.subject,
+            answer=fact.objects[0],
+            template=template.text,
+            form=template.form,
+            template_held_out=side == "held_out" and unseen,
+            text=context + template.fill(fact.subject),
+            side=side,
+        )
+        self.accepted.append(fact.objects if kind == "fact" else ())
+        self.separators.append(template.separator)
+        self.contexts.append(context)
+
+    def add_background(self, text: str, form: str, language: str) -> None:
+        """Adds a neutral prompt."""
+        self._row(
+            kind="background",
+            relation=BACKGROUND,
+            language=language,
+            fact="",
+            subject="",
+            answer="",
+            template=text,
+            form=form,
+            template_held_out=False,
+            text=text,
+            side="detection",
+        )
+        self.accepted.append(())
+        self.separators.append(" ")
+        self.contexts.append("")
+
+    def _row(self, **columns: Any) -> None:
+        self.rows.append({"prompt_id": len(self.rows), **columns})
+
+    def tokenised(self, tokenizer: Any) -> Prompts:
+        """Tokenises prompts, and answers as their continuations."""
+        frame = pd.DataFrame(self.rows)
+        tokens = [tuple(ids) for ids in tokenizer(list(frame["text"]))["input_ids"]]
+        answers = [
+            tuple(dict.fromkeys(answer_tokens(tokenizer, text, ids, sep, obj) for obj in objects))
+            for text, ids, sep, objects in zip(
+                frame["text"], tokens, self.separators, self.accepted, strict=True
+            )
+        ]
+        lengths: tuple[int, ...] = ()
+        if any(self.contexts):
+            before = {text: tokenizer(text)["input_ids"] for text in dict.fromkeys(self.contexts)}
+            lengths = tuple(
+                _common_start(before[context], ids) if context else 0
+                for context, ids in zip(self.contexts, tokens, strict=True)
+            )
+        return Prompts(frame, tuple(tokens), tuple(answers), _pad_id(tokenizer), lengths)
 
 
 def answer_tokens(
@@ -248,37 +263,10 @@ def nonsense_subjects(count: int, *, seed: int = 0) -> list[str]:
     return list(names)
 
 
-def make_batches(
-    sequences: Sequence[Sequence[int]], *, batch_size: int, pad_id: int, device: Any = "cpu"
-) -> Iterator[Batch]:
-    """Yields left-padded batches, longest first (an out-of-memory shows at once).
-
-    Rows of equal length keep their order, so the plan is the same every time.
-    """
-    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        width = len(sequences[rows[0]])
-        tokens = np.full((len(rows), width), pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=bool)
-        for i, row in enumerate(rows):
-            tokens[i, width - len(sequences[row]) :] = sequences[row]
-            mask[i, width - len(sequences[row]) :] = True
-        yield Batch(
-            np.asarray(rows), torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)
-        )
-
-
-def _templates(
-    relation: Relation, held_out_templates: int | None, single_template: bool
-) -> tuple[tuple[Template, ...], tuple[Template, ...]]:
-    detect = relation.templates_of("detection")
-    if not detect:
-        raise TooFewFactsError(f"Relation {relation.name!r} has no detection template.")
-    if single_template:
-        return detect[:1], detect[:1]
-    judge = relation.templates_of("held_out")[:held_out_templates]
-    return detect, judge or detect
+def _common_start(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _pad_id(tokenizer: Any) -> int:

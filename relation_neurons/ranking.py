@@ -29,10 +29,10 @@ from relation_neurons.errors import (
     UnknownRelationError,
     near_matches,
 )
+from relation_neurons.relations import MIN_KNOWN, relation_label
 from relation_neurons.scores import family_average_precision, standardised_difference
 
 __all__ = [
-    "MIN_KNOWN",
     "SCORES",
     "Ranking",
     "known_counts",
@@ -45,8 +45,6 @@ __all__ = [
 
 SCORES = ("specific", "background", "unknown", "nonsense")
 ORDERS = ("d_prime", "index")
-MIN_KNOWN = 10
-"""Known facts a relation needs on either side; with 3 positives an AP of 1 is free."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class Ranking:
     """Every neuron, in (layer, neuron) order: layer, neuron, mean, contribution, is_sink."""
     site: str = "post"
     left_out: dict[str, str] = field(default_factory=dict)
-    """Relations without a ranking, with the reason."""
+    """Relations without a ranking, with the reason; named with their language where there are
+    several."""
 
     def __repr__(self) -> str:
         kept = int(self.frame["rank"].max()) if len(self.frame) else 0
@@ -70,6 +69,18 @@ class Ranking:
     def relations(self) -> list[str]:
         """The relations that have a ranking."""
         return list(dict.fromkeys(self.frame["relation"]))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The relations that have a ranking, each with its language."""
+        pairs = self.frame[["relation", "language"]].drop_duplicates()
+        return list(pairs.itertuples(index=False, name=None))
+
+    @property
+    def labels(self) -> list[str]:
+        """The relations that have a ranking, named with their language where there are several."""
+        several = self.frame["language"].nunique() > 1
+        return [relation_label(name, language, several=several) for name, language in self.pairs]
 
     @property
     def width(self) -> int:
@@ -91,7 +102,8 @@ class Ranking:
             DoseError: a dose below 1 or above what the ranking holds.
         """
         if relation not in self.relations:
-            reason = self.left_out.get(relation)
+            reasons = [self.left_out.get(name) for name in (relation, f"{relation} ({language})")]
+            reason = next((found for found in reasons if found), None)
             raise UnknownRelationError(
                 f"{relation!r} was left out: {reason}."
                 if reason
@@ -143,10 +155,13 @@ def rank_neurons(
     if order not in ORDERS:
         raise UnknownOptionError(f"No order {order!r}. {near_matches(order, ORDERS)}")
     left_out = left_out_relations(recall, min_known)
+    several = recall["language"].nunique() > 1
     if keep is not None and keep < 1:
         raise DoseError(f"keep is {keep}; expected at least one neuron.")
     if left_out:
-        table = table.take(~table.prompts["relation"].isin(left_out))
+        pairs = zip(table.prompts["relation"], table.prompts["language"], strict=True)
+        gone = [relation_label(r, lang, several=several) in left_out for r, lang in pairs]
+        table = table.take(~np.array(gone))
     families, membership = _families(table.prompts, recall, min_known)
     if not families:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
@@ -252,14 +267,19 @@ def parse_neuron(name: str) -> tuple[int, int]:
 
 
 def left_out_relations(recall: pd.DataFrame, min_known: int = MIN_KNOWN) -> dict[str, str]:
-    """Names the relations with too few known facts on a side, with the reason."""
+    """Names the relations with too few known facts on a side, with the reason.
+
+    Where the prompts are in several languages, each is named with its own.
+    """
     reasons: dict[str, str] = {}
-    for (relation, _language), rows in known_counts(recall).groupby(["relation", "language"]):
+    several = recall["language"].nunique() > 1
+    for (relation, language), rows in known_counts(recall).groupby(["relation", "language"]):
         counts = {row.side: (int(row.known), int(row.facts)) for row in rows.itertuples()}
         sides = [(side, *counts.get(side, (0, 0))) for side in ("detection", "held_out")]
         if any(known < min_known for _, known, _ in sides):
             said = " and ".join(f"{known} of {facts} {side}" for side, known, facts in sides)
-            reasons[relation] = f"knows {said} facts, {min_known} are needed on each side"
+            name = relation_label(relation, language, several=several)
+            reasons[name] = f"knows {said} facts, {min_known} are needed on each side"
     return reasons
 
 
@@ -280,7 +300,7 @@ def _families(
         others = fact & (prompts["relation"] != relation) & (prompts["language"] == language)
         for score, positive, negative in (
             ("specific", same & fact & known, others),
-            ("background", same & fact & known, background),
+            ("background", same & fact & known, background & (prompts["language"] == language)),
             ("unknown", same & fact & ~known, others),
             ("nonsense", same & nonsense, others),
         ):

@@ -1,15 +1,17 @@
-"""Readers: relations from wherever they are - shipped sets, LRE json, CSV, a DataFrame."""
+"""Readers: relations from wherever they are - shipped sets, LRE json, tables, a DataFrame."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from relation_neurons.errors import (
@@ -19,34 +21,49 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.relations import Fact, Relation, Template, subject_key
+from relation_neurons.sources import RawRelation, Row, read_path, read_rows, read_shipped_text
 
-__all__ = ["list_shipped", "load_background", "load_relations"]
+__all__ = [
+    "build_relation",
+    "clean_text",
+    "list_shipped",
+    "load_background",
+    "load_relations",
+    "read_source",
+]
 
-_COLUMNS = ("relation", "subject", "object")
+_NO_MEANING = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
+"""Invisible characters that change tokens and nothing else: soft hyphen, zero-width space, marks."""
 
 
-def load_relations(source: Any, *, names: Sequence[str] | None = None) -> tuple[Relation, ...]:
+def load_relations(
+    source: Any,
+    *,
+    names: Sequence[str] | None = None,
+    languages: Sequence[str] | str | None = None,
+) -> tuple[Relation, ...]:
     """Reads relations from wherever they are.
 
     Args:
-        source: a shipped set (`demo`) or one of its relations, a file or folder of json in the
-            shipped or the LRE format, a CSV or TSV with `relation, subject, object` (and
-            optional `template`, `language`), a DataFrame with those columns, or relations.
+        source: a shipped set (`demo`, `atlas`), one of its relations (`country_capital`, or
+            `demo/country_capital`), `lre` once it is fetched, a file or a folder of files (json in
+            the shipped or the LRE format, JSON Lines, CSV, TSV), several of these with commas
+            between them, a DataFrame with relation, subject and object, or relations.
         names: keeps only these relations.
+        languages: keeps only these, or `"all"`. By default a shipped set comes in English, and
+            everything else in whatever languages it has.
 
     Raises:
-        UnknownRelationError: no such set, relation or path.
+        UnknownRelationError: no such set, relation, language or path.
         RelationFormatError: data that is not in one of the formats.
 
     >>> [r.name for r in load_relations("demo")][:1] != []
     True
     """
     if isinstance(source, Relation):
-        relations = [source]
-    elif isinstance(source, pd.DataFrame):
-        relations = _from_frame(source, "the DataFrame")
-    elif isinstance(source, (str, Path)):
-        relations = _from_name_or_path(str(source))
+        source = [source]
+    if isinstance(source, (str, Path, pd.DataFrame)):
+        relations = [build_relation(raw) for raw in read_source(source, languages=languages)]
     elif isinstance(source, Iterable):
         relations = list(source)
         wrong = next((r for r in relations if not isinstance(r, Relation)), None)
@@ -60,6 +77,15 @@ def load_relations(source: Any, *, names: Sequence[str] | None = None) -> tuple[
         if key in seen:
             raise RelationFormatError(f"Relation {key} comes twice; names must differ.")
         seen.add(key)
+    if languages is not None and languages != "all":
+        wanted = _languages(languages)
+        spoken = {relation.language for relation in relations}
+        for language in wanted:
+            if language not in spoken:
+                raise UnknownRelationError(
+                    f"No relation in the language {language!r}. {near_matches(language, spoken)}"
+                )
+        relations = [relation for relation in relations if relation.language in wanted]
     if names is not None:
         have = {relation.name for relation in relations}
         for name in names:
@@ -71,196 +97,174 @@ def load_relations(source: Any, *, names: Sequence[str] | None = None) -> tuple[
     return tuple(relations)
 
 
-def list_shipped() -> dict[str, tuple[str, ...]]:
-    """Gives the shipped sets and the relations in each."""
+@cache
+def _shipped_files() -> dict[str, dict[str, dict[str, str]]]:
+    """Set, relation, language: the file's name."""
     root = resources.files("relation_neurons") / "data"
-    sets: dict[str, tuple[str, ...]] = {}
+    sets: dict[str, dict[str, dict[str, str]]] = {}
     for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
-        if folder.is_dir():
-            files = sorted(e.name for e in folder.iterdir() if e.name.endswith(".json"))
-            if files:
-                sets[folder.name] = tuple(name.removesuffix(".json") for name in files)
+        names = sorted(e.name for e in folder.iterdir()) if folder.is_dir() else []
+        for name in names:
+            if name.endswith(".json"):
+                relation, _, language = name.removesuffix(".json").partition(".")
+                members = sets.setdefault(folder.name, {})
+                members.setdefault(relation, {})[language or "en"] = name
     return sets
 
 
-def load_background() -> tuple[tuple[str, str], ...]:
-    """Gives the neutral prompts shipped with the package, as (text, form)."""
-    path = resources.files("relation_neurons") / "data" / "background.json"
+def list_shipped() -> dict[str, tuple[str, ...]]:
+    """Gives the shipped sets and the relations in each."""
+    return {name: tuple(members) for name, members in _shipped_files().items()}
+
+
+@cache
+def load_background(language: str = "en") -> tuple[tuple[str, str], ...]:
+    """Gives the neutral prompts of a language, as (text, form); none where there are none."""
+    name = "background.json" if language == "en" else f"background.{language}.json"
+    path = resources.files("relation_neurons") / "data" / name
+    if not re.fullmatch(r"[\w-]+", language) or not path.is_file():
+        return ()
     data = json.loads(path.read_text(encoding="utf-8"))
     return tuple((row["text"], row["form"]) for row in data["prompts"])
 
 
-def _from_name_or_path(name: str) -> list[Relation]:
-    shipped = list_shipped()
-    root = resources.files("relation_neurons") / "data"
-    if name in shipped:
+def read_source(
+    source: str | Path | pd.DataFrame, *, languages: Sequence[str] | str | None = None
+) -> list[RawRelation]:
+    """Reads what a source states, before anything is merged or refused; see `load_relations`."""
+    if isinstance(source, pd.DataFrame):
+        return read_rows(source, "the DataFrame")
+    name = str(source)
+    sets = _shipped_files()
+    if name in sets:
+        members = [(name, relation) for relation in sets[name]]
+    elif "/" in name and name.partition("/")[2] in sets.get(name.partition("/")[0], {}):
+        members = [(name.partition("/")[0], name.partition("/")[2])]
+    else:
+        members = [(kept, name) for kept in sets if name in sets[kept]][:1]
+    if members:
+        wanted = ("en",) if languages is None else _languages(languages)
         return [
-            _from_json_text((root / name / f"{r}.json").read_text("utf-8"), r)
-            for r in shipped[name]
+            raw
+            for kept, relation in members
+            for language in sets[kept][relation]
+            if wanted == ("all",) or language in wanted
+            for raw in _read_shipped(kept, relation, language)
         ]
-    for set_name, members in shipped.items():
-        if name in members:
-            return [_from_json_text((root / set_name / f"{name}.json").read_text("utf-8"), name)]
     path = Path(name).expanduser()
-    try:
-        exists = bool(name.strip()) and path.exists()
-    except OSError:  # a name too long for a path
-        exists = False
-    if not exists:
-        known = [*shipped, *(r for members in shipped.values() for r in members)]
-        raise UnknownRelationError(
-            f"{name!r} is no shipped set, no shipped relation and no path. {near_matches(name, known)}"
-        )
-    if path.is_dir():
-        files = sorted(path.rglob("*.json"))
-        if not files:
-            raise RelationFormatError(f"No .json file in {path}; expected LRE or shipped format.")
-        return [_from_json_file(file) for file in files]
-    if path.suffix == ".json":
-        return [_from_json_file(path)]
-    if path.suffix in {".csv", ".tsv"}:
-        return _from_frame(_read_table(path), str(path))
-    raise RelationFormatError(
-        f"{path} is a {path.suffix or 'nameless'} file; expected .json, .csv or .tsv."
+    if _exists(path, name):
+        return read_path(path)
+    if "," in name:
+        parts = [part.strip() for part in name.split(",") if part.strip()]
+        return [raw for part in parts for raw in read_source(part, languages=languages)]
+    if name == "lre":
+        from relation_neurons.lre import lre_folder
+
+        return read_path(lre_folder())
+    known = [*sets, *dict.fromkeys(r for members in sets.values() for r in members)]
+    raise UnknownRelationError(
+        f"{name!r} is no shipped set, no shipped relation and no path. {near_matches(name, known)}"
     )
 
 
-def _from_json_file(path: Path) -> Relation:
-    try:
-        return _from_json_text(path.read_text(encoding="utf-8-sig"), str(path))
-    except UnicodeDecodeError as error:
-        raise RelationFormatError(f"{path} is not UTF-8: {error.reason}.") from error
-    except OSError as error:
-        raise RelationFormatError(f"{path} cannot be read: {error.strerror}.") from error
+def build_relation(raw: RawRelation) -> Relation:
+    """Merges a subject's several objects into one fact and counts what that did (pitfall 9).
 
-
-def _from_json_text(text: str, where: str) -> Relation:
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise RelationFormatError(f"{where} is not JSON: {error}.") from error
-    if not isinstance(data, dict):
-        raise RelationFormatError(f"{where} holds a {type(data).__name__}; expected an object.")
-    try:
-        if "samples" in data:
-            pairs = [_pair(s["subject"], s["object"]) for s in data["samples"]]
-            templates = _lre_templates(data)
-        else:
-            pairs = [_pair(f["subject"], f["objects"]) for f in data["facts"]]
-            templates = [Template(**template) for template in data["templates"]]
-        name = str(data.get("name") or Path(where).stem)
-    except (KeyError, TypeError) as error:
-        raise RelationFormatError(
-            f"{where}: {error!r}. Expected 'facts' with 'subject' and 'objects' beside 'templates' "
-            "(the shipped format), or 'samples' with 'subject' and 'object' (LRE)."
-        ) from error
-    slug = "_".join(name.split()).replace("/", "_")
-    return _build(
-        slug,
-        pairs,
-        templates,
-        language=str(data.get("language", "en")),
-        description=str(data.get("description", name)),
-        source=str(data.get("source", where)),
-    )
-
-
-def _pair(subject: Any, objects: Any) -> tuple[str, tuple[str, ...]]:
-    """Takes texts and numbers as they are, and nothing else."""
-    listed = objects if isinstance(objects, list) else [objects]
-    for value in (subject, *listed):
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise TypeError(f"found {value!r} where a text belongs")
-    return str(subject), tuple(str(value) for value in listed)
-
-
-def _lre_templates(data: Mapping[str, Any]) -> list[Template]:
-    """Zero-shot templates first, then the few-shot ones, each once; the last one is held out."""
-    texts = [*data.get("prompt_templates_zs", []), *data.get("prompt_templates", [])]
-    unique = list(dict.fromkeys(str(text).rstrip() for text in texts))
-    return _with_sides([Template(text, form=_form(text)) for text in unique])
-
-
-def _with_sides(templates: list[Template]) -> list[Template]:
-    """Where no side is stated, the last of several templates is held out."""
-    if len(templates) > 1:
-        templates[-1] = replace(templates[-1], side="held_out")
-    return templates
-
-
-def _form(text: str) -> str:
-    return "question" if "?" in text else "statement"
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(
-            path,
-            sep="\t" if path.suffix == ".tsv" else ",",
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-        )
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise RelationFormatError(f"{path} cannot be read as a table: {error}.") from error
-
-
-def _from_frame(frame: pd.DataFrame, where: str) -> list[Relation]:
-    missing = [column for column in _COLUMNS if column not in frame.columns]
-    if missing:
-        raise RelationFormatError(
-            f"{where} lacks the column {missing[0]!r}; expected relation, subject, object, and "
-            f"template where the relation is not a shipped one. Found: {', '.join(map(str, frame.columns))}."
-        )
-    frame = frame.astype(object).where(frame.notna(), "").astype(str)
-    if "language" not in frame:
-        frame["language"] = "en"
-    frame["language"] = frame["language"].str.strip().replace("", "en")
-    nameless = np.flatnonzero(frame["relation"].str.strip() == "")
-    if nameless.size:
-        raise RelationFormatError(
-            f"{where}: row {nameless[0] + 1} has no relation; {nameless.size} rows lack one."
-        )
-    relations = []
-    for (name, language), group in frame.groupby(["relation", "language"], sort=True):
-        texts = list(dict.fromkeys(t for t in group.get("template", []) if t))
-        templates = _with_sides([Template(t, form=_form(t)) for t in texts]) or _shipped_templates(
-            str(name)
-        )
-        pairs = [_pair(s, o) for s, o in zip(group["subject"], group["object"], strict=True)]
-        relations.append(_build(str(name), pairs, templates, language=str(language), source=where))
-    return relations
-
-
-def _shipped_templates(name: str) -> list[Template]:
-    known = [r for members in list_shipped().values() for r in members]
-    if name not in known:
-        raise TemplateError(
-            f"Relation {name!r} comes without a template and is not a shipped one. Add a column "
-            f"'template' with at least two wordings. {near_matches(name, known)}"
-        )
-    return list(_from_name_or_path(name)[0].templates)
-
-
-def _build(
-    name: str,
-    pairs: Sequence[tuple[str, tuple[str, ...]]],
-    templates: Sequence[Template],
-    **rest: Any,
-) -> Relation:
-    """Merges a subject's several objects into one fact and counts what that did (pitfall 9)."""
-    merged: dict[str, tuple[str, tuple[str, ...]]] = {}
-    notes = {"read": len(pairs), "duplicates": 0, "merged": 0, "empty": 0}
-    for subject, objects in pairs:
-        subject = " ".join(subject.split())
-        objects = tuple(dict.fromkeys(" ".join(o.split()) for o in objects if o.strip()))
+    Raises:
+        TemplateError: a template that cannot be used, or none.
+        RelationFormatError: no fact is left.
+    """
+    merged: dict[str, Fact] = {}
+    notes = {"read": len(raw.rows), "duplicates": 0, "merged": 0, "empty": 0, "repaired": 0}
+    for row in raw.rows:
+        subject = clean_text(row.subject)
+        objects = tuple(dict.fromkeys(o for o in map(clean_text, row.objects) if o))
+        notes["repaired"] += _is_dirty(row)
         if not subject or not objects:
             notes["empty"] += 1
             continue
         key = subject_key(subject)
-        known_subject, known_objects = merged.get(key, (subject, ()))
-        if known_objects:
-            notes["duplicates" if set(objects) <= set(known_objects) else "merged"] += 1
-        merged[key] = (known_subject, tuple(dict.fromkeys((*known_objects, *objects))))
-    facts = tuple(Fact(subject, objects) for subject, objects in merged.values())
-    return Relation(name=name, facts=facts, templates=tuple(templates), notes=notes, **rest)
+        known = merged.get(key)
+        if known is None:
+            merged[key] = Fact(subject, objects, row.id, row.year)
+            continue
+        notes["duplicates" if set(objects) <= set(known.objects) else "merged"] += 1
+        merged[key] = replace(
+            known,
+            objects=tuple(dict.fromkeys((*known.objects, *objects))),
+            id=known.id or row.id,
+            year=max((y for y in (known.year, row.year) if y is not None), default=None),
+        )
+    return Relation(
+        name=raw.name,
+        facts=tuple(merged.values()),
+        templates=tuple(_make_templates(raw)),
+        language=raw.language,
+        description=raw.description,
+        source=raw.source,
+        notes=notes,
+    )
+
+
+def _make_templates(raw: RawRelation) -> list[Template]:
+    """The stated templates; where no side is stated, the last of several is held out."""
+    stated = raw.templates or _shipped_templates(raw)
+    made = [Template(**{"form": _form(t["text"]), **t}) for t in stated]
+    if len(made) > 1 and not any("side" in t for t in stated):
+        made[-1] = replace(made[-1], side="held_out")
+    return made
+
+
+def _form(text: str) -> str:
+    return (
+        "question" if "?" in text or "\uff1f" in text else "statement"
+    )  # with the full-width mark
+
+
+def _shipped_templates(raw: RawRelation) -> list[dict[str, Any]]:
+    for name, members in _shipped_files().items():
+        if raw.language in members.get(raw.name, {}):
+            return _read_shipped(name, raw.name, raw.language)[0].templates
+    known = [r for members in _shipped_files().values() for r in members]
+    raise TemplateError(
+        f"Relation {raw.name!r} comes without a template and is not a shipped one in "
+        f"{raw.language!r}. Add a column 'template' with at least two wordings. "
+        f"{near_matches(raw.name, known)}"
+    )
+
+
+def _read_shipped(name: str, relation: str, language: str) -> list[RawRelation]:
+    file = _shipped_files()[name][relation][language]
+    path = resources.files("relation_neurons") / "data" / name / file
+    return read_shipped_text(path.read_text("utf-8"), file)
+
+
+def clean_text(text: str) -> str:
+    """Undoes double escapes, drops what is invisible, and evens out white space.
+
+    >>> clean_text("Bras\\\\u00edlia\\u200b ")
+    'Brasília'
+    """
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    kept = (
+        c for c in text if c.isspace() or (c not in _NO_MEANING and unicodedata.category(c) != "Cc")
+    )
+    return " ".join("".join(kept).split())
+
+
+def _is_dirty(row: Row) -> bool:
+    """Whether more than white space was mended."""
+    return any(clean_text(text) != " ".join(text.split()) for text in (row.subject, *row.objects))
+
+
+def _languages(languages: Sequence[str] | str) -> tuple[str, ...]:
+    texts = languages.split(",") if isinstance(languages, str) else languages
+    return tuple(text.strip() for text in texts if text.strip())
+
+
+def _exists(path: Path, name: str) -> bool:
+    try:
+        return bool(name.strip()) and path.exists()
+    except (OSError, ValueError):  # a name too long for a path, or with a null character
+        return False

@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import ActivationError
 from relation_neurons.models import HookedTransformer, final_residual, unembed
 from relation_neurons.progress import progress_bar
-from relation_neurons.prompts import Batch, Prompts, make_batches
+from relation_neurons.prompts import Prompts
 
 __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_passes"]
 

@@ -1,4 +1,4 @@
-"""Relations: facts and templates, and the entity-disjoint split.
+"""Relations: facts and the templates that ask for them.
 
 A fact is (subject, relation, object); a relation has facts and prompt templates with exactly one
 `{}`. Templates, like facts, have a side: neurons are found on *detection* templates and judged on
@@ -7,6 +7,7 @@ A fact is (subject, relation, object); a relation has facts and prompt templates
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,22 +16,23 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from relation_neurons.errors import (
-    RelationFormatError,
-    TemplateError,
-    TooFewFactsError,
-)
+from relation_neurons.errors import RelationFormatError, TemplateError, TooFewFactsError
 
 __all__ = [
+    "MIN_KNOWN",
     "Fact",
     "Relation",
     "Side",
     "Template",
-    "split_subjects",
+    "drop_copied",
+    "limit_objects",
+    "relation_label",
     "subject_key",
 ]
 
 Side = Literal["detection", "held_out"]
+MIN_KNOWN = 10
+"""Known facts a relation needs on either side; with 3 positives an AP of 1 is free."""
 RESERVED = ("(background)", "all relations")
 """Names that stand for something else in prompts and summaries."""
 
@@ -43,6 +45,10 @@ class Fact:
     """What fills the template's `{}`."""
     objects: tuple[str, ...]
     """Accepted answers; the first is the one shown, the others are aliases or further objects."""
+    id: str = ""
+    """The fact's identity, the same in each of its languages; where empty, the subject's key."""
+    year: int | None = None
+    """When the fact held, where it changes."""
 
     def __post_init__(self) -> None:
         objects = self.objects
@@ -51,14 +57,32 @@ class Fact:
                 f"The objects of {self.subject!r} are {objects!r}; expected a tuple of texts, such as "
                 "('Paris',)."
             )
-        if not isinstance(self.subject, str):
-            raise RelationFormatError(f"A subject is {self.subject!r}; expected a text.")
+        if not isinstance(self.subject, str) or not isinstance(self.id, str):
+            raise RelationFormatError(
+                f"A subject is {self.subject!r} with the id {self.id!r}; expected texts."
+            )
         try:
-            "".join((self.subject, *objects)).encode()
+            "".join((self.subject, self.id, *objects)).encode()
         except UnicodeEncodeError as error:
             raise RelationFormatError(
                 f"The fact about {self.subject!r} holds half a character; expected valid Unicode."
             ) from error
+
+    @property
+    def key(self) -> str:
+        """The id, or the subject's key."""
+        return self.id or subject_key(self.subject)
+
+    @property
+    def copied(self) -> bool:
+        """Whether an accepted answer already stands in the subject, as words (pitfall 8)."""
+        return any(_stands_in(answer, self.subject) for answer in self.objects)
+
+    @property
+    def copied_in_part(self) -> bool:
+        """Whether an answer's first or last word stands in the subject, as in family names."""
+        ends = ((words[0], words[-1]) for o in self.objects if (words := o.split()))
+        return any(_stands_in(word, self.subject) for pair in ends for word in pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +170,7 @@ class Relation:
 
     def copied(self) -> int:
         """Counts facts whose answer already stands in the subject (pitfall 8)."""
-        return sum(any(o.lower() in f.subject.lower() for o in f.objects) for f in self.facts)
+        return sum(fact.copied for fact in self.facts)
 
 
 def subject_key(subject: str) -> str:
@@ -154,46 +178,62 @@ def subject_key(subject: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", subject).casefold().split())
 
 
-def split_subjects(
-    relations: Sequence[Relation], held_out: int | float = 50, *, seed: int = 0
-) -> dict[str, Side]:
-    """Decides the side of every subject, once for all relations and languages (pitfall 16).
+def relation_label(relation: str, language: str, *, several: bool) -> str:
+    """Names a relation in tables and figures, with its language where there are several.
 
-    Subjects are taken in a seeded order; one is held out while at least half of the relations it
-    occurs in still want held-out subjects. A relation wants `held_out` of them (a count, or a
-    share below 1), and at most half of its own.
+    >>> relation_label("country_capital", "de", several=True)
+    'country_capital (de)'
+    """
+    return f"{relation} ({language})" if several else relation
 
-    Returns:
-        The side of each `subject_key`.
+
+def drop_copied(relation: Relation) -> Relation:
+    """Leaves out the facts whose answer stands in the subject, which copying alone answers.
 
     Raises:
-        TooFewFactsError: a relation with fewer than two subjects, or a senseless `held_out`.
+        TooFewFactsError: none is left.
     """
-    if not 0 < held_out < float("inf") or (held_out > 1 and held_out != int(held_out)):
-        raise TooFewFactsError(f"held_out is {held_out}; expected a count or a share below 1.")
-    where: dict[str, list[int]] = {}
-    wanted: list[float] = []
-    for number, relation in enumerate(relations):
-        subjects = {subject_key(fact.subject) for fact in relation.facts}
-        if len(subjects) < 2:
-            raise TooFewFactsError(
-                f"Relation {relation.name!r} has {len(subjects)} subject; a split needs two at "
-                "the least, and some 30 to mean anything. Add facts, or leave it out."
-            )
-        count = round(held_out * len(subjects)) if held_out < 1 else int(held_out)
-        wanted.append(max(1, min(count, len(subjects) // 2)))
-        for subject in subjects:
-            where.setdefault(subject, []).append(number)
-    order = np.random.default_rng(seed).permutation(len(where))
-    subjects_sorted = sorted(where)
-    sides: dict[str, Side] = {}
-    for position in order:
-        subject = subjects_sorted[position]
-        open_ = sum(wanted[number] > 0 for number in where[subject])
-        if 2 * open_ >= len(where[subject]) and open_ > 0:
-            sides[subject] = "held_out"
-            for number in where[subject]:
-                wanted[number] -= 1
-        else:
-            sides[subject] = "detection"
-    return sides
+    facts = tuple(fact for fact in relation.facts if not fact.copied)
+    if not facts:
+        raise TooFewFactsError(
+            f"In every fact of {relation.name!r} the answer stands in the subject, so none is left."
+        )
+    return replace(relation, facts=facts)
+
+
+def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relation:
+    """Balances objects: drops facts until no object answers more than `share` of them.
+
+    The largest number k is taken for which min(facts of an object, k) summed over the objects is
+    at least k / share; of every commoner object, k facts are drawn.
+
+    Raises:
+        TooFewFactsError: a share that so few objects cannot reach, or that is none.
+    """
+    if not 0 < share <= 1:
+        raise TooFewFactsError(f"The largest share of an object is {share}; expected 0 to 1.")
+    by_object: dict[str, list[int]] = {}
+    for number, fact in enumerate(relation.facts):
+        by_object.setdefault(fact.objects[0], []).append(number)
+    counts = [len(rows) for rows in by_object.values()]
+    reachable = [
+        k for k in range(1, max(counts) + 1) if k <= share * sum(min(c, k) for c in counts)
+    ]
+    if not reachable:
+        raise TooFewFactsError(
+            f"Relation {relation.name!r} has {len(counts)} objects, so no choice of facts leaves each "
+            f"with {share:.0%} or less. Give a larger share, or leave the relation out."
+        )
+    rng = np.random.default_rng([seed, 0x62616C])
+    kept: set[int] = set()
+    for rows in by_object.values():
+        kept.update(int(row) for row in rng.permutation(rows)[: reachable[-1]])
+    return replace(relation, facts=tuple(f for i, f in enumerate(relation.facts) if i in kept))
+
+
+def _stands_in(answer: str, subject: str) -> bool:
+    """Whether the answer stands in the subject: as whole words, or anywhere without word breaks."""
+    found, where = (unicodedata.normalize("NFKC", text).casefold() for text in (answer, subject))
+    if re.search(r"[\u3040-\u30ff\u3400-\u9fff]", found):
+        return found in where
+    return re.search(rf"(?<!\w){re.escape(found)}(?!\w)", where) is not None

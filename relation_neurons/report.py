@@ -26,6 +26,7 @@ from relation_neurons.plot_style import number
 from relation_neurons.ranking import neuron_name
 from relation_neurons.report_words import answer
 from relation_neurons.results import Results
+from relation_neurons.statistics import within_language
 from relation_neurons.versatility import overlap_matrix, transfer_matrix
 
 __all__ = ["build_report", "make_figures", "write_images"]
@@ -63,6 +64,7 @@ def build_report(results: Results, figures: dict[str, go.Figure] | None = None) 
         dose=dose,
         facts=summary["relations"],
         figures={name: _embedded(name, fig) for name, fig in drawn.items()},
+        languages=summary["languages"],
         left_out=summary.get("left_out") or results.ranking.left_out,
         manifest=manifest,
         manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False, default=str),
@@ -73,6 +75,7 @@ def build_report(results: Results, figures: dict[str, go.Figure] | None = None) 
         overlap_dose=summary.get("overlap_dose", dose),
         plotlyjs=Markup(get_plotlyjs()),
         score=score,
+        several=len(summary["languages"]) > 1,
         specific=specific.sort_values("home").to_dict("records"),
         unseen=bool(results.effects["template_held_out"].all()),
     )
@@ -98,8 +101,12 @@ def make_figures(results: Results) -> dict[str, go.Figure]:
             made[f"overlap_{name}"] = plots.overlap(
                 overlap_matrix(ranking, dose=shared, score=name)
             )
-    if effects["language"].nunique() > 1:
-        made["transfer"] = plots.transfer(transfer_matrix(effects, dose=dose, score=score))
+    swept = effects[effects["kind"] == "control_contribution"]
+    for name in ("background", "specific"):
+        if effects["language"].nunique() > 1 and (swept["score"] == name).any():
+            made[f"transfer_{name}"] = plots.transfer(
+                transfer_matrix(effects, dose=dose, score=name), score=name
+            )
     compared = pd.DataFrame(summary.get("scores") or [])
     if len(compared) and compared["score"].nunique() > 1:
         made["scores"] = plots.score_comparison(compared.fillna(float("nan")), dose=dose)
@@ -169,18 +176,17 @@ def _top_neurons(frame: pd.DataFrame, score: str) -> list[dict[str, Any]]:
 
 def _outcomes(results: Results, dose: int, score: str) -> dict[str, dict[str, Any]]:
     """Held-out prompts whose correctness flips under their own relation's set, per relation."""
-    table = results.effects
+    table = within_language(results.effects)
     home = table["relation"].astype(str) == table["ablated"].astype(str)
-    same = table["language"].astype(str) == table["ablated_language"].astype(str)
     ranked = (table["kind"] == "ranked") & (table["score"] == score) & (table["dose"] == dose)
-    rows = table[home & same & ranked].merge(
+    rows = table[home & ranked].merge(
         results.prompts[["prompt_id", "text", "subject", "answer"]], on="prompt_id"
     )
     rows = rows.merge(
         results.recall[["prompt_id", "predicted"]], on="prompt_id", suffixes=("", "_in")
     )
     found = {}
-    for relation in results.ranking.relations:
+    for relation in results.ranking.labels:
         here = rows[rows["relation"].astype(str) == relation]
         flips = here[here["correct"] != here["correct_intact"]].sort_values(
             ["correct", "prompt_id"]

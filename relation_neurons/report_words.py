@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relation_neurons.plot_style import number
-from relation_neurons.ranking import MIN_KNOWN
+from relation_neurons.relations import MIN_KNOWN
 from relation_neurons.results import Results
 from relation_neurons.summary import ALL_RELATIONS
 
@@ -46,7 +46,7 @@ def _effects(results: Results) -> str:
         f"In {model['name']}, ablating the {dose:,} neurons ({dose / model['n_neurons']:.2%} of "
         f"{model['n_neurons']:,}) that best detect a relation changes the share of that relation's "
         f"held-out facts it answers correctly by {_effect(rows['home'])}, over "
-        f"{rows['home']['n']} prompts of {len(results.ranking.relations)} relations."
+        f"{rows['home']['n']} prompts of {_counted(results)}."
     ]
     for what, words in (
         ("elsewhere", "On the facts of other relations, the same sets change it by {}."),
@@ -62,13 +62,21 @@ def _effects(results: Results) -> str:
     return f"{text[:-1]}." if text.endswith(";") else text
 
 
+def _counted(results: Results) -> str:
+    pairs = results.ranking.pairs
+    languages = {language for _, language in pairs}
+    if len(languages) == 1:
+        return f"{len(pairs)} relations"
+    return f"{len(pairs)} relations, counted in each of {len(languages)} languages"
+
+
 def _against_controls(results: Results) -> list[str]:
     """What may be said of the harm at home, against controls and against the others' sets."""
     overall = _paired(results.summary, ALL_RELATIONS)
     control = overall.get("control_contribution")
     if control is None:
         return ["No matched control was run, so nothing here says that these neurons are special."]
-    names = results.ranking.relations
+    names = results.ranking.labels
     clear = [n for n in names if _less(_paired(results.summary, n).get("control_contribution"))]
     on_the_same = f"the paired difference on the same prompts is {_effect(control)}"
     if not _less(control):
@@ -100,14 +108,21 @@ def _caveats(results: Results) -> list[str]:
     """What weakens this run in particular: few known facts, or wordings that detection saw."""
     said = []
     few = [
-        f"{row['relation'].replace('_', ' ')} ({row['known_detection']})"
+        f"{row['label'].replace('_', ' ')} ({row['known_detection']})"
         for row in results.summary["relations"]
-        if row["relation"] in results.ranking.relations and row["known_detection"] < MIN_KNOWN
+        if row["ranked"] and row["known_detection"] < MIN_KNOWN
     ]
     if few:
         said.append(
             f"Ranked on fewer than {MIN_KNOWN} known facts: {', '.join(few)}. With so few, an average "
             "precision of 1 is nearly free, and the sets may be chance."
+        )
+    languages = results.summary["languages"]
+    if len(languages) > 1:
+        shares = ", ".join(f"{row['share']:.0%} in {row['language']}" for row in languages)
+        said.append(
+            f"Of the facts asked it knows {shares}. Relations are left out in a language in which it knows "
+            "too few; between languages, read the transfer."
         )
     if not results.effects["template_held_out"].all():
         said.append(

@@ -164,6 +164,7 @@ def write_prompts(path: Path, prompts: Prompts) -> None:
         tokens=[list(t) for t in prompts.tokens],
         answers=[[list(a) for a in answers] for answers in prompts.answers],
         pad_id=prompts.pad_id,
+        context=list(prompts.context) or 0,
     )
     write_table(path, table)
 
@@ -173,8 +174,9 @@ def read_prompts(path: Path) -> Prompts:
     table = read_table(path)
     tokens = tuple(tuple(int(t) for t in row) for row in table["tokens"])
     answers = tuple(tuple(tuple(int(t) for t in a) for a in row) for row in table["answers"])
-    frame = table.drop(columns=["tokens", "answers", "pad_id"])
-    return Prompts(frame, tokens, answers, int(table["pad_id"].iloc[0]))
+    context = tuple(int(count) for count in table["context"]) if table["context"].any() else ()
+    frame = table.drop(columns=["tokens", "answers", "pad_id", "context"])
+    return Prompts(frame, tokens, answers, int(table["pad_id"].iloc[0]), context)
 
 
 def read_table(path: Path) -> pd.DataFrame:

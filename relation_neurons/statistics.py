@@ -15,6 +15,7 @@ from scipy import stats
 
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
+from relation_neurons.relations import relation_label
 
 __all__ = [
     "QUANTITIES",
@@ -23,6 +24,7 @@ __all__ = [
     "of_score",
     "only_dose",
     "paired_changes",
+    "within_language",
 ]
 
 QUANTITIES = ("correct", "margin")
@@ -71,6 +73,25 @@ def paired_changes(
     for column in ("ablated", "ablated_language", "score", "relation", "language"):
         paired[column] = paired[column].astype(str)
     return paired.reset_index(drop=True)
+
+
+def within_language(effects: pd.DataFrame) -> pd.DataFrame:
+    """Keeps what sets do to prompts of their own language; the rest is transfer.
+
+    `ablated` and `relation` are named with their language where there are several.
+    """
+    ablated, spoken = effects["ablated_language"].astype(str), effects["language"].astype(str)
+    if not ((ablated != spoken).any() or spoken.nunique() > 1):
+        return effects
+    rows = effects[ablated == spoken]
+    named = {
+        name: [
+            relation_label(relation, language, several=True)
+            for relation, language in zip(rows[name], rows["language"], strict=True)
+        ]
+        for name in ("ablated", "relation")
+    }
+    return rows.assign(**named)
 
 
 def of_score(effects: pd.DataFrame, score: str) -> pd.DataFrame:

@@ -9,9 +9,17 @@ import pandas as pd
 from relation_neurons.cumulativity import dose_curves
 from relation_neurons.interference import interference_matrix, specificity
 from relation_neurons.ranking import Ranking, known_counts
-from relation_neurons.statistics import bootstrap_interval, only_dose
+from relation_neurons.relations import relation_label
+from relation_neurons.statistics import bootstrap_interval, only_dose, within_language
 
-__all__ = ["ALL_RELATIONS", "contrasts", "headline", "known_against_others", "summarise"]
+__all__ = [
+    "ALL_RELATIONS",
+    "contrasts",
+    "headline",
+    "known_against_others",
+    "known_by_language",
+    "summarise",
+]
 
 ALL_RELATIONS = "all relations"
 
@@ -35,8 +43,24 @@ def summarise(
         "scores": compared.to_dict("records"),
         "contrasts": contrasts(effects, dose=dose, score=score).to_dict("records"),
         "relations": _per_relation(manifest, recall, ranking, effects, dose, compared),
+        "languages": known_by_language(recall, ranking).to_dict("records"),
         "left_out": dict(ranking.left_out),
     }
+
+
+def known_by_language(recall: pd.DataFrame, ranking: Ranking) -> pd.DataFrame:
+    """Counts what the model knows in each language, over all relations of the run.
+
+    Returns:
+        language, relations (asked), ranked, facts, known (facts with at least one prompt answered
+        correctly), and share.
+    """
+    facts = recall.groupby(["language", "relation", "subject"], sort=True)["known"].any()
+    table = facts.groupby(level="language").agg(facts="size", known="sum")
+    ranked = pd.Series([language for _, language in ranking.pairs], dtype=str).value_counts()
+    table.insert(0, "relations", recall.groupby("language")["relation"].nunique())
+    table.insert(1, "ranked", ranked.reindex(table.index, fill_value=0))
+    return table.assign(share=table["known"] / table["facts"]).reset_index()
 
 
 def headline(
@@ -48,6 +72,7 @@ def headline(
         relation, what (`home` / `elsewhere` / `control_contribution` / `control_layer`), effect (net
         flips per prompt over all held-out prompts), low, high, n; the last rows are over all relations.
     """
+    effects = within_language(effects)
     rows = effects[(effects["score"] == score) & (effects["dose"] == dose)]
     change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
     at_home = rows["relation"].astype(str) == rows["ablated"].astype(str)
@@ -96,6 +121,7 @@ def known_against_others(
     table = pd.concat(curves, ignore_index=True).rename(columns={"ablated": "relation"})
     complete = table.groupby("relation")["score"].nunique()
     complete = complete[complete == table["score"].nunique()].index
+    here = within_language(here)
     home = here[
         (here["kind"] == "ranked")
         & (here["relation"].astype(str) == here["ablated"].astype(str))
@@ -136,6 +162,7 @@ def contrasts(
         relation, against, difference (net flips per prompt), low, high (95% bootstrap), n; the last
         rows are over all relations.
     """
+    effects = within_language(effects)
     rows = effects[effects["dose"] == dose]
     change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
     ablated, relation = rows["ablated"].astype(str), rows["relation"].astype(str)
@@ -177,31 +204,38 @@ def _per_relation(
     compared: pd.DataFrame,
 ) -> list[dict[str, Any]]:
     score = manifest["options"]["score"]
-    counts = known_counts(recall).set_index(["relation", "side"])
+    counts = known_counts(recall).set_index(["relation", "language", "side"])
+    several = len(ranking.labels) > 0 and ranking.labels[0] != ranking.pairs[0][0]
     matrix = interference_matrix(effects, dose=dose, score=score)
     specific = specificity(matrix).set_index("ablated")
-    judged = recall[recall["side"] == "held_out"].groupby("relation")["known"].mean()
+    judged = recall[recall["side"] == "held_out"].groupby(["relation", "language"])["known"].mean()
     home = compared.set_index(["relation", "score"])["effect"]
     rows = []
     for described in manifest["relations"]:
-        name = described["name"]
+        name, language = described["name"], described["language"]
+        label = relation_label(name, language, several=several)
         row = {
             "relation": name,
+            "language": language,
+            "label": label,
+            "ranked": (name, language) in ranking.pairs,
             "facts": described["facts"],
             "majority_object": described["majority_object"],
             "majority_share": described["majority_share"],
-            "accuracy_intact": float(judged.get(name, float("nan"))),
+            "accuracy_intact": float(judged.get((name, language), float("nan"))),
         }
         for side in ("detection", "held_out"):
-            row[f"facts_{side}"] = int(counts["facts"].get((name, side), 0))
-            row[f"known_{side}"] = int(counts["known"].get((name, side), 0))
-        if name in specific.index:
+            row[f"facts_{side}"] = int(counts["facts"].get((name, language, side), 0))
+            row[f"known_{side}"] = int(counts["known"].get((name, language, side), 0))
+        if row["ranked"] and label in specific.index:
             row |= {
-                "sinks": int(ranking.top(name, dose, score=score)["is_sink"].sum()),
-                "row": float(specific.loc[name, "row"]),
-                "column": float(specific.loc[name, "column"]),
-                "known_effect": float(home[name, score]),
-                "unknown_effect": float(home.get((name, "unknown"), float("nan"))),
+                "sinks": int(
+                    ranking.top(name, dose, score=score, language=language)["is_sink"].sum()
+                ),
+                "row": float(specific.loc[label, "row"]),
+                "column": float(specific.loc[label, "column"]),
+                "known_effect": float(home[label, score]),
+                "unknown_effect": float(home.get((label, "unknown"), float("nan"))),
             }
         rows.append(row)
     return rows

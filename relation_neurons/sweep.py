@@ -112,7 +112,7 @@ def ablation_sweep(
 
     Args:
         model: what `load_model` gives.
-        prompts: `prompts.held_out`; those of left-out relations are not asked.
+        prompts: `prompts.held_out`, in every language; those of left-out relations are not asked.
         ranking: what `rank_neurons` gives; its site is the one ablated.
         doses: neurons ablated, as counts or as shares of all (`"0.2%"`).
         scores: the rankings that are ablated.
@@ -131,9 +131,8 @@ def ablation_sweep(
     """
     if mode == "scale" and value is None:
         raise UnknownOptionError("mode='scale' needs a value, the factor.")
-    asked = prompts.take(
-        prompts.frame["relation"].isin(ranking.relations) & (prompts.frame["kind"] == "fact")
-    )
+    named = pd.MultiIndex.from_frame(prompts.frame[["relation", "language"]])
+    asked = prompts.take(named.isin(ranking.pairs) & (prompts.frame["kind"] == "fact"))
     if len(asked) == 0:
         raise DoseError(
             "There is no held-out prompt of a ranked relation to judge the ablation on."

@@ -76,14 +76,25 @@ def transfer_matrix(
     quantity: str = "correct",
     score: str = "specific",
     control: str = "control_contribution",
+    min_prompts: int = 10,
     seed: int = 0,
 ) -> pd.DataFrame:
     """How far one relation's sets carry over, between relations and between languages.
 
+    Args:
+        effects: the sweep's table, with sets and held-out prompts of every language.
+        dose: neurons ablated; the middle dose of the sweep by default.
+        quantity: `correct` (net flips per prompt) or `margin` (logits).
+        score: which ranking's sets.
+        control: what the effect is compared with.
+        min_prompts: cells with fewer held-out prompts have no transfer.
+        seed: of the bootstrap.
+
     Returns:
         A row per (ablated, ablated_language, relation, language): dose, n, effect, control,
         difference, low, high, and transfer: the difference as a share of what the judged relation's
-        own set does to it in that language (1 at home; NaN where that set does nothing).
+        own set does to it in that language (1 at home). It is NaN where a share of it would be
+        noise: too few prompts, or an own set whose interval holds 0.
     """
     paired, chosen = only_dose(paired_changes(effects, score=score, control=control), dose)
     keys = ["ablated", "ablated_language", "relation", "language"]
@@ -91,11 +102,13 @@ def transfer_matrix(
     at_home = (cells["ablated"] == cells["relation"]) & (
         cells["ablated_language"] == cells["language"]
     )
-    own = cells[at_home].set_index(["relation", "language"])["difference"]
+    shown = at_home & ((cells["low"] > 0) | (cells["high"] < 0))
+    own = cells[shown].set_index(["relation", "language"])["difference"]
     reference = pd.Series(
         [own.get(key) for key in zip(cells["relation"], cells["language"], strict=True)],
         index=cells.index,
         dtype=float,
     )
     cells.insert(4, "dose", chosen)
-    return cells.assign(transfer=(cells["difference"] / reference.where(reference != 0)))
+    share = cells["difference"] / reference
+    return cells.assign(transfer=share.where(cells["n"] >= min_prompts))

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
 from relation_neurons import checkpoints
+from relation_neurons.batches import make_batches
 from relation_neurons.models import final_residual, unembed, weight_hash
 from relation_neurons.plot_style import number
-from relation_neurons.prompts import make_batches
 from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.results import read_prompts
 
@@ -153,7 +153,7 @@ def test_a_small_run_is_the_same_bytes_twice(smollm2, tmp_path):
             relations,
             out=tmp_path / name,
             held_out=14,
-            held_out_templates=1,
+            hold_out_templates=1,
             nonsense=0,
             doses=("0.2%",),
             draws=1,

@@ -173,7 +173,9 @@ def test_options_that_do_not_exist_name_their_neighbours():
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),
         ({"draws": -1}, "draws"),
-        ({"held_out_templates": 0}, "held_out_templates"),
+        ({"hold_out_templates": -1}, "hold_out_templates"),
+        ({"shots": -1}, "shots"),
+        ({"max_object_share": 2}, "max_object_share"),
     ):
         with pytest.raises(UnknownOptionError, match=match):
             make_options(**wrong)
@@ -307,15 +309,6 @@ def test_every_error_is_also_the_builtin_a_caller_expects():
             assert issubclass(kind, RelationNeuronsError)
             assert issubclass(kind, (ValueError, KeyError, RuntimeError, OSError))
             assert str(kind("a 'message'")) == "a 'message'"
-
-
-def test_several_languages_are_refused_before_anything_is_computed(model, tmp_path):
-    from dataclasses import replace
-
-    both = [*tiny.relations(), *(replace(r, language="fr") for r in tiny.relations())]
-    with pytest.raises(rn.errors.RelationFormatError, match="en, fr; a run takes one language"):
-        rn.run(model, both, out=tmp_path / "x", **OPTIONS)
-    assert not (tmp_path / "x").exists()
 
 
 def test_a_repeated_check_is_ablated_once():

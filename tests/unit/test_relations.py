@@ -14,7 +14,8 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownRelationError,
 )
-from relation_neurons.relations import split_subjects, subject_key
+from relation_neurons.relations import subject_key
+from relation_neurons.split import split_subjects
 
 
 def relation(name, subjects, **rest):
@@ -91,7 +92,13 @@ def test_a_csv_merges_and_counts(tmp_path):
     )
     (found,) = rn.load_relations(path)
     assert found.facts == (rn.Fact("Ann", ("tea", "coffee")), rn.Fact("Bob", ("rum",)))
-    assert dict(found.notes) == {"read": 5, "duplicates": 1, "merged": 1, "empty": 1}
+    assert dict(found.notes) == {
+        "read": 5,
+        "duplicates": 1,
+        "merged": 1,
+        "empty": 1,
+        "repaired": 0,
+    }
     assert [(t.form, t.side) for t in found.templates] == [
         ("statement", "detection"),
         ("question", "held_out"),
@@ -133,7 +140,7 @@ def test_the_lre_format_is_read(tmp_path):
     }
     (tmp_path / "star.json").write_text(json.dumps(data), encoding="utf-8")
     (found,) = rn.load_relations(tmp_path)
-    assert found.name == "star_constellation_name"
+    assert found.name == "star"
     assert [t.side for t in found.templates] == ["detection", "detection", "held_out"]
     assert found.majority() == ("Orion", 1.0)
 

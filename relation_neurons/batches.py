@@ -1,0 +1,55 @@
+"""Batches: length-sorted and left-padded, with their mask.
+
+The mask always travels with the tokens: nothing downstream infers it from the padding token
+(pitfall 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+__all__ = ["Batch", "make_batches"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded sequences of like length."""
+
+    rows: Int[np.ndarray, " batch"]
+    """Where each sequence stands in the list that was batched."""
+    tokens: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+    """True where a token is real."""
+
+    @property
+    def lengths(self) -> Int[Tensor, " batch"]:
+        """Real tokens per row."""
+        return self.mask.sum(dim=1)
+
+
+def make_batches(
+    sequences: Sequence[Sequence[int]], *, batch_size: int, pad_id: int, device: Any = "cpu"
+) -> Iterator[Batch]:
+    """Yields left-padded batches, longest first (an out-of-memory shows at once).
+
+    Rows of equal length keep their order, so the plan is the same every time.
+    """
+    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        width = len(sequences[rows[0]])
+        tokens = np.full((len(rows), width), pad_id, dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=bool)
+        for i, row in enumerate(rows):
+            tokens[i, width - len(sequences[row]) :] = sequences[row]
+            mask[i, width - len(sequences[row]) :] = True
+        yield Batch(
+            np.asarray(rows), torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)
+        )

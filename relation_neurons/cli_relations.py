@@ -1,0 +1,104 @@
+"""The command line's part on relations: list, show, check, fetch and convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relation_neurons.errors import UnknownRelationError
+
+relations_app = typer.Typer(
+    help="The relations shipped with the package, and your own.", no_args_is_help=True
+)
+
+Languages = Annotated[str | None, typer.Option(help="en,de,… or all.")]
+
+
+@relations_app.command("list")
+def relations_list() -> None:
+    """List the shipped sets and their relations."""
+    from relation_neurons.readers import list_shipped, load_relations
+
+    for name in list_shipped():
+        loaded = load_relations(name, languages="all")
+        english = [relation for relation in loaded if relation.language == "en"]
+        typer.echo(f"{name}: {len(english)} relations")
+        for relation in english:
+            spoken = [r.language for r in loaded if r.name == relation.name and r is not relation]
+            typer.echo(
+                f"  {relation.name}: {len(relation.facts)} facts, {len(relation.templates)} "
+                f"templates{', also ' + ' '.join(spoken) if spoken else ''} - {relation.description}"
+            )
+
+
+@relations_app.command("show")
+def relations_show(name: str, languages: Languages = None) -> None:
+    """Show a relation's templates, source and first facts."""
+    from relation_neurons.readers import load_relations
+
+    for relation in load_relations(name, languages=languages):
+        answer, share = relation.majority()
+        typer.echo(
+            f"{relation.name} ({relation.language}): {relation.description}\nsource: {relation.source}"
+        )
+        typer.echo(f"{len(relation.facts)} facts; majority answer {answer} ({share:.0%})")
+        for template in relation.templates:
+            typer.echo(f"  {template.side} {template.form}: {template.text}")
+        for fact in relation.facts[:8]:
+            year = f" ({fact.year})" if fact.year is not None else ""
+            typer.echo(f"  {fact.subject} -> {' | '.join(fact.objects)}{year}")
+
+
+@relations_app.command("check")
+def relations_check(source: str, languages: Languages = None) -> None:
+    """Report what is in a source; exit code 1 with findings that would stop a run."""
+    from relation_neurons.findings import check_relations
+
+    findings = check_relations(source, languages=languages)
+    for (name, language), part in findings.groupby(["relation", "language"], sort=False):
+        typer.echo(f"{name} ({language})" if language else name)
+        for row in part.itertuples():
+            mark = "STOPS " if row.stops else ""
+            typer.echo(f"  {mark}{row.finding}: {row.count:,}{_shown(row.examples)}")
+    stopping = int(findings["stops"].sum())
+    typer.echo(f"{stopping} findings would stop a run" if stopping else "nothing would stop a run")
+    raise typer.Exit(1 if stopping else 0)
+
+
+@relations_app.command("fetch")
+def relations_fetch(
+    name: str,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder; the user's cache by default.")
+    ] = None,
+) -> None:
+    """Fetch published relations, each file verified: lre (MIT)."""
+    from relation_neurons.lre import fetch_lre
+
+    if name != "lre":
+        raise UnknownRelationError(f"Nothing is known of {name!r}; expected lre.")
+    folder = fetch_lre(out, say=typer.echo)
+    typer.echo(f"use: --relations {'lre' if out is None else folder}")
+
+
+@relations_app.command("convert")
+def relations_convert(
+    source: str,
+    out: Path,
+    format: Annotated[
+        str | None, typer.Option(help="csv, tsv, jsonl, json or lre; by the suffix of OUT.")
+    ] = None,
+    languages: Languages = None,
+) -> None:
+    """Write relations in another format."""
+    from relation_neurons.readers import load_relations
+    from relation_neurons.writers import save_relations
+
+    written = save_relations(load_relations(source, languages=languages), out, format=format)
+    typer.echo(f"written: {len(written)} file{'s' if len(written) > 1 else ''} at {out}")
+
+
+def _shown(examples: str) -> str:
+    return f" - {examples}" if examples else ""

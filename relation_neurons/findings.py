@@ -1,0 +1,194 @@
+"""Findings: what is wrong, odd or worth knowing in relation data, before anything is run on it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from relation_neurons.errors import RelationFormatError, RelationNeuronsError
+from relation_neurons.readers import build_relation, clean_text, load_relations, read_source
+from relation_neurons.relations import MIN_KNOWN, Relation, Template, subject_key
+from relation_neurons.sources import RawRelation
+
+__all__ = ["check_relations"]
+
+_SHOWN = 3
+_Found = tuple[str, int, bool, list[str]]
+
+
+def check_relations(source: Any, *, languages: Sequence[str] | str | None = None) -> pd.DataFrame:
+    """Reads any source that `load_relations` reads and reports what is in it.
+
+    Args:
+        source: see `load_relations`; relations that it would refuse are reported, not raised.
+        languages: see `load_relations`.
+
+    Returns:
+        A row per finding: relation, language, finding, count, stops (whether a run would stop),
+        and examples. Findings with a count of 0 are left out, but for `rows read`.
+
+    Raises:
+        RelationFormatError: a source that cannot be read as relations at all.
+        UnknownRelationError: no such set, relation or path.
+
+    >>> findings = check_relations("demo/country_capital")
+    >>> bool(findings["stops"].any())
+    False
+    """
+    pairs: list[tuple[RawRelation | None, Relation | None, str]]
+    if isinstance(source, (str, Path, pd.DataFrame)):
+        pairs = [_try(raw) for raw in read_source(source, languages=languages)]
+    else:
+        pairs = [(None, one, "") for one in load_relations(source, languages=languages)]
+    rows: list[dict[str, Any]] = []
+
+    def add(name: str, language: str, found: Iterable[_Found]) -> None:
+        for finding, count, stops, examples in found:
+            if count or finding == "rows read":
+                rows.append(
+                    {
+                        "relation": name,
+                        "language": language,
+                        "finding": finding,
+                        "count": count,
+                        "stops": stops and count > 0,
+                        "examples": "; ".join(examples[:_SHOWN]),
+                    }
+                )
+
+    built = [relation for _, relation, _ in pairs if relation is not None]
+    seen: set[tuple[str, str]] = set()
+    for raw, relation, reason in pairs:
+        named = relation or raw
+        assert named is not None
+        key = (named.name, named.language)
+        if raw is not None:
+            add(*key, _in_rows(raw))
+            templates = [t for t in raw.templates if _template_fault(t)]
+            told = [f"{t['text']!r}: {_template_fault(t)}" for t in templates]
+            add(*key, [("templates that cannot be used", len(templates), True, told)])
+            if relation is None and not templates:
+                add(*key, [("cannot be built", 1, True, [reason])])
+        add(*key, [("relations of the same name and language", key in seen, True, [])])
+        seen.add(key)
+        if relation is not None:
+            add(*key, _in_relation(relation))
+    add("all relations", "", _across(built))
+    if not rows:
+        raise RelationFormatError(f"No relation found in {source!r}.")
+    columns = ["relation", "language", "finding", "count", "stops", "examples"]
+    return pd.DataFrame(rows, columns=columns).astype({"count": int, "stops": bool})
+
+
+def _try(raw: RawRelation) -> tuple[RawRelation, Relation | None, str]:
+    try:
+        return raw, build_relation(raw), ""
+    except RelationNeuronsError as error:
+        return raw, None, str(error)
+
+
+def _in_rows(raw: RawRelation) -> list[_Found]:
+    """What reading does to the rows."""
+    objects: dict[str, dict[str, None]] = defaultdict(dict)
+    subjects: dict[str, str] = {}
+    empty: list[str] = []
+    doubled: list[str] = []
+    merged: list[str] = []
+    for number, row in enumerate(raw.rows, start=1):
+        subject, answers = clean_text(row.subject), [clean_text(o) for o in row.objects]
+        answers = [answer for answer in answers if answer]
+        if not subject or not answers:
+            empty.append(f"row {number}: {row.subject!r} -> {', '.join(row.objects)!r}")
+            continue
+        known = objects[subject_key(subject)]
+        subjects.setdefault(subject_key(subject), subject)
+        if known:
+            (doubled if set(answers) <= set(known) else merged).append(f"{subject} -> {answers[0]}")
+        known.update(dict.fromkeys(answers))
+    dirty = [
+        f"{text!r} becomes {clean_text(text)!r}"
+        for row in raw.rows
+        for text in (row.subject, *row.objects)
+        if clean_text(text) != " ".join(text.split())
+    ]
+    several = [
+        f"{subjects[key]} -> {' | '.join(found)}"
+        for key, found in objects.items()
+        if len(found) > 1
+    ]
+    return [
+        ("rows read", len(raw.rows), False, []),
+        ("rows dropped, empty", len(empty), False, empty),
+        ("rows dropped, duplicates", len(doubled), False, doubled),
+        ("rows merged into their subject's fact", len(merged), False, merged),
+        ("subjects with several objects, all accepted as correct", len(several), False, several),
+        ("double escapes or invisible characters, mended", len(dirty), False, dirty),
+    ]
+
+
+def _in_relation(relation: Relation) -> list[_Found]:
+    """What a relation that can be built does to a run."""
+    facts, templates = relation.facts, relation.templates
+    copied = [f"{f.subject} -> {f.objects[0]}" for f in facts if f.copied]
+    part = [f"{f.subject} -> {f.objects[0]}" for f in facts if not f.copied and f.copied_in_part]
+    answer, share = relation.majority()
+    forms = {t.form for t in templates}
+    detect, judge = relation.templates_of("detection"), relation.templates_of("held_out")
+    return [
+        ("answers that stand in their subject", len(copied), False, copied),
+        ("answers of which the first or last word stands in the subject", len(part), False, part),
+        (
+            "facts that the majority answer is right for",
+            round(share * len(facts)),
+            False,
+            [f"{answer} ({share:.0%})"],
+        ),
+        ("no detection template", not detect, True, ["give a template the side 'detection'"]),
+        (
+            "no held-out template",
+            bool(detect) and not judge,
+            False,
+            ["neurons are judged on the wording they are found on"],
+        ),
+        (
+            "templates of one form only",
+            len(forms) == 1,
+            False,
+            [f"all {len(templates)} are {t}s: the form may tell relations apart" for t in forms],
+        ),
+        ("too few facts to split", len(facts) < 2, True, [f"{len(facts)} fact; a split needs two"]),
+        (
+            "too few facts to be ranked",
+            2 <= len(facts) < 2 * MIN_KNOWN,
+            False,
+            [f"{len(facts)} facts; {MIN_KNOWN} known ones are needed on each side"],
+        ),
+    ]
+
+
+def _across(relations: Sequence[Relation]) -> list[_Found]:
+    """What relations have in common."""
+    where: dict[str, set[str]] = defaultdict(set)
+    spelt: dict[str, str] = {}
+    for relation in relations:
+        for fact in relation.facts:
+            where[subject_key(fact.subject)].add(relation.name)
+            spelt.setdefault(subject_key(fact.subject), fact.subject)
+    shared = [f"{spelt[k]}: {', '.join(sorted(v))}" for k, v in where.items() if len(v) > 1]
+    small = bool(relations) and all(2 <= len(r.facts) < 2 * MIN_KNOWN for r in relations)
+    return [
+        ("subjects shared between relations, on one side in all", len(shared), False, shared),
+        ("no relation large enough to be ranked", int(small), True, []),
+    ]
+
+
+def _template_fault(stated: dict[str, Any]) -> str:
+    try:
+        Template(**stated)
+    except RelationNeuronsError as error:
+        return str(error)
+    return ""

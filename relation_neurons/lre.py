@@ -1,0 +1,98 @@
+"""LRE: the relations of *Linearity of Relation Decoding in Transformer Language Models*.
+
+They are other people's data (MIT) and not shipped. `fetch_lre` brings the published files of one
+pinned commit into the cache folder, each verified by its SHA-256.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from relation_neurons.cache import cache_folder
+from relation_neurons.errors import RelationFormatError, UnknownRelationError
+
+__all__ = ["fetch_lre", "lre_folder"]
+
+_SOURCE = "https://raw.githubusercontent.com/{repository}/{commit}/{folder}/"
+_VARIABLE = "RELATION_NEURONS_LRE_URL"
+
+
+def fetch_lre(
+    folder: str | Path | None = None, *, say: Callable[[str], None] | None = None
+) -> Path:
+    """Downloads the published LRE files that are not there yet, and verifies all of them.
+
+    Args:
+        folder: where to put them; the user's cache folder by default, where `load_relations("lre")`
+            finds them.
+        say: told what was done.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RelationFormatError: a file that cannot be downloaded or is not the published one. What was
+            verified before it stays.
+    """
+    import pooch
+
+    listed = _listed()
+    target = Path(folder) if folder is not None else _default_folder()
+    url = os.environ.get(_VARIABLE) or _SOURCE.format(**listed)
+    fetcher = pooch.create(
+        path=target,
+        base_url=url if url.endswith("/") else f"{url}/",
+        registry={name: f"sha256:{digest}" for name, digest in listed["sha256"].items()},
+        retry_if_failed=1,
+    )
+    pooch.get_logger().setLevel("ERROR")
+    for name in sorted(listed["sha256"]):
+        try:
+            fetcher.fetch(name)
+        except ValueError as error:  # the hash differs
+            raise RelationFormatError(
+                f"{name} from {url} is not the published file: its SHA-256 differs from "
+                f"{listed['sha256'][name]}. It was not kept. Try again, or see what stands between."
+            ) from error
+        except Exception as error:  # a socket, a proxy, a status, a full disk: all end the same way
+            raise RelationFormatError(
+                f"{name} cannot be fetched from {url} ({type(error).__name__}). Where there is no network: "
+                f"download the folder '{listed['folder']}' of the repository {listed['repository']} at "
+                f"commit {listed['commit']} elsewhere, and put what is in it into {target}; the same "
+                "command then verifies it."
+            ) from error
+    if say is not None:
+        say(f"lre: {len(listed['sha256'])} files verified in {target}")
+    return target
+
+
+def lre_folder() -> Path:
+    """Gives the folder that `fetch_lre` filled.
+
+    Raises:
+        UnknownRelationError: it was not fetched, or not whole.
+    """
+    folder = _default_folder()
+    listed = _listed()["sha256"]
+    missing = [name for name in listed if not (folder / name).is_file()]
+    if missing:
+        raise UnknownRelationError(
+            f"The LRE relations are not here ({len(missing)} of {len(listed)} files are missing in "
+            f"{folder}). Get them with: relation-neurons relations fetch lre"
+        )
+    return folder
+
+
+def _default_folder() -> Path:
+    return cache_folder() / "lre" / _listed()["commit"][:12]
+
+
+def _listed() -> dict[str, Any]:
+    path = resources.files("relation_neurons") / "data" / "lre.json"
+    listed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return listed

@@ -1,0 +1,284 @@
+"""Sources: rows and templates as they stand in a file, before anything is merged or refused.
+
+`readers` makes relations of them, and `findings` reports what is wrong with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from relation_neurons.errors import RelationFormatError
+
+__all__ = ["SUFFIXES", "RawRelation", "Row", "read_path", "read_rows", "read_shipped_text"]
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
+_COLUMNS = ("relation", "subject", "object")
+_OPTIONAL = ("language", "id", "year", "template", "form", "side", "separator")
+_TEMPLATE_KEYS = ("text", "form", "side", "separator")
+
+
+class Row(NamedTuple):
+    """One row of a source."""
+
+    subject: str
+    objects: tuple[str, ...]
+    id: str = ""
+    year: int | None = None
+
+
+@dataclass
+class RawRelation:
+    """A relation as a source states it."""
+
+    name: str
+    language: str
+    where: str
+    """The file, or what else it was read from."""
+    rows: list[Row] = field(default_factory=list)
+    templates: list[dict[str, Any]] = field(default_factory=list)
+    """Each with `text`, and `form`, `side` and `separator` where they are stated."""
+    description: str = ""
+    source: str = ""
+
+
+def read_path(path: Path) -> list[RawRelation]:
+    """Reads a file, or every file of a folder and the folders in it.
+
+    Raises:
+        RelationFormatError: nothing to read, or a file in none of the formats.
+    """
+    if path.is_dir():
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+        )
+        if not files:
+            raise RelationFormatError(
+                f"No relation file in {path}; expected {', '.join(SUFFIXES)} (LRE, shipped or tabular)."
+            )
+        return [raw for file in files for raw in read_path(file)]
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise RelationFormatError(
+            f"{path} is a {suffix or 'nameless'} file; expected {', '.join(SUFFIXES)}."
+        )
+    if suffix in (".csv", ".tsv"):
+        return read_rows(_read_table(path), str(path))
+    text = _read_text(path)
+    if suffix == ".jsonl":
+        return _from_json_rows(_json_lines(text, str(path)), str(path))
+    return read_shipped_text(text, str(path))
+
+
+def read_shipped_text(text: str, where: str) -> list[RawRelation]:
+    """Reads JSON: one relation in the shipped or the LRE format, or a list of rows.
+
+    Raises:
+        RelationFormatError: no JSON, or in neither format.
+    """
+    data = _json(text, where)
+    if isinstance(data, list):
+        return _from_json_rows(data, where)
+    if not isinstance(data, dict):
+        raise RelationFormatError(f"{where} holds a {type(data).__name__}; expected an object.")
+    stem = Path(where).stem
+    try:
+        if "samples" in data:
+            return [_from_lre(data, stem, where)]
+        language = str(data.get("language", "en"))
+        return [
+            RawRelation(
+                name=str(data.get("name") or stem.removesuffix(f".{language}")),
+                language=language,
+                where=where,
+                rows=[_row(f, f["objects"]) for f in _listed(data["facts"])],
+                templates=[_template(t) for t in _listed(data["templates"])],
+                description=str(data.get("description", "")),
+                source=str(data.get("source", where)),
+            )
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RelationFormatError(
+            f"{where}: {error!r}. Expected 'facts' with 'subject' and 'objects' beside 'templates' "
+            "(the shipped format), or 'samples' with 'subject' and 'object' (LRE)."
+        ) from error
+
+
+def read_rows(frame: pd.DataFrame, where: str) -> list[RawRelation]:
+    """Reads a table with a row per fact: relation, subject, object.
+
+    Optional columns: language, id, year; and template, form, side and separator, of which each
+    distinct template is taken once, on whichever row it stands.
+
+    Raises:
+        RelationFormatError: a column is missing, or a row has no relation.
+    """
+    missing = [column for column in _COLUMNS if column not in frame.columns]
+    if missing:
+        raise RelationFormatError(
+            f"{where} lacks the column {missing[0]!r}; expected relation, subject, object, and "
+            f"template where the relation is not a shipped one. Found: {', '.join(map(str, frame.columns))}."
+        )
+    doubled = [c for c in (*_COLUMNS, *_OPTIONAL) if list(frame.columns).count(c) > 1]
+    if doubled:
+        raise RelationFormatError(f"{where} has the column {doubled[0]!r} twice; expected it once.")
+    texts = frame.astype(object).where(frame.notna(), "").astype(str)
+    for column in _OPTIONAL:
+        if column not in texts:
+            texts[column] = ""
+    texts["language"] = texts["language"].str.strip().replace("", "en")
+    nameless = np.flatnonzero(texts["relation"].str.strip() == "")
+    if nameless.size:
+        raise RelationFormatError(
+            f"{where}: row {nameless[0] + 1} has no relation; {nameless.size} rows lack one."
+        )
+    found = []
+    for (name, language), group in texts.groupby(["relation", "language"], sort=True):
+        raw = RawRelation(str(name).strip(), str(language), where, source=where)
+        for record in group.to_dict("records"):
+            raw.rows.append(
+                Row(
+                    record["subject"],
+                    (record["object"],),
+                    record["id"].strip(),
+                    _year(record["year"], where),
+                )
+            )
+            if record["template"]:
+                stated = {"text": record["template"]}
+                stated |= {key: record[key] for key in ("form", "side") if record[key]}
+                if record["separator"]:
+                    stated["separator"] = (
+                        "" if record["separator"] == "none" else record["separator"]
+                    )
+                if stated not in raw.templates:
+                    raw.templates.append(stated)
+        found.append(raw)
+    return found
+
+
+def _from_lre(data: Mapping[str, Any], stem: str, where: str) -> RawRelation:
+    """Zero-shot templates first, then the few-shot ones, each once; the file's name is its name."""
+    texts = [
+        *_listed(data.get("prompt_templates_zs", [])),
+        *_listed(data.get("prompt_templates", [])),
+    ]
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"found {text!r} where a template belongs")
+    return RawRelation(
+        name=stem,
+        language=str(data.get("language", "en")),
+        where=where,
+        rows=[_row(sample, sample["object"]) for sample in _listed(data["samples"])],
+        templates=[{"text": text} for text in dict.fromkeys(text.rstrip() for text in texts)],
+        description=str(data.get("name", stem)),
+        source=f"LRE ({where})",
+    )
+
+
+def _from_json_rows(rows: Iterable[Any], where: str) -> list[RawRelation]:
+    """Reads objects with relation, subject and object (or objects), as in JSON Lines."""
+    found: dict[tuple[str, str], RawRelation] = {}
+    for number, row in enumerate(rows, start=1):
+        try:
+            name, language = str(row["relation"]).strip(), str(row.get("language") or "en").strip()
+            if not name:
+                raise KeyError("relation")
+            raw = found.setdefault(
+                (name, language), RawRelation(name, language, where, source=where)
+            )
+            raw.rows.append(_row(row, row["objects"] if "objects" in row else row["object"]))
+            stated = row.get("templates", row.get("template", []))
+            for template in stated if isinstance(stated, list) else [stated]:
+                read = _template({"text": template} if isinstance(template, str) else template)
+                if read not in raw.templates:
+                    raw.templates.append(read)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RelationFormatError(
+                f"{where}: row {number}: {error!r}. Expected an object with relation, subject and "
+                "object (or objects), and templates where the relation is not a shipped one."
+            ) from error
+    return [found[key] for key in sorted(found)]
+
+
+def _row(fact: Any, objects: Any) -> Row:
+    """Takes texts and numbers as they are, and nothing else."""
+    listed = objects if isinstance(objects, list) else [objects]
+    for value in (fact["subject"], *listed):
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise TypeError(f"found {value!r} where a text belongs")
+    identity = fact.get("id") or ""
+    if not isinstance(identity, (str, int)):
+        raise TypeError(f"found the id {identity!r} where a text belongs")
+    year = fact.get("year")
+    if year is not None and (isinstance(year, bool) or not isinstance(year, int)):
+        raise TypeError(f"found the year {year!r} where a whole number belongs")
+    return Row(str(fact["subject"]), tuple(str(v) for v in listed), str(identity), year)
+
+
+def _template(stated: Any) -> dict[str, str]:
+    if isinstance(stated, str):
+        return {"text": stated}
+    unknown = sorted(set(stated) - set(_TEMPLATE_KEYS))
+    if unknown or "text" not in stated:
+        raise TypeError(f"a template has {unknown or 'no text'}; expected {_TEMPLATE_KEYS}")
+    wrong = next((value for value in stated.values() if not isinstance(value, str)), None)
+    if wrong is not None:
+        raise TypeError(f"found {wrong!r} in a template where a text belongs")
+    return dict(stated)
+
+
+def _year(text: str, where: str) -> int | None:
+    try:
+        return int(float(text)) if text.strip() else None
+    except (ValueError, OverflowError) as error:
+        raise RelationFormatError(f"{where}: the year {text!r}; expected a number.") from error
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"found a {type(value).__name__} where a list belongs")
+    return value
+
+
+def _json_lines(text: str, where: str) -> list[Any]:
+    lines = [line for line in text.split("\n") if line.strip()]
+    return [_json(line, f"{where}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number too long for int is a ValueError
+        raise RelationFormatError(f"{where} is not JSON: {error}.") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RelationFormatError(f"{path} is not UTF-8: {error.reason}.") from error
+    except OSError as error:
+        raise RelationFormatError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(
+            path,
+            sep="\t" if path.suffix.lower() == ".tsv" else ",",
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise RelationFormatError(f"{path} cannot be read as a table: {error}.") from error

@@ -1,0 +1,127 @@
+"""The split: which subjects and templates detect, and which are held out (method 1 and 2).
+
+The side is decided per entity: a subject that occurs in several relations is one entity, and so
+are the subjects of one fact in its languages (pitfall 16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from relation_neurons.errors import TemplateError, TooFewFactsError
+from relation_neurons.relations import Fact, Relation, Side, Template, subject_key
+
+__all__ = ["choose_templates", "draw_shots", "find_entities", "split_subjects"]
+
+
+def find_entities(relations: Sequence[Relation]) -> dict[str, str]:
+    """Gives every subject's entity, named by its first subject key.
+
+    Two subjects are one entity where their `subject_key` is the same, where they stand in one
+    fact (the same relation and id, in two languages), or through others that are.
+    """
+    keys = sorted({subject_key(fact.subject) for one in relations for fact in one.facts})
+    number = {key: i for i, key in enumerate(keys)}
+    first: dict[tuple[str, str], int] = {}
+    links: list[tuple[int, int]] = []
+    for relation in relations:
+        for fact in relation.facts:
+            if fact.id:
+                here = number[subject_key(fact.subject)]
+                links.append((here, first.setdefault((relation.name, fact.id), here)))
+    ends = np.array(links, dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(keys), len(keys)))
+    _, component = connected_components(graph, directed=False)
+    _, name = np.unique(component, return_index=True)
+    return {key: keys[name[component[i]]] for i, key in enumerate(keys)}
+
+
+def split_subjects(
+    relations: Sequence[Relation], held_out: int | float = 50, *, seed: int = 0
+) -> dict[str, Side]:
+    """Decides the side of every subject, once for all relations and languages (pitfall 16).
+
+    Entities are taken in a seeded order; one is held out while at least half of the relations it
+    occurs in still want held-out ones. A relation wants `held_out` of them (a count, or a share
+    below 1), and at most half of its own.
+
+    Returns:
+        The side of each `subject_key`.
+
+    Raises:
+        TooFewFactsError: a relation with fewer than two entities, or a senseless `held_out`.
+    """
+    if not 0 < held_out < float("inf") or (held_out > 1 and held_out != int(held_out)):
+        raise TooFewFactsError(f"held_out is {held_out}; expected a count or a share below 1.")
+    entity_of = find_entities(relations)
+    where: dict[str, list[int]] = {}
+    wanted: list[float] = []
+    for number, relation in enumerate(relations):
+        entities = {entity_of[subject_key(fact.subject)] for fact in relation.facts}
+        if len(entities) < 2:
+            raise TooFewFactsError(
+                f"Relation {relation.name!r} has {len(entities)} subject; a split needs two at "
+                "the least, and some 30 to mean anything. Add facts, or leave it out."
+            )
+        count = round(held_out * len(entities)) if held_out < 1 else int(held_out)
+        wanted.append(max(1, min(count, len(entities) // 2)))
+        for entity in entities:
+            where.setdefault(entity, []).append(number)
+    order = np.random.default_rng(seed).permutation(len(where))
+    entities_sorted = sorted(where)
+    sides: dict[str, Side] = {}
+    for position in order:
+        entity = entities_sorted[position]
+        open_ = sum(wanted[number] > 0 for number in where[entity])
+        if 2 * open_ >= len(where[entity]) and open_ > 0:
+            sides[entity] = "held_out"
+            for number in where[entity]:
+                wanted[number] -= 1
+        else:
+            sides[entity] = "detection"
+    return {key: sides[entity] for key, entity in entity_of.items()}
+
+
+def choose_templates(
+    relation: Relation, hold_out: int | None = None, single: bool = False
+) -> tuple[tuple[Template, ...], tuple[Template, ...]]:
+    """Gives the templates that detect and those that judge; see `make_prompts`."""
+    detect, judge = relation.templates_of("detection"), relation.templates_of("held_out")
+    if not detect:
+        raise TemplateError(
+            f"Relation {relation.name!r} has no detection template; give one the side 'detection'."
+        )
+    if single:
+        return detect[:1], detect[:1]
+    if hold_out is None:
+        return detect, judge or detect
+    if hold_out < 0:
+        raise TooFewFactsError(f"hold_out_templates is {hold_out}; expected 0 or more.")
+    borrowed = max(0, min(hold_out - len(judge), len(detect) - 1))
+    kept = len(detect) - borrowed
+    judge = (*judge[:hold_out], *detect[kept:])
+    return detect[:kept], judge or detect[:kept]
+
+
+def draw_shots(
+    relation: Relation, sides: Mapping[str, Side], shots: int, *, seed: int = 0
+) -> tuple[Fact, ...]:
+    """Draws the facts that are shown solved, from the detection side.
+
+    Raises:
+        TooFewFactsError: too few detection facts.
+    """
+    if shots < 0:
+        raise TooFewFactsError(f"shots is {shots}; expected 0 or more.")
+    pool = [fact for fact in relation.facts if sides[subject_key(fact.subject)] == "detection"]
+    if shots and len(pool) <= shots:
+        raise TooFewFactsError(
+            f"Relation {relation.name!r} has {len(pool)} detection facts, too few to show {shots} and "
+            "ask others. Take fewer shots, or leave it out."
+        )
+    rng = np.random.default_rng([seed, 0x73686F])
+    return tuple(pool[int(i)] for i in rng.permutation(len(pool))[:shots])

@@ -1,0 +1,166 @@
+"""Writers: relations to files that `load_relations` and others read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from relation_neurons.errors import RelationFormatError, near_matches
+from relation_neurons.readers import load_relations
+from relation_neurons.relations import Relation
+
+__all__ = ["FORMATS", "relations_frame", "save_relations"]
+
+FORMATS = ("csv", "tsv", "jsonl", "json", "lre")
+
+
+def save_relations(relations: Any, path: str | Path, *, format: str | None = None) -> list[Path]:
+    """Writes relations.
+
+    `csv`, `tsv` and `jsonl` are one file; `json` (the shipped format) and `lre` are a folder with a
+    file per relation. All but `lre` read back as they were. LRE has a place for one fact per
+    subject and object and for templates, and none for ids, years, sides, forms and languages: the
+    held-out templates come last, so that a single one is held out again.
+
+    Args:
+        relations: anything that `load_relations` reads.
+        path: the file or folder; folders above it are made.
+        format: one of `FORMATS`; by the path's suffix where it has one, else `json`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RelationFormatError: an unknown format, or a file that cannot be written.
+    """
+    loaded, path = load_relations(relations), Path(path)
+    suffix = path.suffix.lower().removeprefix(".")
+    chosen = format or (suffix if suffix in ("csv", "tsv", "jsonl") else "json")
+    if chosen not in FORMATS:
+        raise RelationFormatError(f"No format {chosen!r}. {near_matches(chosen, FORMATS)}")
+    try:
+        if chosen in ("json", "lre"):
+            path.mkdir(parents=True, exist_ok=True)
+            write = _shipped if chosen == "json" else _lre
+            return [_write(path / f"{_stem(one)}.json", write(one)) for one in loaded]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if chosen == "jsonl":
+            return [_write(path, "".join(_line(row) for one in loaded for row in _rows(one)))]
+        frame = relations_frame(loaded)
+        frame.to_csv(path, sep="\t" if chosen == "tsv" else ",", index=False, encoding="utf-8")
+        return [path]
+    except OSError as error:
+        raise RelationFormatError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def relations_frame(relations: Iterable[Relation]) -> pd.DataFrame:
+    """Gives relations as the table that CSV holds: a row per subject and object.
+
+    Returns:
+        relation, language, subject, object, id, year, template, form, side, separator. A relation's
+        templates stand on its first rows, one a row; a row comes twice where there are more
+        templates than rows. A separator of nothing is written `none`.
+    """
+    records = []
+    for relation in relations:
+        pairs = [(fact, answer) for fact in relation.facts for answer in fact.objects]
+        for number in range(max(len(pairs), len(relation.templates))):
+            fact, answer = pairs[number % len(pairs)]
+            record = {
+                "relation": relation.name,
+                "language": relation.language,
+                "subject": fact.subject,
+                "object": answer,
+                "id": fact.id,
+                "year": "" if fact.year is None else str(fact.year),
+            }
+            if number < len(relation.templates):
+                template = relation.templates[number]
+                record |= {
+                    "template": template.text,
+                    "form": template.form,
+                    "side": template.side,
+                    "separator": template.separator or "none",
+                }
+            records.append(record)
+    columns = ["relation", "language", "subject", "object", "id", "year"]
+    columns += ["template", "form", "side", "separator"]
+    return pd.DataFrame(records, columns=columns).fillna("")
+
+
+def _rows(relation: Relation) -> Iterable[dict[str, Any]]:
+    """JSON Lines: a fact a line, the templates on the relation's first."""
+    for number, fact in enumerate(relation.facts):
+        head: dict[str, Any] = {"relation": relation.name, "language": relation.language}
+        if number == 0:
+            head["templates"] = _templates(relation)
+        yield head | _fact(fact)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _shipped(relation: Relation) -> str:
+    """One template and one fact a line, so that a change is a line in a diff."""
+    head = {key: getattr(relation, key) for key in ("name", "language", "description", "source")}
+    lines = [f" {_dumps(key)}: {_dumps(value)}," for key, value in head.items()]
+    parts = {"templates": _templates(relation), "facts": [_fact(fact) for fact in relation.facts]}
+    bodies = [
+        f" {_dumps(key)}: [\n" + ",\n".join(f"  {_dumps(row)}" for row in rows) + "\n ]"
+        for key, rows in parts.items()
+    ]
+    return "{\n" + "\n".join(lines) + "\n" + ",\n".join(bodies) + "\n}\n"
+
+
+def _lre(relation: Relation) -> str:
+    ordered = [*relation.templates_of("detection"), *relation.templates_of("held_out")]
+    data = {
+        "name": relation.name.replace("_", " "),
+        "prompt_templates": [],
+        "prompt_templates_zs": [template.text for template in ordered],
+        "properties": {
+            "relation_type": "factual",
+            "domain_name": "subject",
+            "range_name": "object",
+            "symmetric": False,
+        },
+        "samples": [
+            {"subject": fact.subject, "object": answer}
+            for fact in relation.facts
+            for answer in fact.objects
+        ],
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _templates(relation: Relation) -> list[dict[str, str]]:
+    return [
+        {"text": t.text, "form": t.form, "side": t.side}
+        | ({} if t.separator == " " else {"separator": t.separator})
+        for t in relation.templates
+    ]
+
+
+def _fact(fact: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": fact.id} if fact.id else {}
+    row |= {"subject": fact.subject, "objects": list(fact.objects)}
+    return row if fact.year is None else row | {"year": fact.year}
+
+
+def _stem(relation: Relation) -> str:
+    name = relation.name.replace("/", "_")
+    return name if relation.language == "en" else f"{name}.{relation.language}"
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,110 @@
+"""Versatility across languages, on a model whose shared neurons are known by construction."""
+
+from __future__ import annotations
+
+import bilingual
+import pytest
+
+import relation_neurons as rn
+from relation_neurons.prompts import BACKGROUND
+from relation_neurons.readers import load_background
+
+OPTIONS = {"held_out": 12, "nonsense": 4, "doses": (2, bilingual.PLANTED), "draws": 2}
+
+
+@pytest.fixture(scope="module")
+def speaker(tmp_path_factory):
+    return rn.load_model(bilingual.checkpoint(tmp_path_factory.mktemp("two") / "m"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def results(speaker, tmp_path_factory):
+    out = tmp_path_factory.mktemp("languages") / "run"
+    return rn.run(speaker, bilingual.relations(), out=out, **OPTIONS)
+
+
+def test_the_planted_neurons_are_found_in_each_language(results):
+    assert results.recall["known"].all()
+    for score in ("specific", "background"):
+        for relation, language in results.ranking.pairs:
+            top = results.ranking.top(relation, bilingual.PLANTED, score=score, language=language)
+            assert set(top["neuron"]) == bilingual.planted(relation, language), (score, relation)
+
+
+def test_a_fact_keeps_its_id_and_its_side_across_languages(results):
+    facts = results.prompts[results.prompts["kind"] == "fact"]
+    assert (facts.groupby("fact")["side"].nunique() == 1).all()
+    assert (facts.groupby("fact")["language"].nunique() == 2).all()
+    assert (facts.groupby("fact")["subject"].nunique() == 2).all()
+
+
+def test_neutral_prompts_come_in_each_language_and_are_compared_within_it(results):
+    neutral = results.prompts[results.prompts["relation"] == BACKGROUND]
+    assert neutral.groupby("language").size().to_dict() == {
+        language: len(load_background(language)) for language in ("de", "en")
+    }
+
+
+def test_overlap_between_languages_is_that_of_the_planted_neurons(results):
+    cells = rn.overlap_matrix(results.ranking, dose=bilingual.PLANTED)
+    cells = cells.set_index(["relation", "language", "other", "other_language"])
+    shared = cells.loc[("capital", "en", "capital", "de")]
+    assert shared["shared"] == bilingual.PLANTED and shared["p_value"] < 1e-5
+    assert shared["expected"] == pytest.approx(bilingual.PLANTED**2 / bilingual.D_MLP)
+    apart = cells.loc[("river", "en", "river", "de")]
+    assert apart["shared"] == 0 and apart["p_value"] == 1.0
+    assert cells.loc[("capital", "en", "river", "en"), "shared"] == 0
+
+
+@pytest.mark.parametrize("score", ["background", "specific"])
+def test_transfer_follows_the_shared_neurons_and_nothing_else(results, score):
+    cells = rn.transfer_matrix(results.effects, dose=bilingual.PLANTED, score=score)
+    cells = cells[cells["ablated"] == cells["relation"]]
+    cells = cells.set_index(["relation", "ablated_language", "language"])["transfer"]
+    for found, judged in (("en", "de"), ("de", "en")):
+        assert cells["capital", found, judged] == 1.0
+        assert cells["river", found, judged] == 0.0
+        assert cells["river", found, found] == 1.0
+
+
+def test_home_and_elsewhere_are_read_within_a_language(results):
+    rows = {(r["relation"], r["what"]): r for r in results.summary["headline"]}
+    names = {"capital (en)", "capital (de)", "river (en)", "river (de)", "all relations"}
+    assert {name for name, _ in rows} == names
+    matrix = rn.interference_matrix(results.effects)
+    assert set(matrix["ablated"]) == names - {"all relations"}
+    home = matrix[matrix["ablated"] == matrix["relation"]]
+    assert (home["effect"] == -1.0).all()
+    assert (matrix[matrix["ablated"] != matrix["relation"]]["effect"] == 0.0).all()
+    assert len(matrix) == 8  # within a language only: what crosses is transfer
+    curves = rn.dose_curves(results.effects)
+    assert set(curves["ablated"]) == names - {"all relations"}
+    assert [row["share"] for row in results.summary["languages"]] == [1.0, 1.0]
+    page = (results.folder / "report.html").read_text(encoding="utf-8")
+    assert "capital (de)" in page and "transfer_background" in page
+
+
+def test_a_language_in_which_too_little_is_known_is_left_out_by_name(speaker, tmp_path):
+    from dataclasses import replace
+
+    made = bilingual.relations()
+    unknown = [
+        replace(one, facts=tuple(replace(f, objects=("[UNK]",)) for f in one.facts))
+        if (one.name, one.language) == ("river", "de")
+        else one
+        for one in made
+    ]
+    results = rn.run(speaker, unknown, out=tmp_path / "run", **OPTIONS)
+    assert list(results.ranking.left_out) == ["river (de)"]
+    assert ("river", "de") not in results.ranking.pairs
+    assert ("river", "en") in results.ranking.pairs
+    asked = set(zip(results.effects["relation"], results.effects["language"], strict=True))
+    assert ("river", "de") not in asked
+    assert results.summary["left_out"].keys() == {"river (de)"}
+
+
+def test_one_language_alone_is_named_without_it(speaker):
+    english = [one for one in bilingual.relations() if one.language == "en"]
+    results = rn.run(speaker, english, **OPTIONS)
+    assert set(rn.interference_matrix(results.effects)["ablated"]) == {"capital", "river"}
+    assert results.manifest["options"]["checks"] == ("unknown",)
