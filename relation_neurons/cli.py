@@ -46,6 +46,7 @@ HoldOutTemplates = Annotated[
 Languages = Annotated[
     str | None, typer.Option(help="en,de,… or all; a shipped set comes in English by default.")
 ]
+Names = Annotated[str | None, typer.Option(help="Only these relations: name,name,…")]
 Shots = Annotated[int | None, typer.Option(help="Solved examples in front of each prompt.")]
 DropCopied = Annotated[
     bool | None,
@@ -89,6 +90,7 @@ def run(
     held_out: HeldOut = None,
     hold_out_templates: HoldOutTemplates = None,
     languages: Languages = None,
+    names: Names = None,
     shots: Shots = None,
     drop_copied: DropCopied = None,
     max_object_share: MaxObjectShare = None,
@@ -117,7 +119,7 @@ def run(
 
     require_folder(out)
     make_options(preset, **options)  # what is wrong shows before the model loads
-    data = load_relations(relations, languages=languages)
+    data = load_relations(relations, languages=languages, names=_listed(names))
     loaded = load_model(model, dtype=dtype, device=device)
     results = experiment.run(loaded, data, out=out, preset=preset, say=_say, **options)
     for name, reason in results.ranking.left_out.items():
@@ -135,6 +137,7 @@ def rank(
     held_out: HeldOut = None,
     hold_out_templates: HoldOutTemplates = None,
     languages: Languages = None,
+    names: Names = None,
     shots: Shots = None,
     drop_copied: DropCopied = None,
     max_object_share: MaxObjectShare = None,
@@ -164,7 +167,9 @@ def rank(
 
     require_folder(out)
     options = make_options(preset, **given)
-    data = experiment.choose_facts(load_relations(relations, languages=languages), options)
+    data = experiment.choose_facts(
+        load_relations(relations, languages=languages, names=_listed(names)), options
+    )
     options = experiment.across_languages(options, data, stated=given)
     loaded = load_model(model, dtype=dtype, device=device)
     open_folder(out, make_manifest(loaded, data, options))
@@ -254,17 +259,21 @@ def main() -> None:
         sys.exit(2)
 
 
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
 def _say(line: str) -> None:
     typer.echo(line)
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Turns the command's parameters into fields of `Options`."""
-    apart = {"out", "model", "relations", "languages", "preset", "dtype", "device"}
+    apart = {"out", "model", "relations", "languages", "names", "preset", "dtype", "device"}
     options = {name: value for name, value in given.items() if name not in apart}
     for name in ("doses", "checks"):
         if options[name] is not None:
-            options[name] = tuple(part.strip() for part in options[name].split(",") if part.strip())
+            options[name] = tuple(_listed(options[name]) or ())
     held_out = options["held_out"]
     if held_out is not None and math.isfinite(held_out) and held_out == int(held_out):
         options["held_out"] = int(held_out)

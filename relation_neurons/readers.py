@@ -66,9 +66,11 @@ def load_relations(
         relations = [build_relation(raw) for raw in read_source(source, languages=languages)]
     elif isinstance(source, Iterable):
         relations = list(source)
-        wrong = next((r for r in relations if not isinstance(r, Relation)), None)
-        if wrong is not None:
-            raise RelationFormatError(f"Found a {type(wrong).__name__} where a Relation belongs.")
+        for wrong in relations:
+            if not isinstance(wrong, Relation):
+                raise RelationFormatError(
+                    f"Found a {type(wrong).__name__} where a Relation belongs."
+                )
     else:
         raise RelationFormatError(f"Cannot read relations from a {type(source).__name__}.")
     seen: set[tuple[str, str]] = set()
@@ -103,12 +105,12 @@ def _shipped_files() -> dict[str, dict[str, dict[str, str]]]:
     root = resources.files("relation_neurons") / "data"
     sets: dict[str, dict[str, dict[str, str]]] = {}
     for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
-        names = sorted(e.name for e in folder.iterdir()) if folder.is_dir() else []
-        for name in names:
-            if name.endswith(".json"):
-                relation, _, language = name.removesuffix(".json").partition(".")
-                members = sets.setdefault(folder.name, {})
-                members.setdefault(relation, {})[language or "en"] = name
+        names = [e.name for e in folder.iterdir()] if folder.is_dir() else []
+        stems = sorted(n.removesuffix(".json") for n in names if n.endswith(".json"))
+        for stem in stems:
+            relation, _, language = stem.partition(".")
+            members = sets.setdefault(folder.name, {})
+            members.setdefault(relation, {})[language or "en"] = f"{stem}.json"
     return sets
 
 

@@ -107,6 +107,10 @@ class Template:
             raise TemplateError(
                 f"Template {self.text!r} has the side {self.side!r}; expected detection or held_out."
             )
+        if self.form not in ("statement", "question"):
+            raise TemplateError(
+                f"Template {self.text!r} has the form {self.form!r}; expected statement or question."
+            )
         holes = self.text.count("{}")
         if holes != 1:
             raise TemplateError(

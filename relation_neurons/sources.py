@@ -56,9 +56,12 @@ def read_path(path: Path) -> list[RawRelation]:
     """
     if path.is_dir():
         files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+            (
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+            ),
+            key=lambda file: (file.parent, file.stem, file.suffix),
         )
         if not files:
             raise RelationFormatError(

@@ -206,7 +206,7 @@ def test_missing_cells_are_empty_and_never_the_text_nan():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"side": "heldout"}, {"text": 5}, {"separator": 3}],
+    [{"side": "heldout"}, {"text": 5}, {"separator": 3}, {"form": "riddle"}],
 )
 def test_a_template_with_a_wrong_field_is_refused(wrong, as_a_user):
     with pytest.raises(TemplateError):
