@@ -13,7 +13,7 @@ Four rankings per relation, from one pass over the prompts (method 3 and 6):
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -155,14 +155,9 @@ def rank_neurons(
     if order not in ORDERS:
         raise UnknownOptionError(f"No order {order!r}. {near_matches(order, ORDERS)}")
     left_out = left_out_relations(recall, min_known)
-    several = recall["language"].nunique() > 1
     if keep is not None and keep < 1:
         raise DoseError(f"keep is {keep}; expected at least one neuron.")
-    if left_out:
-        pairs = zip(table.prompts["relation"], table.prompts["language"], strict=True)
-        gone = [relation_label(r, lang, several=several) in left_out for r, lang in pairs]
-        table = table.take(~np.array(gone))
-    families, membership = _families(table.prompts, recall, min_known)
+    families, membership = _families(table.prompts, recall, min_known, left_out)
     if not families:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         raise TooFewFactsError(
@@ -284,9 +279,12 @@ def left_out_relations(recall: pd.DataFrame, min_known: int = MIN_KNOWN) -> dict
 
 
 def _families(
-    prompts: pd.DataFrame, recall: pd.DataFrame, min_known: int
+    prompts: pd.DataFrame, recall: pd.DataFrame, min_known: int, left_out: Container[str]
 ) -> tuple[list[tuple[str, str, str]], torch.Tensor]:
-    """Names every (score, relation, language) and which prompts are its positives and negatives."""
+    """Names every (score, relation, language) and which prompts are its positives and negatives.
+
+    A relation that is left out has no ranking; its prompts are negatives of the others like any.
+    """
     known = (
         prompts["prompt_id"].map(recall.set_index("prompt_id")["known"]).fillna(False).astype(bool)
     )
@@ -295,7 +293,10 @@ def _families(
     families: list[tuple[str, str, str]] = []
     rows: list[np.ndarray] = []
     pairs = prompts.loc[fact, ["relation", "language"]].drop_duplicates()
+    several = recall["language"].nunique() > 1
     for relation, language in pairs.itertuples(index=False):
+        if relation_label(relation, language, several=several) in left_out:
+            continue
         same = (prompts["relation"] == relation) & (prompts["language"] == language)
         others = fact & (prompts["relation"] != relation) & (prompts["language"] == language)
         for score, positive, negative in (
