@@ -44,6 +44,8 @@ def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figur
         "difference from its control has a<br>95% interval without 0 "
         "(over prompts, uncorrected). Blue is improvement, orange is harm."
     )
+    if len(matrix) < len(rows) * len(names):
+        subtitle += " Grey: another language; see transfer."
     return look.heat_plot(
         cells,
         rows=rows,
@@ -144,8 +146,9 @@ def transfer(matrix: pd.DataFrame, *, score: str | None = None) -> go.Figure:
         bar="share of the own set's effect",
         title=f"Transfer between {'languages' if several else 'relations'}"
         + (f", score “{label(score)}”" if score else ""),
-        subtitle=f"Effect beyond the control, as a share of what the judged own set does. {_HOME_EDGE}"
-        "<br>Colours end at 1 (as much as the own set) and at \N{MINUS SIGN}1 (as much, the other way).",
+        subtitle="Effect beyond the control, as a share of what the judged own set does. Outlined: home. "
+        "Grey: too little to say.<br>Colours end at 1 (as much as the own set) and at \N{MINUS SIGN}1 "
+        "(as much, the other way).",
         x_title="Language judged" if several else "Relation judged",
         y_title="Relation whose neurons are ablated",
         outlined=[
