@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.activations import collect_activations
+from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.models import HookedTransformer, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.prompts import Prompts, make_prompts
@@ -197,6 +198,11 @@ def ablate_stage(
             "batch_size": options.batch_size,
             "seed": options.seed,
         }
+        sets = (ranking.frame["score"] == options.score) & (ranking.frame["rank"] == 1)
+        ablations = int(sets.sum()) * len(counts) * (1 + len(CONTROL_KINDS) * options.draws)
+        stages.say(
+            f"sweep: {ablations:,} ablations and the checks, {len(prompts.held_out):,} prompts each"
+        )
         parts = [
             ablation_sweep(
                 model,

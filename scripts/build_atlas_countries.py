@@ -48,7 +48,7 @@ CONTINENTS = {
         "América del Norte|Norteamérica",
         "Amérique du Nord",
         "北美洲|北美",
-        "北アメリカ|北米",
+        "北アメリカ|北米|北アメリカ大陸",
     ),
     "OC": ("Oceania", "Ozeanien", "Oceanía", "Océanie", "大洋洲", "オセアニア|大洋州"),
     "SA": (
@@ -148,8 +148,8 @@ def calling_code(row: Row, language: str) -> list[str]:
 
 
 def top_level_domain(row: Row, language: str) -> list[str]:
-    """Give the country code in lower case, which is the domain of all but the United Kingdom."""
-    return [".uk" if row["id"] == "GB" else f".{row['id'].lower()}"]
+    """Give the country code in lower case; but Britons use .uk and Americans mostly .com."""
+    return {"GB": [".uk"], "US": []}.get(row["id"], [f".{row['id'].lower()}"])
 
 
 def fold(text: str) -> str:
@@ -166,7 +166,7 @@ def words(text: str) -> list[str]:
 
 def contains(subject: str, answer: str, language: str) -> bool:
     """Whether the answer is a part of the subject; an abbreviation ("US") only as a word."""
-    if len(fold(answer)) < 4 and language not in UNSPACED:
+    if answer.removeprefix(ARTICLE).isupper() and language not in UNSPACED:
         return fold(answer) in words(subject)
     return fold(answer) in fold(subject)
 
@@ -214,9 +214,7 @@ class Recipe:
 RECIPES = (
     Recipe("country_capital", "The capital of a country.", column("capitals", names_of_city)),
     Recipe(
-        "country_currency",
-        "The currency of a country.",
-        column("currencies", names_of_currency),
+        "country_currency", "The currency of a country.", column("currencies", names_of_currency)
     ),
     Recipe(
         "country_language",
@@ -256,13 +254,12 @@ RECIPES = (
 def facts_of(recipe: Recipe, language: str) -> list[dict[str, object]]:
     """Give the facts of a relation, less those whose answer stands in the subject."""
     facts: list[dict[str, object]] = []
-    if recipe.rows == "cities":
-        subjects = {k: names_of_city(k, language)[0] for k, row in CITIES.items() if row["known"]}
-    else:
-        subjects = {code: names_of_country(code, language)[0] for code in COUNTRIES}
-    for key, subject in subjects.items():
-        row = (CITIES if recipe.rows == "cities" else COUNTRIES)[key]
+    cities = recipe.rows == "cities"
+    for key, row in CITIES.items() if cities else COUNTRIES.items():
+        subject = (names_of_city if cities else names_of_country)(key, language)[0]
         objects = list(dict.fromkeys(recipe.objects(row, language)))
+        if cities and not row["known"]:
+            continue
         if objects and not recipe.drop(subject, objects, language):
             facts.append({"subject": subject, "objects": objects, "id": key})
     return facts

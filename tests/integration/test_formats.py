@@ -10,11 +10,19 @@ from typer.testing import CliRunner
 import relation_neurons as rn
 from relation_neurons.cli import app
 
-OPTIONS = "--held-out 8 --doses 3 --draws 1 --min-known 3 --nonsense 4 --checks unknown".split()
+OPTIONS = {
+    "held-out": 8,
+    "doses": 3,
+    "draws": 1,
+    "min-known": 3,
+    "nonsense": 4,
+    "checks": "unknown",
+}
 
 
 def run(model, source, out, *more):
-    command = ["run", "--model", model, "--relations", source, "--out", out, *OPTIONS, *more]
+    stated = [part for name, value in OPTIONS.items() for part in (f"--{name}", value)]
+    command = ["run", "--model", model, "--relations", source, "--out", out, *stated, *more]
     result = CliRunner().invoke(app, [str(part) for part in command], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert (out / "report.html").is_file()
