@@ -144,6 +144,8 @@ def calling_code(row: Row, language: str) -> list[str]:
     code = row["calling"]
     if not code:
         return []
+    if language == "en":  # its templates end in the plus sign
+        return [code]
     return [f"+{code}", code, *([f"00{code}"] if language in DOUBLE_ZERO else [])]
 
 
