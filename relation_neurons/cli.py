@@ -48,6 +48,9 @@ Languages = Annotated[
 ]
 Names = Annotated[str | None, typer.Option(help="Only these relations: name,name,…")]
 Shots = Annotated[int | None, typer.Option(help="Solved examples in front of each prompt.")]
+MaxFacts = Annotated[
+    int | None, typer.Option(help="Draw this many facts of each relation: a quick look.")
+]
 DropCopied = Annotated[
     bool | None,
     typer.Option("--drop-copied", help="Leave out answers that stand in their subject."),
@@ -92,6 +95,7 @@ def run(
     languages: Languages = None,
     names: Names = None,
     shots: Shots = None,
+    max_facts: MaxFacts = None,
     drop_copied: DropCopied = None,
     max_object_share: MaxObjectShare = None,
     score: Score = None,
@@ -139,6 +143,7 @@ def rank(
     languages: Languages = None,
     names: Names = None,
     shots: Shots = None,
+    max_facts: MaxFacts = None,
     drop_copied: DropCopied = None,
     max_object_share: MaxObjectShare = None,
     score: Score = None,

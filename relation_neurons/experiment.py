@@ -26,7 +26,7 @@ from relation_neurons.ranking import (
 )
 from relation_neurons.readers import load_relations
 from relation_neurons.recall import measure_recall
-from relation_neurons.relations import Relation, drop_copied, limit_objects
+from relation_neurons.relations import Relation, draw_facts, drop_copied, limit_objects
 from relation_neurons.report import build_report, make_figures
 from relation_neurons.results import (
     Results,
@@ -106,6 +106,9 @@ def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relat
     if options.max_object_share is not None:
         share = options.max_object_share
         chosen = tuple(limit_objects(relation, share, seed=options.seed) for relation in chosen)
+    if options.max_facts is not None:
+        count = options.max_facts
+        chosen = tuple(draw_facts(relation, count, seed=options.seed) for relation in chosen)
     return chosen
 
 

@@ -37,6 +37,8 @@ class Options:
     """Leaves out facts whose answer stands in the subject."""
     max_object_share: int | float | None = None
     """Drops facts until no object answers more than this share of a relation's; None for all."""
+    max_facts: int | None = None
+    """Draws this many facts of each relation; None for all."""
     nonsense: int = 20
     """Nonsense subjects per relation."""
     pool: str = "mean"
@@ -67,6 +69,7 @@ _LEAST = {
     "min_known": 1,
     "hold_out_templates": 0,
     "shots": 0,
+    "max_facts": 2,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -7,6 +7,7 @@ A fact is (subject, relation, object); a relation has facts and prompt templates
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ __all__ = [
     "Relation",
     "Side",
     "Template",
+    "draw_facts",
     "drop_copied",
     "limit_objects",
     "relation_label",
@@ -203,6 +205,22 @@ def drop_copied(relation: Relation) -> Relation:
             f"In every fact of {relation.name!r} the answer stands in the subject, so none is left."
         )
     return replace(relation, facts=facts)
+
+
+def draw_facts(relation: Relation, count: int, *, seed: int = 0) -> Relation:
+    """Draws `count` facts, the same ones in each language of a relation.
+
+    Raises:
+        TooFewFactsError: a count below 1.
+    """
+    if count < 1:
+        raise TooFewFactsError(f"max_facts is {count}; expected 1 or more.")
+
+    def lot(fact: Fact) -> bytes:
+        return hashlib.sha256(f"{seed}/{relation.name}/{fact.key}".encode()).digest()
+
+    drawn = {fact.key for fact in sorted(relation.facts, key=lot)[:count]}
+    return replace(relation, facts=tuple(f for f in relation.facts if f.key in drawn))
 
 
 def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relation:

@@ -12,7 +12,14 @@ from relation_neurons.activations import pool
 from relation_neurons.errors import TemplateError, TooFewFactsError
 from relation_neurons.experiment import choose_facts
 from relation_neurons.options import make_options
-from relation_neurons.relations import Fact, Relation, Template, drop_copied, limit_objects
+from relation_neurons.relations import (
+    Fact,
+    Relation,
+    Template,
+    draw_facts,
+    drop_copied,
+    limit_objects,
+)
 from relation_neurons.split import choose_templates
 
 TOKENIZERS = {
@@ -204,6 +211,20 @@ def test_objects_are_balanced_to_the_largest_share_that_can_be_reached():
     assert limit_objects(one, 1.0) == one
     with pytest.raises(TooFewFactsError, match="4 objects"):
         limit_objects(one, 0.2)
+
+
+def test_the_facts_drawn_are_the_same_in_each_language():
+    facts = tuple(Fact(f"s{i}", ("a",), id=f"{i}") for i in range(50))
+    english = Relation("r", facts, templates(2, 1))
+    german = Relation(
+        "r", tuple(Fact(f"t{i}", ("b",), id=f"{i}") for i in range(50)), templates(2, 1), "de"
+    )
+    one, other = draw_facts(english, 12, seed=3), draw_facts(german, 12, seed=3)
+    assert len(one.facts) == 12 and [f.id for f in one.facts] == [f.id for f in other.facts]
+    assert draw_facts(english, 12, seed=4) != one
+    assert draw_facts(english, 99) == english
+    with pytest.raises(TooFewFactsError, match="max_facts"):
+        draw_facts(english, 0)
 
 
 def kept_count(relation):
