@@ -10,7 +10,7 @@ import pandas as pd
 
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.statistics import QUANTITIES, bootstrap_interval, of_score, within_language
+from relation_neurons.statistics import QUANTITIES, bootstrap_interval, of_score, same_language
 
 __all__ = ["dose_curves"]
 
@@ -32,7 +32,7 @@ def dose_curves(
     """
     if quantity not in QUANTITIES:
         raise UnknownOptionError(f"No quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}")
-    rows = of_score(within_language(effects), score)
+    rows = of_score(same_language(effects), score)
     change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
     home = rows["relation"].astype(str) == rows["ablated"].astype(str)
     rows = rows.assign(change=change, where=np.where(home, "home", "elsewhere"))

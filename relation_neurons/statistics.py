@@ -24,6 +24,7 @@ __all__ = [
     "of_score",
     "only_dose",
     "paired_changes",
+    "same_language",
     "within_language",
 ]
 
@@ -75,15 +76,16 @@ def paired_changes(
     return paired.reset_index(drop=True)
 
 
-def within_language(effects: pd.DataFrame) -> pd.DataFrame:
-    """Keeps what sets do to prompts of their own language; the rest is transfer.
+def same_language(effects: pd.DataFrame) -> pd.DataFrame:
+    """Keeps what sets do to prompts of their own language; the rest is transfer."""
+    return effects[effects["ablated_language"].astype(str) == effects["language"].astype(str)]
 
-    `ablated` and `relation` are named with their language where there are several.
-    """
-    ablated, spoken = effects["ablated_language"].astype(str), effects["language"].astype(str)
-    if not ((ablated != spoken).any() or spoken.nunique() > 1):
+
+def within_language(effects: pd.DataFrame) -> pd.DataFrame:
+    """Keeps the same, and names `ablated` and `relation` with their language where there are several."""
+    rows = same_language(effects)
+    if len(rows) == len(effects) and rows["language"].nunique() < 2:
         return effects
-    rows = effects[ablated == spoken]
     named = {
         name: [
             relation_label(relation, language, several=True)

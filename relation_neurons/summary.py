@@ -112,8 +112,11 @@ def known_against_others(
     """
     curves = []
     here = effects[effects["dose"] == dose]
+    several = here["language"].nunique() > 1
     for name in [score, *sorted(set(here["score"].astype(str)) - {score})]:
         table = dose_curves(here, score=name, seed=seed)
+        pairs = zip(table["ablated"], table["ablated_language"], strict=True)
+        table["ablated"] = [relation_label(r, lang, several=several) for r, lang in pairs]
         table = table[table["where"] == "home"]
         control = table[table["kind"] == "control_contribution"].set_index("ablated")["effect"]
         ranked = table[table["kind"] == "ranked"]

@@ -78,7 +78,9 @@ def test_home_and_elsewhere_are_read_within_a_language(results):
     assert (matrix[matrix["ablated"] != matrix["relation"]]["effect"] == 0.0).all()
     assert len(matrix) == 8  # within a language only: what crosses is transfer
     curves = rn.dose_curves(results.effects)
-    assert set(curves["ablated"]) == names - {"all relations"}
+    pairs = set(zip(curves["ablated"], curves["ablated_language"], strict=True))
+    assert {f"{name} ({language})" for name, language in pairs} == names - {"all relations"}
+    assert (curves[curves["where"] == "home"].groupby("dose")["n"].max() == 12).all()
     assert [row["share"] for row in results.summary["languages"]] == [1.0, 1.0]
     page = (results.folder / "report.html").read_text(encoding="utf-8")
     assert "capital (de)" in page and "transfer_background" in page
