@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from tokenizers import trainers as tokenizer_trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -86,33 +86,48 @@ def sentences() -> list[str]:
 
 def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer without BOS, trained on the facts."""
-    tokenizer = Tokenizer(tokenizer_models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = tokenizer_trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=["<pad>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sentences(), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<pad>")
+    return trained_tokenizer(sentences(), "byte-level")
 
 
 def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
     """A Unigram tokenizer with SentencePiece's space mark and a BOS, trained on the facts."""
-    from tokenizers import processors
+    return trained_tokenizer(sentences(), "SentencePiece", 400)
 
+
+def trained_tokenizer(
+    texts: list[str], kind: str, size: int | None = None
+) -> PreTrainedTokenizerFast:
+    """Trains either kind on texts."""
+    return (
+        _byte_level(texts, size or 600) if kind == "byte-level" else _unigram(texts, size or 2000)
+    )
+
+
+def _byte_level(texts: list[str], size: int) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(tokenizer_models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = tokenizer_trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<pad>")
+
+
+def _unigram(texts: list[str], size: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(tokenizer_models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     trainer = tokenizer_trainers.UnigramTrainer(
-        vocab_size=400,
+        vocab_size=size,
         special_tokens=["<unk>", "<s>", "</s>"],
         unk_token="<unk>",
         show_progress=False,
     )
-    tokenizer.train_from_iterator(sentences(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )

@@ -55,6 +55,35 @@ def test_shots_are_solved_detection_facts_the_same_in_every_prompt(kind, shots):
         assert not set(shown) & set(here["subject"])  # they are asked nowhere
 
 
+@pytest.mark.parametrize("kind", ["byte-level", "SentencePiece"])
+@pytest.mark.parametrize("language", ["zh", "ja", "de", "fr"])
+def test_pitfall_5_answers_continue_their_prompt_in_every_script(kind, language):
+    """Without spaces between words too: nothing is lost, added or spaced at the seam."""
+    relations = rn.load_relations("country_capital,element_symbol", languages=language)
+    whole = [
+        t.fill(f.subject) + t.separator + o
+        for r in relations
+        for t in r.templates
+        for f in r.facts
+        for o in f.objects
+    ]
+    tokenizer = tiny.trained_tokenizer(whole, kind)
+    made = rn.make_prompts(relations, tokenizer, held_out=10, nonsense=0, background=False)
+    accepted = {(r.name, f.subject): f.objects for r in relations for f in r.facts}
+    separator = relations[0].templates[0].separator
+    for row, tokens, answers in zip(
+        made.frame.itertuples(), made.tokens, made.answers, strict=True
+    ):
+        texts = [
+            tokenizer.decode([*tokens, *answer], skip_special_tokens=True) for answer in answers
+        ]
+        stated = {row.text + separator + o for o in accepted[row.relation, row.subject]}
+        if '"' in row.template:
+            stated = {row.text + o for o in accepted[row.relation, row.subject]}
+        assert {text.strip() for text in texts} == {text.strip() for text in stated}
+        assert all(answer and tokenizer.bos_token_id not in answer for answer in answers)
+
+
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_context_is_the_demonstrations_tokens_and_no_more(kind):
     tokenizer = TOKENIZERS[kind]
