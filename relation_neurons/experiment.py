@@ -203,9 +203,9 @@ def ablate_stage(
         }
         sets = (ranking.frame["score"] == options.score) & (ranking.frame["rank"] == 1)
         ablations = int(sets.sum()) * len(counts) * (1 + len(CONTROL_KINDS) * options.draws)
-        stages.say(
-            f"sweep: {ablations:,} ablations and the checks, {len(prompts.held_out):,} prompts each"
-        )
+        asked = pd.MultiIndex.from_frame(prompts.held_out.frame[["relation", "language"]])
+        held_out = int(asked.isin(ranking.pairs).sum())
+        stages.say(f"sweep: {ablations:,} ablations and the checks, {held_out:,} prompts each")
         parts = [
             ablation_sweep(
                 model,
