@@ -62,6 +62,13 @@ def _effects(results: Results) -> str:
     return f"{text[:-1]}." if text.endswith(";") else text
 
 
+def _transfer(results: Results) -> str:
+    ranked = {language for _, language in results.ranking.pairs}
+    if len(ranked) > 1:
+        return "what carries over between languages, the transfer says"
+    return f"what is left is in {next(iter(ranked))} alone, so nothing is said about transfer"
+
+
 def _counted(results: Results) -> str:
     pairs = results.ranking.pairs
     languages = {language for _, language in pairs}
@@ -122,7 +129,7 @@ def _caveats(results: Results) -> list[str]:
         shares = ", ".join(f"{row['share']:.0%} in {row['language']}" for row in languages)
         said.append(
             f"Of the facts asked it knows {shares}. Relations are left out in a language in which it knows "
-            "too few; between languages, read the transfer."
+            f"too few; {_transfer(results)}."
         )
     if not results.effects["template_held_out"].all():
         said.append(
