@@ -15,6 +15,7 @@ import pandas as pd
 
 from relation_neurons.activations import collect_activations
 from relation_neurons.controls import CONTROL_KINDS
+from relation_neurons.errors import ResultsError, TooFewFactsError
 from relation_neurons.models import HookedTransformer, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.prompts import Prompts, make_prompts
@@ -36,7 +37,7 @@ from relation_neurons.results import (
     write_prompts,
     write_text,
 )
-from relation_neurons.split import choose_templates
+from relation_neurons.split import choose_templates, require_links
 from relation_neurons.stages import Stages
 from relation_neurons.summary import summarise
 from relation_neurons.sweep import ablation_sweep
@@ -99,17 +100,48 @@ def run(
 
 
 def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relation, ...]:
-    """Leaves out the facts that the options leave out."""
-    chosen = tuple(relations)
+    """Leaves out the facts that the options leave out, the same in each language of a relation.
+
+    Raises:
+        RelationFormatError: a relation in several languages whose facts are not linked.
+        TooFewFactsError: nothing is left, or one relation only where the score needs two.
+    """
+    require_links(relations)
+    chosen = list(relations)
     if options.drop_copied:
-        chosen = tuple(drop_copied(relation) for relation in chosen)
+        chosen = [drop_copied(relation) for relation in chosen]
     if options.max_object_share is not None:
         share = options.max_object_share
-        chosen = tuple(limit_objects(relation, share, seed=options.seed) for relation in chosen)
+        chosen = [limit_objects(relation, share, seed=options.seed) for relation in _common(chosen)]
     if options.max_facts is not None:
         count = options.max_facts
-        chosen = tuple(draw_facts(relation, count, seed=options.seed) for relation in chosen)
-    return chosen
+        chosen = [draw_facts(one, count, seed=options.seed) for one in _common(chosen)]
+    if (options.drop_copied, options.max_object_share, options.max_facts) != (False, None, None):
+        chosen = _common(chosen)
+    alone = [one for one in chosen if sum(one.language == o.language for o in chosen) < 2]
+    if options.score == "specific" and len(alone) == len(chosen):
+        raise TooFewFactsError(
+            "The score `specific` tells a relation from others of its language, so it takes two. Add a "
+            "relation, or use the score `background` (neutral prompts)."
+        )
+    return tuple(chosen)
+
+
+def _common(relations: Sequence[Relation]) -> list[Relation]:
+    """Keeps the facts that a relation has in all its languages here."""
+    keys: dict[str, set[str]] = {}
+    for one in relations:
+        here = {fact.key for fact in one.facts}
+        keys[one.name] = keys.get(one.name, here) & here
+    left = [
+        replace(one, facts=tuple(fact for fact in one.facts if fact.key in keys[one.name]))
+        for one in relations
+        if keys[one.name]
+    ]
+    if len(left) < len(relations):
+        gone = next(one.name for one in relations if not keys[one.name])
+        raise TooFewFactsError(f"Relation {gone!r} has no fact left that is in all its languages.")
+    return left
 
 
 def across_languages(
@@ -124,7 +156,8 @@ def across_languages(
         return options
     checks = tuple(dict.fromkeys((*options.checks, "background")))
     checks = tuple(check for check in checks if check != options.score)
-    return replace(options, checks=checks, check_draws=max(1, options.check_draws))
+    draws = options.check_draws if stated.get("check_draws") is not None else 1
+    return replace(options, checks=checks, check_draws=draws)
 
 
 def rank_stage(
@@ -181,7 +214,12 @@ def read_rank_stage(
     saved = dict(manifest["options"])
     for name in ("doses", "checks"):
         saved[name] = tuple(saved[name])
-    options = Options(**saved, seed=manifest["seed"])
+    try:
+        options = Options(**saved, seed=manifest["seed"])
+    except TypeError as error:
+        raise ResultsError(
+            f"The folder was made by another version of this package: {error}. Run it anew."
+        ) from error
     recall = stages.read("recall")
     left_out = left_out_relations(recall, options.min_known)
     ranking = Ranking(stages.read("ranking"), stages.read("neurons"), options.site, left_out)

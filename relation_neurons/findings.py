@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,16 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.errors import RelationFormatError, RelationNeuronsError
-from relation_neurons.readers import build_relation, clean_text, load_relations, read_source
+from relation_neurons.readers import (
+    build_relation,
+    clean_text,
+    load_background,
+    load_relations,
+    read_source,
+)
 from relation_neurons.relations import MIN_KNOWN, Relation, Template, subject_key
 from relation_neurons.sources import RawRelation
+from relation_neurons.split import find_entities, require_links
 
 __all__ = ["check_relations"]
 
@@ -137,6 +144,9 @@ def _in_relation(relation: Relation) -> list[_Found]:
     part = [f"{f.subject} -> {f.objects[0]}" for f in facts if not f.copied and f.copied_in_part]
     answer, share = relation.majority()
     forms = {t.form for t in templates}
+    entities = len(set(find_entities([relation]).values()))
+    of_id = Counter(fact.id for fact in facts if fact.id)
+    shared = [f"{one}: {count} subjects" for one, count in of_id.items() if count > 1]
     detect, judge = relation.templates_of("detection"), relation.templates_of("held_out")
     return [
         ("answers that stand in their subject", len(copied), False, copied),
@@ -147,6 +157,7 @@ def _in_relation(relation: Relation) -> list[_Found]:
             False,
             [f"{answer} ({share:.0%})"],
         ),
+        ("ids of several subjects, which fall on one side together", len(shared), False, shared),
         ("no detection template", not detect, True, ["give a template the side 'detection'"]),
         (
             "no held-out template",
@@ -160,12 +171,12 @@ def _in_relation(relation: Relation) -> list[_Found]:
             False,
             [f"all {len(templates)} are {t}s: the form may tell relations apart" for t in forms],
         ),
-        ("too few facts to split", len(facts) < 2, True, [f"{len(facts)} fact; a split needs two"]),
+        ("too few facts to split", entities < 2, True, [f"{entities} entity; a split needs two"]),
         (
             "too few facts to be ranked",
-            2 <= len(facts) < 2 * MIN_KNOWN,
+            2 <= entities < 2 * MIN_KNOWN,
             False,
-            [f"{len(facts)} facts; {MIN_KNOWN} known ones are needed on each side"],
+            [f"{entities} entities; {MIN_KNOWN} known ones are needed on each side"],
         ),
     ]
 
@@ -179,10 +190,32 @@ def _across(relations: Sequence[Relation]) -> list[_Found]:
             where[subject_key(fact.subject)].add(relation.name)
             spelt.setdefault(subject_key(fact.subject), fact.subject)
     shared = [f"{spelt[k]}: {', '.join(sorted(v))}" for k, v in where.items() if len(v) > 1]
+    try:
+        require_links(relations)
+        unlinked = ""
+    except RelationNeuronsError as error:
+        unlinked = str(error)
+    mute = {one.language for one in relations} - {
+        one.language for one in relations if load_background(one.language)
+    }
+    alone = [o for o in relations if sum(o.language == other.language for other in relations) < 2]
     small = bool(relations) and all(2 <= len(r.facts) < 2 * MIN_KNOWN for r in relations)
     return [
         ("subjects shared between relations, on one side in all", len(shared), False, shared),
         ("no relation large enough to be ranked", int(small), True, []),
+        ("facts that are not linked between languages", int(bool(unlinked)), True, [unlinked]),
+        (
+            "one relation only: the score `specific` needs two, use --score background",
+            int(bool(relations) and len(alone) == len(relations)),
+            False,
+            [],
+        ),
+        (
+            "languages without neutral prompts, so without `background` rankings",
+            len(mute),
+            False,
+            sorted(mute),
+        ),
     ]
 
 

@@ -112,7 +112,12 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
         value = getattr(options, name)
         if value is not None and (not isinstance(value, int) or value < least):
             raise UnknownOptionError(f"{name} is {value!r}; expected a whole number from {least}.")
-    if not isinstance(options.held_out, (int, float)) or not 0 < options.held_out < float("inf"):
+    held_out = options.held_out
+    if (
+        not isinstance(held_out, (int, float))
+        or not 0 < held_out < float("inf")
+        or (held_out > 1 and held_out != int(held_out))
+    ):
         raise UnknownOptionError(
             f"held_out is {options.held_out!r}; expected a count, or a share below 1."
         )
@@ -155,7 +160,7 @@ def make_manifest(
             "device": str(model.cfg.device),
         },
         "relations": described,
-        "relation_data_hash": _hash([asdict(r) for r in relations]),
+        "relation_data_hash": _hash([_data(relation) for relation in relations]),
         "bos": tokenizer.decode(prepended) if prepended else "none",
         "padding": "left, masked; the first attended position is "
         + ("pooled" if options.pool == "include_first" else "not pooled")
@@ -189,6 +194,12 @@ def _describe(relation: Relation) -> dict[str, Any]:
         "majority_object": answer,
         "majority_share": share,
     }
+
+
+def _data(relation: Relation) -> list[Any]:
+    """What makes a relation the same one, wherever it was read from."""
+    facts, templates = ([asdict(x) for x in part] for part in (relation.facts, relation.templates))
+    return [relation.name, relation.language, facts, templates]
 
 
 def _hash(data: Any) -> str:

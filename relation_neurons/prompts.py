@@ -108,7 +108,8 @@ def make_prompts(
             then no template is held out, and the results say so.
         shots: solved examples in front of each prompt, in the prompt's own template: the same
             detection facts for every prompt of a relation, which are asked nowhere themselves.
-        nonsense: nonsense subjects per relation.
+        nonsense: nonsense subjects per relation; none where words are written without spaces, as
+            Latin syllables would tell the script there and not the relation.
         background: whether the neutral prompts are added, in each language that has them.
         seed: of the split, the shots and the nonsense subjects.
 
@@ -133,7 +134,8 @@ def make_prompts(
                 draft.add(
                     relation, template, fact, shown, kind="fact", side=side, unseen=judge != detect
                 )
-        for subject in nonsense_subjects(nonsense, seed=seed):
+        latin = all(template.separator or template.text.isascii() for template in detect)
+        for subject in nonsense_subjects(nonsense if latin else 0, seed=seed):
             for template in detect:
                 draft.add(relation, template, Fact(subject, ("",)), shown, kind="nonsense")
     if background:

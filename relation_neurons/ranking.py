@@ -76,11 +76,12 @@ class Ranking:
         pairs = self.frame[["relation", "language"]].drop_duplicates()
         return list(pairs.itertuples(index=False, name=None))
 
-    @property
-    def labels(self) -> list[str]:
-        """The relations that have a ranking, named with their language where there are several."""
+    def labels(self, score: str) -> dict[tuple[str, str], str]:
+        """Names the relations with a ranking of that score, by their language where there are several."""
         several = self.frame["language"].nunique() > 1
-        return [relation_label(name, language, several=several) for name, language in self.pairs]
+        ranked = self.frame[self.frame["score"] == score][["relation", "language"]]
+        pairs = ranked.drop_duplicates().itertuples(index=False, name=None)
+        return {pair: relation_label(*pair, several=several) for pair in pairs}
 
     @property
     def width(self) -> int:
@@ -163,8 +164,8 @@ def rank_neurons(
         raise TooFewFactsError(
             f"No relation is left to rank ({reasons or 'no family has positives and negatives'}). "
             "Often the wording is at fault: one that the answer must follow at once helps. Else add facts "
-            "that the model knows, take a model that knows more, or lower min_known (an AP of 1 is then "
-            "nearly free)."
+            "that the model knows, hold out more of them (held_out), take a model that knows more, or lower "
+            "min_known (an AP of 1 is then nearly free)."
         )
     _, layers, width = table.values.shape
     flat = table.values.flatten(1)
@@ -305,7 +306,7 @@ def _families(
             ("unknown", same & fact & ~known, others),
             ("nonsense", same & nonsense, others),
         ):
-            if positive.sum() < min_known or not negative.any():
+            if positive.sum() < min_known or negative.sum() < min_known:
                 continue
             families.append((score, relation, language))
             rows.append(np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8))

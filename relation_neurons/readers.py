@@ -79,16 +79,20 @@ def load_relations(
         if key in seen:
             raise RelationFormatError(f"Relation {key} comes twice; names must differ.")
         seen.add(key)
-    if languages is not None and languages != "all":
+    if languages is not None and _languages(languages) != ("all",):
         wanted = _languages(languages)
         spoken = {relation.language for relation in relations}
         for language in wanted:
             if language not in spoken:
+                known = spoken or {
+                    one for s in _shipped_files().values() for r in s.values() for one in r
+                }
                 raise UnknownRelationError(
-                    f"No relation in the language {language!r}. {near_matches(language, spoken)}"
+                    f"No relation in the language {language!r}. {near_matches(language, known)}"
                 )
         relations = [relation for relation in relations if relation.language in wanted]
     if names is not None:
+        names = [names] if isinstance(names, str) else names
         have = {relation.name for relation in relations}
         for name in names:
             if name not in have:
@@ -153,9 +157,12 @@ def read_source(
             if wanted == ("all",) or language in wanted
             for raw in _read_shipped(kept, relation, language)
         ]
-    path = Path(name).expanduser()
-    if _exists(path, name):
-        return read_path(path)
+    path = _path(name)
+    if path is not None:
+        found = read_path(path)
+        if languages is None or languages == "all":
+            return found
+        return [raw for raw in found if raw.language in _languages(languages)] or found
     if "," in name:
         parts = [part.strip() for part in name.split(",") if part.strip()]
         return [raw for part in parts for raw in read_source(part, languages=languages)]
@@ -163,7 +170,9 @@ def read_source(
         from relation_neurons.lre import lre_folder
 
         return read_path(lre_folder())
-    known = [*sets, *dict.fromkeys(r for members in sets.values() for r in members)]
+    known = sorted({*sets, *(r for members in sets.values() for r in members)})
+    if "/" in name or Path(name).suffix:
+        raise UnknownRelationError(f"There is no file or folder {name!r}, and no shipped relation.")
     raise UnknownRelationError(
         f"{name!r} is no shipped set, no shipped relation and no path. {near_matches(name, known)}"
     )
@@ -210,7 +219,12 @@ def build_relation(raw: RawRelation) -> Relation:
 
 def _make_templates(raw: RawRelation) -> list[Template]:
     """The stated templates; where no side is stated, the last of several is held out."""
-    stated = raw.templates or _shipped_templates(raw)
+    stated: list[dict[str, Any]] = []
+    for template in raw.templates or _shipped_templates(raw):
+        text = template["text"]
+        cleaned = clean_text(text) + (" " if text != text.rstrip() else "")
+        if {**template, "text": cleaned} not in stated:
+            stated.append({**template, "text": cleaned})
     made = [Template(**{"form": _form(t["text"]), **t}) for t in stated]
     if len(made) > 1 and not any("side" in t for t in stated):
         made[-1] = replace(made[-1], side="held_out")
@@ -262,11 +276,14 @@ def _is_dirty(row: Row) -> bool:
 
 def _languages(languages: Sequence[str] | str) -> tuple[str, ...]:
     texts = languages.split(",") if isinstance(languages, str) else languages
-    return tuple(text.strip() for text in texts if text.strip())
+    if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
+        raise UnknownRelationError(f"languages is {languages!r}; expected texts, such as 'en,de'.")
+    return tuple(text.strip().lower() for text in texts if text.strip())
 
 
-def _exists(path: Path, name: str) -> bool:
+def _path(name: str) -> Path | None:
     try:
-        return bool(name.strip()) and path.exists()
-    except (OSError, ValueError):  # a name too long for a path, or with a null character
-        return False
+        path = Path(name).expanduser()
+        return path if name.strip() and path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a null character, an unknown ~user
+        return None

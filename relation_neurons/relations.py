@@ -25,6 +25,7 @@ __all__ = [
     "Relation",
     "Side",
     "Template",
+    "by_lot",
     "draw_facts",
     "drop_copied",
     "limit_objects",
@@ -105,6 +106,11 @@ class Template:
             raise TemplateError(
                 f"A template is {self.text!r} with the separator {self.separator!r}; expected texts."
             )
+        if not (self.text + self.separator).isprintable():
+            raise TemplateError(
+                f"Template {self.text!r} holds half a character, a line break or another that cannot "
+                "be printed; expected plain text."
+            )
         if self.side not in ("detection", "held_out"):
             raise TemplateError(
                 f"Template {self.text!r} has the side {self.side!r}; expected detection or held_out."
@@ -147,12 +153,19 @@ class Relation:
             raise RelationFormatError(
                 f"Relation {self.name!r} has no facts; expected at least one."
             )
-        if not self.name.strip() or self.name in RESERVED:
+        if not self.name.strip() or self.name in RESERVED or not self.name.isprintable():
             raise RelationFormatError(
                 f"A relation cannot be named {self.name!r}; expected a name of its own."
             )
         if not self.templates:
             raise TemplateError(f"Relation {self.name!r} has no template; expected at least one.")
+        texts = [template.text for template in self.templates]
+        twice = next((text for text in texts if texts.count(text) > 1), None)
+        if twice is not None:
+            raise TemplateError(
+                f"Relation {self.name!r} has the template {twice!r} twice; expected each once, on one "
+                "side: what neurons are found on cannot judge them."
+            )
 
     def __repr__(self) -> str:
         return (
@@ -212,49 +225,50 @@ def drop_copied(relation: Relation) -> Relation:
 
 
 def draw_facts(relation: Relation, count: int, *, seed: int = 0) -> Relation:
-    """Draws `count` facts, the same ones in each language of a relation.
+    """Draws `count` facts, by their ids, so that languages with the same facts keep the same ones.
 
     Raises:
         TooFewFactsError: a count below 1.
     """
     if count < 1:
         raise TooFewFactsError(f"max_facts is {count}; expected 1 or more.")
-
-    def lot(fact: Fact) -> bytes:
-        return hashlib.sha256(f"{seed}/{relation.name}/{fact.key}".encode()).digest()
-
-    drawn = {fact.key for fact in sorted(relation.facts, key=lot)[:count]}
+    drawn = {fact.key for fact in by_lot(relation.name, relation.facts, seed)[:count]}
     return replace(relation, facts=tuple(f for f in relation.facts if f.key in drawn))
+
+
+def by_lot(name: str, facts: Sequence[Fact], seed: int) -> list[Fact]:
+    """Orders facts at random, each by its own lot, whatever others there are."""
+    return sorted(
+        facts, key=lambda fact: hashlib.sha256(f"{seed}/{name}/{fact.key}".encode()).digest()
+    )
 
 
 def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relation:
     """Balances objects: drops facts until no object answers more than `share` of them.
 
-    The largest number k is taken for which min(facts of an object, k) summed over the objects is
-    at least k / share; of every commoner object, k facts are drawn.
+    Facts of the commonest accepted object are dropped, drawn at random, until it is not too common.
 
     Raises:
         TooFewFactsError: a share that so few objects cannot reach, or that is none.
     """
     if not 0 < share <= 1:
         raise TooFewFactsError(f"The largest share of an object is {share}; expected 0 to 1.")
-    by_object: dict[str, list[int]] = {}
-    for number, fact in enumerate(relation.facts):
-        by_object.setdefault(fact.objects[0], []).append(number)
-    counts = [len(rows) for rows in by_object.values()]
-    reachable = [
-        k for k in range(1, max(counts) + 1) if k <= share * sum(min(c, k) for c in counts)
-    ]
-    if not reachable:
-        raise TooFewFactsError(
-            f"Relation {relation.name!r} has {len(counts)} objects, so no choice of facts leaves each "
-            f"with {share:.0%} or less. Give a larger share, or leave the relation out."
-        )
     rng = np.random.default_rng([seed, 0x62616C])
-    kept: set[int] = set()
-    for rows in by_object.values():
-        kept.update(int(row) for row in rng.permutation(rows)[: reachable[-1]])
-    return replace(relation, facts=tuple(f for i, f in enumerate(relation.facts) if i in kept))
+    kept = [relation.facts[int(i)] for i in rng.permutation(len(relation.facts))]
+    counts = Counter(answer for fact in kept for answer in set(fact.objects))
+    while kept and max(counts.values()) > share * len(kept):
+        common = min(counts, key=lambda answer: (-counts[answer], answer))
+        place = next(i for i, fact in enumerate(kept) if common in fact.objects)
+        counts -= Counter(set(kept.pop(place).objects))
+    if not kept:
+        raise TooFewFactsError(
+            f"Relation {relation.name!r} has too few objects for a choice of facts that leaves each with "
+            f"{share:.0%} or less. Give a larger share, or leave the relation out."
+        )
+    left = {subject_key(fact.subject) for fact in kept}
+    return replace(
+        relation, facts=tuple(f for f in relation.facts if subject_key(f.subject) in left)
+    )
 
 
 def _stands_in(answer: str, subject: str) -> bool:

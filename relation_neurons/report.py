@@ -186,7 +186,7 @@ def _outcomes(results: Results, dose: int, score: str) -> dict[str, dict[str, An
         results.recall[["prompt_id", "predicted"]], on="prompt_id", suffixes=("", "_in")
     )
     found = {}
-    for relation in results.ranking.labels:
+    for relation in results.ranking.labels(score).values():
         here = rows[rows["relation"].astype(str) == relation]
         flips = here[here["correct"] != here["correct_intact"]].sort_values(
             ["correct", "prompt_id"]

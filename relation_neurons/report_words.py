@@ -63,14 +63,17 @@ def _effects(results: Results) -> str:
 
 
 def _transfer(results: Results) -> str:
-    ranked = {language for _, language in results.ranking.pairs}
+    ranked = {language for _, language in results.ranking.labels(results.summary["score"])}
     if len(ranked) > 1:
-        return "what carries over between languages, the transfer says"
+        return (
+            "what carries over between languages, the transfer says. A fact in two languages counts as two "
+            "prompts here, so intervals over all relations are too narrow: read those of one"
+        )
     return f"what is left is in {next(iter(ranked))} alone, so nothing is said about transfer"
 
 
 def _counted(results: Results) -> str:
-    pairs = results.ranking.pairs
+    pairs = results.ranking.labels(results.summary["score"])
     languages = {language for _, language in pairs}
     if len(languages) == 1:
         return f"{len(pairs)} relations"
@@ -83,7 +86,7 @@ def _against_controls(results: Results) -> list[str]:
     control = overall.get("control_contribution")
     if control is None:
         return ["No matched control was run, so nothing here says that these neurons are special."]
-    names = results.ranking.labels
+    names = list(results.ranking.labels(results.summary["score"]).values())
     clear = [n for n in names if _less(_paired(results.summary, n).get("control_contribution"))]
     on_the_same = f"the paired difference on the same prompts is {_effect(control)}"
     if not _less(control):

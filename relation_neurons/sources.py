@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +61,8 @@ def read_path(path: Path) -> list[RawRelation]:
             (
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+                if file.suffix.lower() in SUFFIXES
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
             ),
             key=lambda file: (file.parent, file.stem, file.suffix),
         )
@@ -96,10 +99,11 @@ def read_shipped_text(text: str, where: str) -> list[RawRelation]:
     try:
         if "samples" in data:
             return [_from_lre(data, stem, where)]
-        language = str(data.get("language", "en"))
+        name, _, suffix = stem.partition(".")
+        language = _language(data.get("language", suffix or "en"))
         return [
             RawRelation(
-                name=str(data.get("name") or stem.removesuffix(f".{language}")),
+                name=str(data.get("name") or name),
                 language=language,
                 where=where,
                 rows=[_row(f, f["objects"]) for f in _listed(data["facts"])],
@@ -124,21 +128,31 @@ def read_rows(frame: pd.DataFrame, where: str) -> list[RawRelation]:
     Raises:
         RelationFormatError: a column is missing, or a row has no relation.
     """
+    lower = [str(column).strip().lower() for column in frame.columns]
+    known = (*_COLUMNS, *_OPTIONAL)
+    named = [
+        low if low in known else column for low, column in zip(lower, frame.columns, strict=True)
+    ]
+    frame = frame.set_axis(named, axis="columns")
+    _refuse_columns(named, where)
     missing = [column for column in _COLUMNS if column not in frame.columns]
     if missing:
         raise RelationFormatError(
             f"{where} lacks the column {missing[0]!r}; expected relation, subject, object, and "
             f"template where the relation is not a shipped one. Found: {', '.join(map(str, frame.columns))}."
         )
-    doubled = [c for c in (*_COLUMNS, *_OPTIONAL) if list(frame.columns).count(c) > 1]
-    if doubled:
-        raise RelationFormatError(f"{where} has the column {doubled[0]!r} twice; expected it once.")
-    texts = frame.astype(object).where(frame.notna(), "").astype(str)
-    for column in _OPTIONAL:
-        if column not in texts:
-            texts[column] = ""
-    texts["language"] = texts["language"].str.strip().replace("", "en")
-    nameless = np.flatnonzero(texts["relation"].str.strip() == "")
+    texts = pd.DataFrame(
+        {
+            column: [_cell(value, column, where) for value in frame[column]]
+            if column in frame
+            else [""] * len(frame)
+            for column in (*_COLUMNS, *_OPTIONAL)
+        },
+        dtype=object,
+    )
+    texts["language"] = texts["language"].map(lambda text: text.strip().lower() or "en")
+    texts["relation"] = texts["relation"].map(str.strip)
+    nameless = np.flatnonzero(texts["relation"] == "")
     if nameless.size:
         raise RelationFormatError(
             f"{where}: row {nameless[0] + 1} has no relation; {nameless.size} rows lack one."
@@ -150,7 +164,7 @@ def read_rows(frame: pd.DataFrame, where: str) -> list[RawRelation]:
             raw.rows.append(
                 Row(
                     record["subject"],
-                    (record["object"],),
+                    tuple(_objects(record["object"])),
                     record["id"].strip(),
                     _year(record["year"], where),
                 )
@@ -179,7 +193,7 @@ def _from_lre(data: Mapping[str, Any], stem: str, where: str) -> RawRelation:
             raise TypeError(f"found {text!r} where a template belongs")
     return RawRelation(
         name=stem,
-        language=str(data.get("language", "en")),
+        language=_language(data.get("language", "en")),
         where=where,
         rows=[_row(sample, sample["object"]) for sample in _listed(data["samples"])],
         templates=[{"text": text} for text in dict.fromkeys(text.rstrip() for text in texts)],
@@ -193,7 +207,7 @@ def _from_json_rows(rows: Iterable[Any], where: str) -> list[RawRelation]:
     found: dict[tuple[str, str], RawRelation] = {}
     for number, row in enumerate(rows, start=1):
         try:
-            name, language = str(row["relation"]).strip(), str(row.get("language") or "en").strip()
+            name, language = str(row["relation"]).strip(), _language(row.get("language") or "en")
             if not name:
                 raise KeyError("relation")
             raw = found.setdefault(
@@ -217,15 +231,57 @@ def _row(fact: Any, objects: Any) -> Row:
     """Takes texts and numbers as they are, and nothing else."""
     listed = objects if isinstance(objects, list) else [objects]
     for value in (fact["subject"], *listed):
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value:
             raise TypeError(f"found {value!r} where a text belongs")
-    identity = fact.get("id") or ""
+    identity = "" if fact.get("id") is None else fact["id"]
     if not isinstance(identity, (str, int)):
         raise TypeError(f"found the id {identity!r} where a text belongs")
     year = fact.get("year")
     if year is not None and (isinstance(year, bool) or not isinstance(year, int)):
         raise TypeError(f"found the year {year!r} where a whole number belongs")
     return Row(str(fact["subject"]), tuple(str(v) for v in listed), str(identity), year)
+
+
+def _refuse_columns(columns: list[Any], where: str) -> None:
+    """Refuses columns that come twice, and those that look like one that is missing."""
+    known = (*_COLUMNS, *_OPTIONAL)
+    for column in map(str, columns):
+        name, _, number = column.rpartition(".")
+        if list(map(str, columns)).count(column) > 1 or (name in known and number.isdigit()):
+            once = column if column in known else name
+            raise RelationFormatError(f"{where} has the column {once!r} twice; expected it once.")
+        near = difflib.get_close_matches(column.strip().lower(), known, n=1, cutoff=0.65)
+        near += [name for name in ("language",) if column.strip().lower() == "lang"]
+        if column not in known and near and near[0] not in columns:
+            raise RelationFormatError(
+                f"{where} has a column {column!r}, which is not read; is it {near[0]!r}? Rename it, or "
+                "leave it out."
+            )
+
+
+def _cell(value: Any, column: str, where: str) -> str:
+    """A cell as text; whole numbers without their decimals, several objects with line breaks."""
+    if isinstance(value, (list, tuple)) and column == "object":
+        return "\n".join(_cell(item, "one object", where) for item in value)
+    if not pd.api.types.is_scalar(value):
+        raise RelationFormatError(
+            f"{where}: column {column!r} holds {value!r}; expected a text or a number."
+        )
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _objects(text: str) -> list[str]:
+    return text.split("\n") or [""]
+
+
+def _language(stated: Any) -> str:
+    if not isinstance(stated, str) or not stated.strip() or not stated.isprintable():
+        raise TypeError(f"found the language {stated!r}; expected a code such as 'en'")
+    return stated.strip().lower()
 
 
 def _template(stated: Any) -> dict[str, str]:
@@ -276,12 +332,28 @@ def _read_text(path: Path) -> str:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(
-            path,
-            sep="\t" if path.suffix.lower() == ".tsv" else ",",
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep="\t" if path.suffix.lower() == ".tsv" else ",",
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+            )
+    except UnicodeDecodeError as error:
+        raise RelationFormatError(
+            f"{path} is not UTF-8 ({error.reason} at byte {error.start}). Save it as “CSV UTF-8”."
+        ) from error
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:  # parser errors are ValueErrors
+        raise RelationFormatError(
+            f"{path} cannot be read as a table: {str(error).strip()}. Each row takes as many fields as the "
+            "header; put a value with a comma into quotation marks."
+        ) from error
+    if len(table.columns) == 1 and any(mark in str(table.columns[0]) for mark in ";\t"):
+        raise RelationFormatError(
+            f"{path} is not separated by {'tabs' if path.suffix.lower() == '.tsv' else 'commas'}: its header "
+            f"is {table.columns[0]!r}. Save it so, or as a DataFrame: pandas.read_csv(path, sep=';')."
         )
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise RelationFormatError(f"{path} cannot be read as a table: {error}.") from error
+    return table

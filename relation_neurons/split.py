@@ -12,10 +12,16 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from relation_neurons.errors import TemplateError, TooFewFactsError
-from relation_neurons.relations import Fact, Relation, Side, Template, subject_key
+from relation_neurons.errors import RelationFormatError, TemplateError, TooFewFactsError
+from relation_neurons.relations import Fact, Relation, Side, Template, by_lot, subject_key
 
-__all__ = ["choose_templates", "draw_shots", "find_entities", "split_subjects"]
+__all__ = [
+    "choose_templates",
+    "draw_shots",
+    "find_entities",
+    "require_links",
+    "split_subjects",
+]
 
 
 def find_entities(relations: Sequence[Relation]) -> dict[str, str]:
@@ -38,6 +44,30 @@ def find_entities(relations: Sequence[Relation]) -> dict[str, str]:
     _, component = connected_components(graph, directed=False)
     _, name = np.unique(component, return_index=True)
     return {key: keys[name[component[i]]] for i, key in enumerate(keys)}
+
+
+def require_links(relations: Sequence[Relation]) -> None:
+    """Refuses a relation in several languages whose facts are not the same facts.
+
+    Raises:
+        RelationFormatError: less than half of a language's facts have the id (or the subject) of a
+            fact in another language, so that the split could not keep them on one side.
+    """
+    for one in relations:
+        others = {
+            fact.key
+            for other in relations
+            if other.name == one.name and other.language != one.language
+            for fact in other.facts
+        }
+        linked = sum(fact.key in others for fact in one.facts)
+        if others and linked < len(one.facts) / 2:
+            raise RelationFormatError(
+                f"Relation {one.name!r} comes in several languages, and only {linked} of its "
+                f"{len(one.facts)} facts in {one.language!r} have an id that another language has too. "
+                "Give a fact the same 'id' in all of them: a fact must not detect in one language and "
+                "judge in another."
+            )
 
 
 def split_subjects(
@@ -110,7 +140,7 @@ def choose_templates(
 def draw_shots(
     relation: Relation, sides: Mapping[str, Side], shots: int, *, seed: int = 0
 ) -> tuple[Fact, ...]:
-    """Draws the facts that are shown solved, from the detection side.
+    """Draws the facts that are shown solved, from the detection side, the same in each language.
 
     Raises:
         TooFewFactsError: too few detection facts.
@@ -123,5 +153,4 @@ def draw_shots(
             f"Relation {relation.name!r} has {len(pool)} detection facts, too few to show {shots} and "
             "ask others. Take fewer shots, or leave it out."
         )
-    rng = np.random.default_rng([seed, 0x73686F])
-    return tuple(pool[int(i)] for i in rng.permutation(len(pool))[:shots])
+    return tuple(by_lot(f"shots of {relation.name}", pool, seed)[:shots])

@@ -43,12 +43,19 @@ def summarise(
         "scores": compared.to_dict("records"),
         "contrasts": contrasts(effects, dose=dose, score=score).to_dict("records"),
         "relations": _per_relation(manifest, recall, ranking, effects, dose, compared),
-        "languages": known_by_language(recall, ranking).to_dict("records"),
-        "left_out": dict(ranking.left_out),
+        "languages": known_by_language(recall, ranking, score).to_dict("records"),
+        "left_out": dict(ranking.left_out)
+        | {
+            f"{name} ({language})": f"has no {score!r} ranking: too few prompts of its kind or of others"
+            for name, language in ranking.pairs
+            if (name, language) not in ranking.labels(score)
+        },
     }
 
 
-def known_by_language(recall: pd.DataFrame, ranking: Ranking) -> pd.DataFrame:
+def known_by_language(
+    recall: pd.DataFrame, ranking: Ranking, score: str = "specific"
+) -> pd.DataFrame:
     """Counts what the model knows in each language, over all relations of the run.
 
     Returns:
@@ -57,7 +64,7 @@ def known_by_language(recall: pd.DataFrame, ranking: Ranking) -> pd.DataFrame:
     """
     facts = recall.groupby(["language", "relation", "subject"], sort=True)["known"].any()
     table = facts.groupby(level="language").agg(facts="size", known="sum")
-    ranked = pd.Series([language for _, language in ranking.pairs], dtype=str).value_counts()
+    ranked = pd.Series([lang for _, lang in ranking.labels(score)], dtype=str).value_counts()
     table.insert(0, "relations", recall.groupby("language")["relation"].nunique())
     table.insert(1, "ranked", ranked.reindex(table.index, fill_value=0))
     return table.assign(share=table["known"] / table["facts"]).reset_index()
@@ -208,7 +215,7 @@ def _per_relation(
 ) -> list[dict[str, Any]]:
     score = manifest["options"]["score"]
     counts = known_counts(recall).set_index(["relation", "language", "side"])
-    several = len(ranking.labels) > 0 and ranking.labels[0] != ranking.pairs[0][0]
+    labels = ranking.labels(score)
     matrix = interference_matrix(effects, dose=dose, score=score)
     specific = specificity(matrix).set_index("ablated")
     judged = recall[recall["side"] == "held_out"].groupby(["relation", "language"])["known"].mean()
@@ -216,12 +223,12 @@ def _per_relation(
     rows = []
     for described in manifest["relations"]:
         name, language = described["name"], described["language"]
-        label = relation_label(name, language, several=several)
+        label = labels.get((name, language), name)
         row = {
             "relation": name,
             "language": language,
             "label": label,
-            "ranked": (name, language) in ranking.pairs,
+            "ranked": (name, language) in labels,
             "facts": described["facts"],
             "majority_object": described["majority_object"],
             "majority_share": described["majority_share"],

@@ -22,9 +22,9 @@ def save_relations(relations: Any, path: str | Path, *, format: str | None = Non
     """Writes relations.
 
     `csv`, `tsv` and `jsonl` are one file; `json` (the shipped format) and `lre` are a folder with a
-    file per relation. All but `lre` read back as they were. LRE has a place for one fact per
-    subject and object and for templates, and none for ids, years, sides, forms and languages: the
-    held-out templates come last, so that a single one is held out again.
+    file per relation. All but `lre` read back with the same facts and templates; tables have no
+    place for descriptions and sources. LRE has none for ids, years, sides and forms either: the
+    held-out templates come last, and only the last of them is held out again.
 
     Args:
         relations: anything that `load_relations` reads.
@@ -41,7 +41,8 @@ def save_relations(relations: Any, path: str | Path, *, format: str | None = Non
     suffix = path.suffix.lower().removeprefix(".")
     chosen = format or (suffix if suffix in ("csv", "tsv", "jsonl") else "json")
     if chosen not in FORMATS:
-        raise RelationFormatError(f"No format {chosen!r}. {near_matches(chosen, FORMATS)}")
+        raise RelationFormatError(f"No format {chosen!r}. {near_matches(str(chosen), FORMATS)}")
+    _refuse(loaded, chosen, path, suffix)
     try:
         if chosen in ("json", "lre"):
             path.mkdir(parents=True, exist_ok=True)
@@ -53,8 +54,31 @@ def save_relations(relations: Any, path: str | Path, *, format: str | None = Non
         frame = relations_frame(loaded)
         frame.to_csv(path, sep="\t" if chosen == "tsv" else ",", index=False, encoding="utf-8")
         return [path]
-    except OSError as error:
-        raise RelationFormatError(f"{path} cannot be written: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        raise RelationFormatError(f"{path} cannot be written: {error}.") from error
+
+
+def _refuse(relations: Iterable[Relation], chosen: str, path: Path, suffix: str) -> None:
+    """Refuses what would be lost or could not be read back."""
+    folder = chosen in ("json", "lre")
+    if suffix != ("" if folder else chosen):
+        kind = "a folder, without a suffix" if folder else f"a file that ends in .{chosen}"
+        raise RelationFormatError(f"{path} is no place for the format {chosen!r}; expected {kind}.")
+    stems: set[str] = set()
+    for one in relations if folder else ():
+        stem = _stem(one)
+        if stem in stems or stem.startswith(".") or (path / f"{stem}.json").exists():
+            raise RelationFormatError(
+                f"Relation {one.name!r} would be written to {stem}.json, which is taken or hidden. "
+                "Rename it, or give an empty folder."
+            )
+        stems.add(stem)
+        spaced = all(template.separator == " " for template in one.templates)
+        if chosen == "lre" and (one.language != "en" or not spaced):
+            raise RelationFormatError(
+                f"Relation {one.name!r} in {one.language!r} cannot be written as LRE, which knows neither "
+                "languages nor separators: it would be read as English. Use another format."
+            )
 
 
 def relations_frame(relations: Iterable[Relation]) -> pd.DataFrame:

@@ -50,6 +50,9 @@ def test_a_run_on_lre_json(tiny_folder, tmp_path):
     rn.save_relations(tiny.relations(), tmp_path / "lre", format="lre")
     effects = run(tiny_folder, tmp_path / "lre", tmp_path / "out", "--hold-out-templates", "2")
     assert effects["template_held_out"].all() and effects["relation"].nunique() == 3
+    prompts = pd.read_parquet(tmp_path / "out" / "prompts.parquet")
+    facts = prompts[prompts["kind"] == "fact"].groupby(["relation", "side"])["template"].nunique()
+    assert facts.groupby("side").unique().map(list).to_dict() == {"detection": [2], "held_out": [2]}
     one = next((tmp_path / "lre").glob("*.json"))
     alone = run(tiny_folder, one, tmp_path / "one", "--score", "background", "--checks", "")
     assert set(alone["ablated"]) == {one.stem}

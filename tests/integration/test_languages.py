@@ -110,3 +110,55 @@ def test_one_language_alone_is_named_without_it(speaker):
     results = rn.run(speaker, english, **OPTIONS)
     assert set(rn.interference_matrix(results.effects)["ablated"]) == {"capital", "river"}
     assert results.manifest["options"]["checks"] == ("unknown",)
+
+
+def test_negatives_are_those_of_the_same_language(speaker):
+    """Each language is ranked as if it were alone: the other's prompts are no negatives."""
+    relations = bilingual.relations()
+    prompts = rn.make_prompts(relations, speaker.tokenizer, held_out=12, nonsense=4)
+    recall = rn.measure_recall(speaker, prompts)
+    table = rn.collect_activations(speaker, prompts.detection)
+    both = rn.rank_neurons(table, recall).frame
+    for language in ("en", "de"):
+        alone = rn.rank_neurons(
+            table.take(table.prompts["language"] == language),
+            recall[recall["language"] == language],
+        ).frame
+        here = both[both["language"] == language].reset_index(drop=True)
+        columns = ["score", "relation", "rank", "layer", "neuron", "ap", "d_prime", "mean_negative"]
+        assert set(alone["score"]) >= {"specific", "background"}
+        assert here[columns].equals(alone[columns])
+
+
+def test_facts_that_are_not_linked_between_languages_are_refused(speaker):
+    """Without ids a fact could detect in one language and judge in another (pitfall 16)."""
+    from dataclasses import replace
+
+    unlinked = [
+        replace(one, facts=tuple(replace(fact, id="") for fact in one.facts))
+        for one in bilingual.relations()
+    ]
+    with pytest.raises(rn.errors.RelationFormatError, match="only 0 of its 30 facts"):
+        rn.run(speaker, unlinked, **OPTIONS)
+    findings = rn.check_relations(unlinked)
+    row = findings[findings["finding"] == "facts that are not linked between languages"]
+    assert row["stops"].all() and len(row) == 1
+
+
+def test_shots_are_the_same_facts_in_each_language(speaker):
+    made = rn.make_prompts(
+        bilingual.relations(), speaker.tokenizer, held_out=12, shots=2, nonsense=0
+    )
+    asked = made.frame[made.frame["kind"] == "fact"]
+    ids = asked.groupby(["relation", "language"])["fact"].agg(set)
+    assert ids["capital", "en"] == ids["capital", "de"] and len(ids["capital", "en"]) == 28
+
+
+def test_a_relation_without_others_in_its_language_is_not_counted_as_judged(speaker):
+    made = [o for o in bilingual.relations() if (o.name, o.language) != ("river", "de")]
+    results = rn.run(speaker, made, **OPTIONS)
+    assert "capital (de)" in results.summary["left_out"]
+    ranked = {(r["relation"], r["language"]): r["ranked"] for r in results.summary["relations"]}
+    assert ranked == {("capital", "en"): True, ("river", "en"): True, ("capital", "de"): False}
+    with pytest.raises(rn.errors.TooFewFactsError, match="it takes two"):
+        rn.run(speaker, [o for o in made if o.name == "capital"], **OPTIONS)

@@ -236,9 +236,13 @@ def test_objects_are_balanced_to_the_largest_share_that_can_be_reached():
             capped = [min(count, n) for count in counts.values()]
             if max(capped) == n:
                 assert n > share * sum(capped)
+    shared = Relation(
+        "r", tuple(Fact(f"s{i}", (f"o{i}", "English")) for i in range(20)) + facts, templates(2, 1)
+    )
+    assert limit_objects(shared, 0.25).majority()[1] <= 0.25  # every accepted object counts
     assert limit_objects(one, 0.4, seed=1) != limit_objects(one, 0.4, seed=2)
     assert limit_objects(one, 1.0) == one
-    with pytest.raises(TooFewFactsError, match="4 objects"):
+    with pytest.raises(TooFewFactsError, match="too few objects"):
         limit_objects(one, 0.2)
 
 

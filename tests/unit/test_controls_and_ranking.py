@@ -138,7 +138,8 @@ def test_specific_and_background_have_their_own_negatives():
     values[:12, 0, 7] += 1.0  # relation a and neutral prompts
     values[24:, 0, 7] += 1.0
     table, recall = detection_table(values, [True] * 24)
-    ranking = rn.rank_neurons(table, recall)
+    ranking = rn.rank_neurons(table, recall, min_known=6)
+    assert rn.rank_neurons(table, recall).frame["score"].eq("specific").all()  # 6 are too few
     assert ranking.top("a", 1, score="background")["neuron"].item() == 4
     assert ranking.top("b", 1, score="background")["neuron"].item() == 4
     assert ranking.top("a", 1)["neuron"].item() == 7

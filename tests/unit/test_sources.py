@@ -304,3 +304,81 @@ def test_reserved_names_stop_in_the_check_as_in_the_load():
     with pytest.raises(RelationFormatError, match="cannot be named"):
         rn.load_relations(frame)
     assert rn.check_relations(frame)["stops"].any()
+
+
+def test_a_template_stands_on_one_side_only():
+    """Else prompts judged as unseen would be those that detection saw."""
+    rows = [
+        ("r", "France", "Paris", "{} is", "detection"),
+        ("r", "Spain", "Madrid", "{}  is", "held_out"),
+    ]
+    frame = pd.DataFrame(rows, columns=["relation", "subject", "object", "template", "side"])
+    with pytest.raises(TemplateError, match="twice"):
+        rn.load_relations(frame)
+    assert rn.check_relations(frame)["stops"].any()
+
+
+def test_cells_keep_their_meaning():
+    frame = pd.DataFrame(
+        {
+            "relation": "r",
+            "subject": ["a", "b", "c"],
+            "object": pd.Series([1969, None, ["x", "y"]], dtype=object),
+            "id": [1.0, None, 0.0],
+            "template": "{} is",
+        }
+    )
+    (found,) = rn.load_relations(frame)
+    assert found.facts == (rn.Fact("a", ("1969",), id="1"), rn.Fact("c", ("x", "y"), id="0"))
+
+
+@pytest.mark.parametrize(
+    ("header", "match"),
+    [
+        ("relation,subject,object,lang", "is it 'language'"),
+        ("relation,subject,objects", "is it 'object'"),
+        ("relation,subject,object,object", "'object' twice"),
+        ("relation;subject;object", "not separated by commas"),
+    ],
+)
+def test_columns_that_would_be_lost_are_refused(tmp_path, header, match):
+    path = tmp_path / "x.csv"
+    path.write_text(f"{header}\n" + ",".join("abcd"[: header.count(",") + 1]) + "\n", "utf-8")
+    with pytest.raises(RelationFormatError, match=match):
+        rn.load_relations(path)
+
+
+def test_rows_of_another_width_and_other_encodings_are_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("Relation,Subject,Object,Template\nr,a,b,{} is\n", "utf-8")
+    assert rn.load_relations(path)[0].facts == (rn.Fact("a", ("b",)),)
+    path.write_text("relation,subject,object,template\nr,a,b,{} is, so\nr,c,d,{} is, so\n", "utf-8")
+    with pytest.raises(RelationFormatError, match="as many fields as the header"):
+        rn.load_relations(path)
+    path.write_text("relation,subject,object\nr,a,b\n", "utf-16")
+    with pytest.raises(RelationFormatError, match="CSV UTF-8"):
+        rn.load_relations(path)
+
+
+def test_nothing_is_overwritten_or_written_where_it_cannot_be_read(tmp_path):
+    slash = [rn.Relation(n, MINE[0].facts, MINE[0].templates) for n in ("a/b", "a_b")]
+    with pytest.raises(RelationFormatError, match="taken or hidden"):
+        rn.save_relations(slash, tmp_path / "out")
+    with pytest.raises(RelationFormatError, match="neither languages nor separators"):
+        rn.save_relations(MINE, tmp_path / "lre", format="lre")
+    for name, form in (("x.xlsx", None), ("x.json", None), ("y.csv", "jsonl")):
+        with pytest.raises(RelationFormatError, match="is no place for"):
+            rn.save_relations(MINE, tmp_path / name, format=form)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_language_stands_in_the_name_where_the_file_does_not_say_it(tmp_path):
+    data = {"templates": ["{} ist"], "facts": [{"subject": "a", "objects": ["b"]}]}
+    (tmp_path / "cap.de.json").write_text(json.dumps(data), encoding="utf-8")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "cap.de.json").write_text(json.dumps(data), encoding="utf-8")
+    (found,) = rn.load_relations(tmp_path)
+    assert (found.name, found.language) == ("cap", "de")
+    (tmp_path / "cap.de.json").write_text(json.dumps(data | {"language": None}), encoding="utf-8")
+    with pytest.raises(RelationFormatError, match="language None"):
+        rn.load_relations(tmp_path)
