@@ -3,8 +3,8 @@
 A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et al., EMNLP 2025).
 Modules, each depending only on earlier ones:
 
-    errors -> relations -> sources -> readers -> findings, writers, lre -> split -> prompts
-    -> batches -> checkpoints -> models -> recall -> activations
+    errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
+    -> prompts -> batches -> checkpoints -> models -> recall -> activations
     -> scores -> ranking -> ablation, controls -> sweep -> statistics -> cumulativity,
     versatility, interference -> summary -> plots -> results, report -> options, stages
     -> experiment -> cli

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.errors import RelationFormatError, RelationNeuronsError
+from relation_neurons.raw import RawRelation
 from relation_neurons.readers import (
     build_relation,
     clean_text,
@@ -18,7 +19,6 @@ from relation_neurons.readers import (
     read_source,
 )
 from relation_neurons.relations import MIN_KNOWN, Relation, Template, subject_key
-from relation_neurons.sources import RawRelation
 from relation_neurons.split import find_entities, require_links
 
 __all__ = ["check_relations"]

@@ -20,8 +20,10 @@ from relation_neurons.errors import (
     UnknownRelationError,
     near_matches,
 )
+from relation_neurons.raw import RawRelation, Row
 from relation_neurons.relations import Fact, Relation, Template, subject_key
-from relation_neurons.sources import RawRelation, Row, read_path, read_rows, read_shipped_text
+from relation_neurons.sources import read_path, read_shipped_text
+from relation_neurons.tables import read_rows
 
 __all__ = [
     "build_relation",
