@@ -14,7 +14,7 @@ import pandas as pd
 
 from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
 
-__all__ = ["CONTROL_KINDS", "draw_control"]
+__all__ = ["CONTROL_KINDS", "draw_control", "largest_matched"]
 
 CONTROL_KINDS = ("control_contribution", "control_layer")
 _NEAREST = 10
@@ -72,3 +72,20 @@ def draw_control(
         drawn[i] = rng.choice(candidates)
         free[drawn[i]] = False
     return pd.DataFrame({"layer": drawn // width, "neuron": drawn % width})
+
+
+def largest_matched(ranked: pd.DataFrame, width: int) -> int:
+    """The largest dose at which at most half of every layer is ranked.
+
+    Beyond it a control that is disjoint from the set cannot be matched on layer, so none is drawn.
+
+    Args:
+        ranked: layer and neuron of a ranked set, best first.
+        width: neurons per layer.
+
+    >>> ranked = pd.DataFrame({"layer": [0, 1, 0, 0], "neuron": [0, 0, 1, 2]})
+    >>> largest_matched(ranked, 4)
+    3
+    """
+    beyond = np.flatnonzero(ranked.groupby("layer").cumcount().to_numpy() >= width // 2)
+    return int(beyond[0]) if beyond.size else len(ranked)

@@ -6,12 +6,23 @@ over all held-out facts, with the share of majority answers beside it (pitfalls 
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
+from relation_neurons.cell_tests import control_draw_means, judge_cells
 from relation_neurons.errors import UnknownRelationError
-from relation_neurons.statistics import effect_cells, only_dose, paired_changes, within_language
+from relation_neurons.relations import ALL_RELATIONS
+from relation_neurons.statistics import (
+    RESAMPLES,
+    by_fact,
+    expanded_tail,
+    only_dose,
+    paired_changes,
+    within_language,
+)
 
-__all__ = ["interference_matrix", "specificity"]
+__all__ = ["interference_matrix", "specificity", "specificity_intervals"]
 
 
 def interference_matrix(
@@ -34,12 +45,17 @@ def interference_matrix(
         control: what the effect is compared with.
 
     Returns:
-        A row per (ablated, relation): dose, n, effect, control, difference (effect - control) with
-        its 95% interval low and high, and intact (share of prompts the intact model gets right).
+        A row per (ablated, relation): dose, n (prompts), facts, effect, control, difference (effect -
+        control) with its 95% interval low and high, p_sign_flip, draws, p_draws, p_value, q_value and
+        significant (see `cell_tests`), and intact (share of prompts the intact model gets right).
     """
     effects = within_language(effects)
     paired, chosen = only_dose(paired_changes(effects, score=score, control=control), dose)
-    cells = effect_cells(paired, ["ablated", "relation"], quantity=quantity, seed=seed)
+    by = ["ablated", "relation"]
+    draws = control_draw_means(
+        effects[effects["dose"] == chosen], by, score=score, control=control, quantity=quantity
+    )
+    cells = judge_cells(paired, draws, by, ["relation"], quantity=quantity, seed=seed)
     once = effects.drop_duplicates("prompt_id")
     intact = (
         once.assign(relation=once["relation"].astype(str))
@@ -85,3 +101,94 @@ def specificity(matrix: pd.DataFrame, *, column: str = "effect") -> pd.DataFrame
             }
         )
     return pd.DataFrame(rows)
+
+
+def specificity_intervals(
+    effects: pd.DataFrame,
+    *,
+    dose: int | None = None,
+    quantity: str = "correct",
+    score: str = "specific",
+    control: str = "control_contribution",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Specificity of each relation's set, both ways, with 95% bootstrap intervals over facts.
+
+    The facts of each judged relation are drawn anew, the same ones for every set, so that row and
+    column keep their pairing.
+
+    Args:
+        effects: the sweep's table. Of several languages, each set is judged in its own.
+        dose: neurons ablated; the middle dose of the sweep by default.
+        quantity: `correct` (net flips per prompt) or `margin` (logits).
+        score: which ranking's sets.
+        control: kept for the pairing; the effects are those against the intact model.
+        seed: of the bootstrap.
+
+    Returns:
+        ablated, home, home_low, home_high, elsewhere, others_here, row, row_low, row_high, column,
+        column_low, column_high; last, `all relations`: the mean over relations. See `specificity`.
+    """
+    paired, _ = only_dose(
+        paired_changes(within_language(effects), score=score, control=control), dose
+    )
+    names = sorted(set(paired["ablated"]))
+    means, resampled = _cell_means(paired, names, quantity, seed)
+    measures = {name: _both_ways(values) for name, values in (("", means), ("b", resampled))}
+    facts = paired.groupby("relation")["fact"].nunique().reindex(names).to_numpy()
+    rows = []
+    for i, name in enumerate([*names, ALL_RELATIONS]):
+        row: dict[str, object] = {"ablated": name}
+        whole = i == len(names)
+        count = int(facts.sum() if whole else facts[i])
+        for what, values in measures[""].items():
+            drawn = measures["b"][what]
+            row[what] = float(values.mean() if whole else values[i])
+            if what in ("home", "row", "column"):
+                tail = expanded_tail(max(count, 2))
+                spread = drawn.mean(axis=1) if whole else drawn[:, i]
+                row[f"{what}_low"], row[f"{what}_high"] = (
+                    float(np.quantile(spread, q)) for q in (tail, 1 - tail)
+                )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _cell_means(
+    paired: pd.DataFrame, names: list[str], quantity: str, seed: int
+) -> tuple[Float[np.ndarray, "ablated relation"], Float[np.ndarray, "draw ablated relation"]]:
+    """Mean change of each cell, as it is and with each relation's facts drawn anew."""
+    means = np.full((len(names), len(names)), np.nan)
+    resampled = np.full((RESAMPLES, len(names), len(names)), np.nan)
+    for j, relation in enumerate(names):
+        here = paired[paired["relation"] == relation]
+        if here.empty:
+            raise UnknownRelationError(
+                f"{relation!r} was ablated but not judged; specificity needs the effect at home."
+            )
+        table = here.pivot(index="prompt_id", columns="ablated", values=f"{quantity}_change")
+        facts = here.drop_duplicates("prompt_id").set_index("prompt_id")["fact"].loc[table.index]
+        values = np.column_stack([by_fact(table[name].to_numpy(), facts) for name in names])
+        count = len(values)
+        rng = np.random.default_rng([seed, j])
+        weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+        means[:, j], resampled[:, :, j] = values.mean(axis=0), weights @ values
+    return means, resampled
+
+
+def _both_ways(
+    cells: Float[np.ndarray, "*draw ablated relation"],
+) -> dict[str, Float[np.ndarray, "*draw ablated"]]:
+    """Home, elsewhere, others_here, row and column from a matrix of effects."""
+    count = cells.shape[-1]
+    home = np.diagonal(cells, axis1=-2, axis2=-1)
+    with np.errstate(invalid="ignore"):
+        elsewhere = (cells.sum(axis=-1) - home) / (count - 1 or np.nan)
+        others = (cells.sum(axis=-2) - home) / (count - 1 or np.nan)
+    return {
+        "home": home,
+        "elsewhere": elsewhere,
+        "others_here": others,
+        "row": home - elsewhere,
+        "column": home - others,
+    }

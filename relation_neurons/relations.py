@@ -20,6 +20,7 @@ import numpy as np
 from relation_neurons.errors import RelationFormatError, TemplateError, TooFewFactsError
 
 __all__ = [
+    "ALL_RELATIONS",
     "MIN_KNOWN",
     "Fact",
     "Relation",
@@ -36,7 +37,9 @@ __all__ = [
 Side = Literal["detection", "held_out"]
 MIN_KNOWN = 10
 """Known facts a relation needs on either side; with 3 positives an AP of 1 is free."""
-RESERVED = ("(background)", "all relations")
+ALL_RELATIONS = "all relations"
+"""What stands for all of them together in a summary."""
+RESERVED = ("(background)", ALL_RELATIONS)
 """Names that stand for something else in prompts and summaries."""
 
 

@@ -1,16 +1,19 @@
 """Statistics: an ablation's effect, paired per prompt and against its controls.
 
-The unit is the prompt, and every held-out prompt counts, known or not: known facts can only fall
-and unknown ones only rise. The comparison is the same prompt under the mean of the set's control
-draws (method 11; pitfalls 23 and 26).
+Every held-out prompt counts, known or not: known facts can only fall and unknown ones only rise. The
+comparison is the same prompt under the mean of the set's control draws (method 11; pitfalls 23 and
+26). What is resampled is the fact: its prompts in several templates move together, so intervals and
+tests over single prompts would be too sure of themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from scipy import stats
 
 from relation_neurons.controls import CONTROL_KINDS
@@ -19,12 +22,18 @@ from relation_neurons.relations import relation_label
 
 __all__ = [
     "QUANTITIES",
+    "RESAMPLES",
     "bootstrap_interval",
+    "by_fact",
     "effect_cells",
+    "expanded_tail",
+    "fact_changes",
+    "fact_keys",
     "of_score",
     "only_dose",
     "paired_changes",
     "same_language",
+    "sign_flip_test",
     "within_language",
 ]
 
@@ -32,7 +41,9 @@ QUANTITIES = ("correct", "margin")
 """`correct`: net flips per prompt, from -1 to 1; `margin`: change of the answer's margin, in logits."""
 
 _KEYS = ["ablated", "ablated_language", "score", "dose"]
-_RESAMPLES = 2000
+RESAMPLES = 2000
+"""Bootstrap resamples."""
+_FLIPS = 9999
 
 
 def paired_changes(
@@ -47,18 +58,20 @@ def paired_changes(
 
     Returns:
         A row per (ablated set, dose, prompt): ablated, ablated_language, score, dose, prompt_id,
-        relation, language, and for both quantities `<quantity>_change`, `<quantity>_control` and
-        `<quantity>_difference`; the control columns are NaN where none was drawn.
+        relation, language, fact (see `fact_keys`), and for both quantities `<quantity>_change`,
+        `<quantity>_control` and `<quantity>_difference`; the control columns are NaN where none was
+        drawn.
     """
     if control not in CONTROL_KINDS:
         raise UnknownOptionError(f"No control {control!r}. {near_matches(control, CONTROL_KINDS)}")
     rows = of_score(effects, score).assign(
         correct_change=lambda t: t["correct"].astype(float) - t["correct_intact"].astype(float),
         margin_change=lambda t: t["margin"].astype(float) - t["margin_intact"].astype(float),
+        fact=fact_keys,
     )
     changes = [f"{quantity}_change" for quantity in QUANTITIES]
     paired = rows.loc[
-        rows["kind"] == "ranked", [*_KEYS, "prompt_id", "relation", "language", *changes]
+        rows["kind"] == "ranked", [*_KEYS, "prompt_id", "relation", "language", "fact", *changes]
     ]
     controls = (
         rows[rows["kind"] == control]
@@ -108,39 +121,116 @@ def of_score(effects: pd.DataFrame, score: str) -> pd.DataFrame:
     return effects[effects["score"] == score]
 
 
+def fact_keys(effects: pd.DataFrame) -> pd.Series:
+    """Names the fact of each row, the same in each of its templates and languages.
+
+    A table without the column `fact` (made before there was one) has each prompt for its own fact.
+    """
+    if "fact" not in effects.columns:
+        return effects["prompt_id"].astype(str)
+    relation = effects["relation"].astype(str)
+    language = effects["language"].astype(str)
+    bare = [name.removesuffix(f" ({lang})") for name, lang in zip(relation, language, strict=True)]
+    return pd.Series(bare, index=effects.index) + "/" + effects["fact"].astype(str)
+
+
+def by_fact(
+    values: Float[np.ndarray, " prompt"], facts: np.ndarray | pd.Series | pd.Index
+) -> Float[np.ndarray, " fact"]:
+    """Sums prompts' values within facts, scaled so that their mean is that over prompts.
+
+        v_f = (sum of f's values) * facts / prompts
+
+    >>> by_fact(np.array([1.0, 0.0, -1.0, -1.0]), np.array(["a", "a", "b", "b"])).tolist()
+    [0.5, -1.0]
+    """
+    values = np.asarray(values, dtype=np.float64)
+    codes, names = pd.factorize(np.asarray(facts))
+    sums = np.bincount(codes, weights=values, minlength=len(names))
+    return sums * (len(names) / max(len(values), 1))
+
+
+def fact_changes(rows: pd.DataFrame, quantity: str = "correct") -> Float[np.ndarray, " fact"]:
+    """Change against the intact model per fact; a prompt's draws or sets are averaged first.
+
+    Args:
+        rows: of `effects`, with `fact` from `fact_keys`.
+        quantity: `correct` or `margin`.
+    """
+    change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
+    prompt = [rows["prompt_id"], rows["fact"]]
+    mean = change.groupby(prompt, observed=True).mean()
+    return by_fact(mean.to_numpy(), mean.index.get_level_values(1).to_numpy())
+
+
 def effect_cells(
     paired: pd.DataFrame, by: Sequence[str], *, quantity: str = "correct", seed: int = 0
 ) -> pd.DataFrame:
     """Averages paired changes within cells.
 
     Returns:
-        A row per cell of `by`: n (prompts), effect (mean change under the ranked set), control,
-        difference (effect - control) and its 95% bootstrap interval, low and high.
+        A row per cell of `by`: n (prompts), facts, effect (mean change under the ranked set), control,
+        difference (effect - control), its 95% bootstrap interval over facts, low and high, and
+        p_sign_flip (see `sign_flip_test`).
     """
     if quantity not in QUANTITIES:
         raise UnknownOptionError(f"No quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}")
     rows = []
     for key, cell in paired.groupby(list(by), sort=True, observed=True):
-        difference = cell[f"{quantity}_difference"].to_numpy()
+        difference = by_fact(cell[f"{quantity}_difference"].to_numpy(), cell["fact"])
         low, high = bootstrap_interval(difference, seed=seed)
         rows.append(
             {
                 **dict(zip(by, key, strict=True)),
                 "n": len(cell),
+                "facts": len(difference),
                 "effect": float(cell[f"{quantity}_change"].mean()),
                 "control": float(cell[f"{quantity}_control"].mean()),
                 "difference": float(difference.mean()),
                 "low": low,
                 "high": high,
+                "p_sign_flip": sign_flip_test(difference, seed=seed),
             }
         )
     return pd.DataFrame(rows)
 
 
+def sign_flip_test(values: Float[np.ndarray, " fact"], *, seed: int = 0) -> float:
+    """The sign-flip test: p-value of a mean of paired differences that were as likely reversed.
+
+    Two-sided; exact where there are at most 9,999 sign patterns, else from as many random ones.
+
+    >>> sign_flip_test(np.array([-1.0, -1.0, -1.0, -1.0, -1.0]))
+    0.0625
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) == 0 or np.isnan(values).any():
+        return float("nan")
+    if not values.any():
+        return 1.0
+    found = stats.permutation_test(
+        (values,),
+        _mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=_FLIPS,
+        rng=np.random.default_rng([seed, 0x666C69]),
+    )
+    return float(found.pvalue)
+
+
+def _mean(values: np.ndarray, axis: int) -> Any:
+    return values.mean(axis=axis)
+
+
 def bootstrap_interval(
     values: np.ndarray, *, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean, over prompts; the mean itself where all are equal.
+    """Bootstrap interval of a mean; the mean itself where all values are equal.
+
+    The percentile interval, expanded for small samples (Hesterberg 2015, section 3.3): its tails are
+    Phi(-sqrt(n / (n - 1)) t), t being Student's quantile, as a plain one is too narrow by the factor
+    sqrt((n - 1) / n) z / t.
 
     >>> bootstrap_interval(np.array([-1.0, 0.0, -1.0, 0.0]))
     (-1.0, 0.0)
@@ -153,12 +243,22 @@ def bootstrap_interval(
     found = stats.bootstrap(
         (values,),
         np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=confidence,
+        n_resamples=RESAMPLES,
+        confidence_level=1 - 2 * expanded_tail(len(values), confidence),
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+def expanded_tail(count: int, confidence: float = 0.95) -> float:
+    """The share of bootstrap resamples on either side of the expanded percentile interval.
+
+    >>> round(expanded_tail(20), 4), round(expanded_tail(10_000), 4)
+    (0.0159, 0.025)
+    """
+    quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
+    return float(stats.norm.cdf(-np.sqrt(count / (count - 1)) * quantile))
 
 
 def only_dose(paired: pd.DataFrame, dose: int | None) -> tuple[pd.DataFrame, int]:

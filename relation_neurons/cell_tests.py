@@ -1,0 +1,156 @@
+"""Cell tests: whether a ranked set's effect on a relation is more than its controls would do.
+
+Two things vary, and a cell is significant only where the effect stands out from both:
+
+- the facts: a sign-flip test over facts on the ranked set's change minus the mean of its controls';
+- the set: another set of random neurons, matched in the same way, does something else to the same
+  prompts. The mean change under the ranked set is compared with the spread of the means under its
+  control draws, by Student's t. A variance from few draws is a poor one, so it is moderated (as in
+  Smyth 2004, with a fixed prior): s^2 = (4 s0^2 + d s^2) / (4 + d), s0^2 being pooled over all sets
+  judged on the same relation and d the draws less one.
+
+The p-value of a cell is the larger of the two (an intersection-union test, so its level holds), and
+Benjamini-Hochberg corrects it over the matrix (method 11; pitfall 26).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from relation_neurons.statistics import effect_cells, of_score
+
+__all__ = [
+    "ALPHA",
+    "control_draw_means",
+    "draw_spread",
+    "false_discovery",
+    "judge_cells",
+    "pooled_draw_test",
+    "two_sided",
+]
+
+ALPHA = 0.05
+"""False-discovery rate at which a cell is called significant."""
+PRIOR_FREEDOM = 4
+"""Degrees of freedom that the pooled variance counts for."""
+
+
+def control_draw_means(
+    effects: pd.DataFrame, by: Sequence[str], *, score: str, control: str, quantity: str
+) -> pd.DataFrame:
+    """Mean change of each cell's prompts under each control draw.
+
+    Returns:
+        A row per cell of `by` and draw: change.
+    """
+    rows = of_score(effects, score)
+    rows = rows[rows["kind"] == control]
+    change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
+    keys = [rows[name].astype(str) for name in by]
+    return change.groupby([*keys, rows["draw"]]).mean().rename("change").reset_index()
+
+
+def draw_spread(draws: pd.DataFrame, by: Sequence[str], judged: Sequence[str]) -> pd.DataFrame:
+    """Variance between the control draws of each cell, moderated by those judged on the same prompts.
+
+    Args:
+        draws: from `control_draw_means`.
+        by: what names a cell.
+        judged: those of its names that say what is judged (relation, language).
+
+    Returns:
+        A row per cell: draws, variance (NaN with one draw everywhere) and freedom (degrees of).
+    """
+    cells = draws.groupby(list(by))["change"].agg(["size", "var"]).reset_index()
+    cells["own"] = cells["size"] - 1
+    cells["squares"] = cells["own"] * cells["var"].fillna(0.0)
+    pooled = cells.groupby(list(judged))[["squares", "own"]].transform("sum")
+    prior = pooled["squares"] / pooled["own"].where(pooled["own"] > 0)
+    freedom = np.minimum(PRIOR_FREEDOM, pooled["own"]) + cells["own"]
+    weight = freedom - cells["own"]
+    return cells[list(by)].assign(
+        draws=cells["size"],
+        variance=(weight * prior + cells["squares"]) / freedom.where(freedom > 0),
+        freedom=freedom,
+    )
+
+
+def judge_cells(
+    paired: pd.DataFrame,
+    draws: pd.DataFrame,
+    by: Sequence[str],
+    judged: Sequence[str],
+    *,
+    quantity: str = "correct",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Averages and tests the cells of one dose.
+
+    Returns:
+        What `effect_cells` gives, and draws (of the control), draw_error (standard error of the
+        difference between sets) with its degrees of freedom, p_draws, p_value (the larger of p_sign_flip
+        and p_draws), q_value (Benjamini-Hochberg over all cells) and significant (q_value at most
+        `ALPHA`). With one control draw the spread is not known: p_draws is NaN and nothing is
+        significant.
+    """
+    cells = effect_cells(paired, by, quantity=quantity, seed=seed)
+    if len(draws):
+        cells = cells.merge(draw_spread(draws, by, judged), on=list(by), how="left")
+    else:
+        cells = cells.assign(draws=0, variance=np.nan, freedom=0)
+    cells["draws"] = cells["draws"].fillna(0).astype(int)
+    cells["draw_error"] = np.sqrt(cells["variance"] * (1 + 1 / cells["draws"].clip(lower=1)))
+    cells["p_draws"] = two_sided(cells["difference"], cells["draw_error"], cells["freedom"])
+    cells["p_value"] = cells[["p_sign_flip", "p_draws"]].max(axis=1, skipna=False)
+    cells["q_value"] = false_discovery(cells["p_value"])
+    cells["significant"] = cells["q_value"] <= ALPHA
+    return cells.drop(columns="variance")
+
+
+def two_sided(difference: Any, error: Any, freedom: Any) -> np.ndarray:
+    """Student's two-sided p-value; 1 where there is neither a difference nor an error.
+
+    >>> two_sided([2.0, 0.0], [1.0, 0.0], [9, 9]).round(3).tolist()
+    [0.077, 1.0]
+    """
+    size, spread = np.abs(np.asarray(difference, float)), np.asarray(error, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(size / spread, np.asarray(freedom, float))
+    return np.where((size == 0) & (spread == 0), 1.0, p)
+
+
+def pooled_draw_test(home: pd.DataFrame) -> float:
+    """p_draws of the mean over prompts of several relations' cells, whose draws are independent.
+
+    t = sum(w d) / sqrt(sum(w^2 e^2)), w = n / sum(n), e = draw_error; freedom by Welch-Satterthwaite
+    """
+    weight = (home["n"] / home["n"].sum()).to_numpy(float)
+    parts = (weight * home["draw_error"].to_numpy(float)) ** 2
+    freedom = home["freedom"].to_numpy(float)
+    total = parts.sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        welch = total**2 / np.sum(parts**2 / freedom)
+    if total == 0:
+        welch = freedom.sum()
+    difference = float((weight * home["difference"].to_numpy(float)).sum())
+    return float(two_sided(difference, np.sqrt(total), welch))
+
+
+def false_discovery(p_values: pd.Series) -> np.ndarray:
+    """Benjamini-Hochberg q-values; NaN stays NaN and is not counted.
+
+    >>> false_discovery(pd.Series([0.01, 0.04, float("nan"), 0.5])).round(2).tolist()
+    [0.03, 0.06, nan, 0.5]
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    found = np.full(len(values), np.nan)
+    there = ~np.isnan(values)
+    if there.any():
+        found[there] = multipletests(values[there], method="fdr_bh")[1]
+    return found
