@@ -5,14 +5,32 @@ Finding (i) of the paper. Read from the sweep's table, at home (facts of r) and 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from scipy import stats
 
 from relation_neurons.controls import CONTROL_KINDS
-from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.statistics import QUANTITIES, bootstrap_interval, of_score, same_language
+from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
+from relation_neurons.relations import ALL_RELATIONS
+from relation_neurons.statistics import (
+    QUANTITIES,
+    RESAMPLES,
+    bootstrap_interval,
+    by_fact,
+    expanded_tail,
+    fact_changes,
+    fact_keys,
+    of_score,
+    paired_changes,
+    same_language,
+)
 
-__all__ = ["dose_curves"]
+__all__ = ["dose_curves", "dose_numbers", "joint_effect", "trend_test"]
+
+_SET = ["ablated", "ablated_language", "where"]
 
 
 def dose_curves(
@@ -26,34 +44,267 @@ def dose_curves(
         quantity: `correct` (net flips per prompt) or `margin` (logits).
 
     Returns:
-        A row per (ablated, ablated_language, where, kind, dose): n (prompts), effect (the mean over
-        prompts; a control's draws are averaged per prompt first), low, high (95% bootstrap).
-        `where` is `home` or `elsewhere`.
+        A row per (ablated, ablated_language, where, kind, dose): n (prompts), facts, effect (the mean
+        over prompts; a control's draws are averaged per prompt first), low, high (95% bootstrap over
+        facts). `where` is `home` or `elsewhere`.
     """
-    if quantity not in QUANTITIES:
-        raise UnknownOptionError(f"No quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}")
+    _check(quantity)
     rows = of_score(same_language(effects), score)
-    change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
-    home = rows["relation"].astype(str) == rows["ablated"].astype(str)
-    rows = rows.assign(change=change, where=np.where(home, "home", "elsewhere"))
-    by = ["ablated", "ablated_language", "where", "kind", "dose"]
-    per_prompt = rows.groupby([*by, "prompt_id"], observed=True)["change"].mean().reset_index()
+    rows = rows.assign(fact=fact_keys(rows), where=_where(rows))
+    by = [*_SET, "kind", "dose"]
     found = []
-    for key, cell in per_prompt.groupby(by, observed=True):
-        values = cell["change"].to_numpy()
+    for key, cell in rows.groupby(by, observed=True):
+        values = fact_changes(cell, quantity)
         low, high = bootstrap_interval(values, seed=seed)
         found.append(
             {
                 **dict(zip(by, key, strict=True)),
-                "n": len(values),
+                "n": cell["prompt_id"].nunique(),
+                "facts": len(values),
                 "effect": float(values.mean()),
                 "low": low,
                 "high": high,
             }
         )
-    table = pd.DataFrame(found)
     order = {"ranked": 0, **{kind: i + 1 for i, kind in enumerate(CONTROL_KINDS)}}
-    return table.sort_values(
-        ["ablated", "ablated_language", "where", "kind", "dose"],
-        key=lambda column: column.map(order) if column.name == "kind" else column,
-    ).reset_index(drop=True)
+    return (
+        pd.DataFrame(found)
+        .sort_values(by, key=lambda column: column.map(order) if column.name == "kind" else column)
+        .reset_index(drop=True)
+    )
+
+
+def dose_numbers(
+    effects: pd.DataFrame,
+    *,
+    score: str = "specific",
+    quantity: str = "correct",
+    control: str = "control_contribution",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Says each dose curve in numbers: how large, from which dose on, how much in all, and whether it falls.
+
+        area = integral of the effect over log dose / range of log dose: the mean effect over doses
+
+    The trend is Page's test (see `trend_test`) over the swept doses. The intact model is no column of
+    it: with it, harm that is the same at every dose would already count as a trend.
+
+    Args:
+        effects: the sweep's table. Of several languages, each set is judged in its own.
+        score: which ranking's sets.
+        quantity: `correct` (net flips per prompt) or `margin` (logits).
+        control: what the area is compared with.
+        seed: of the bootstrap, which draws facts.
+
+    Returns:
+        A row per (ablated, ablated_language, where) and, as `all relations`, per (ablated_language,
+        where): n (prompts), facts, doses, largest_effect (in size) and largest_dose (where it is),
+        last_effect (at the largest dose); half_dose, at which half of last_effect is first reached on
+        straight lines over log dose, half_low and half_high (an end at the smallest dose means there
+        or below it), and half_reason (why these are NaN, or empty); area, area_low, area_high;
+        control_doses (doses with a control) and, over these, control_area and area_difference (area
+        minus control_area) with difference_low and difference_high, NaN without a control; p_trend,
+        NaN below three doses. Intervals are 95%.
+    """
+    _check(quantity)
+    paired = paired_changes(same_language(effects), score=score, control=control)
+    paired = paired.assign(where=_where(paired))
+    rows = []
+    for part in (paired, paired.assign(ablated=ALL_RELATIONS)):
+        for key, cell in part.groupby(_SET, sort=True):
+            curve = _fact_curves(cell, f"{quantity}_change")
+            beside = _fact_curves(cell, f"{quantity}_control").dropna(axis=1)
+            rows.append(
+                {
+                    **dict(zip(_SET, key, strict=True)),
+                    "n": cell["prompt_id"].nunique(),
+                    "facts": len(curve),
+                    "doses": curve.shape[1],
+                    **_sizes(curve),
+                    **_half(curve, seed)._asdict(),
+                    **_areas(curve, beside, seed),
+                    "p_trend": trend_test(curve.to_numpy()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def trend_test(changes: Float[np.ndarray, "fact dose"]) -> float:
+    """Page's trend test: one-sided p-value that changes fall as the dose grows.
+
+        L = sum over doses of (place of the dose * sum over facts of the rank of its harm)
+
+    Facts are the rows and doses the columns. Facts with the same change at every dose say nothing of
+    order and are left out. Without ties `scipy.stats.page_trend_test` gives p; ties within a fact,
+    the rule for flips, get mean ranks and the normal distribution with their own variance, which
+    the untied one would make too large.
+
+    Returns:
+        NaN below three doses, 1 where fewer than two facts differ between doses.
+
+    >>> round(trend_test(np.array([[0.0, -1.0, -2.0], [0.0, -0.5, -0.6], [0.1, -0.1, -0.3]])), 4)
+    0.0046
+    """
+    count = changes.shape[1]
+    if count < 3:
+        return float("nan")
+    harm = -changes[np.ptp(changes, axis=1) > 0]
+    if len(harm) < 2:
+        return 1.0
+    ranks = stats.rankdata(harm, axis=1)
+    if (np.sort(ranks, axis=1) == np.arange(1, count + 1)).all():
+        return float(stats.page_trend_test(ranks, ranked=True).pvalue)
+    place = np.arange(count) - (count - 1) / 2
+    spread = ranks - (count + 1) / 2
+    variance = (place**2).sum() * (spread**2).sum() / (count - 1)
+    return float(stats.norm.sf((spread @ place).sum() / np.sqrt(variance)))
+
+
+def joint_effect(blocks: pd.DataFrame, *, quantity: str = "margin", seed: int = 0) -> pd.DataFrame:
+    """Compares what disjoint blocks of a ranking do together with the sum of what each does alone.
+
+        difference = effect of all blocks at once - sum of the blocks' effects, per prompt
+
+    Below 0, the blocks do more harm together than one by one: no single block, and so no single
+    neuron, carries the relation; what one loses the others make good. Above 0, they overlap in what
+    they break. Net flips are bounded by -1, so sums are read in `margin`. Blocks of random neurons
+    (`block_sweep(control_draws=…)`) say how far any such neurons add up.
+
+    Args:
+        blocks: from `block_sweep`.
+        quantity: `margin` (logits) or `correct` (net flips per prompt).
+        seed: of the bootstrap, which draws facts.
+
+    Returns:
+        A row per (ablated, ablated_language, score, kind): size (neurons a block), blocks, n (prompts),
+        facts, joint, sum_of_blocks, difference with its 95% interval low and high, and
+        block_1, block_2, … (the effect of each).
+
+    Raises:
+        RelationFormatError: no column `block`, or blocks without their joint ablation.
+    """
+    _check(quantity)
+    if "block" not in blocks.columns or not (blocks["block"] == 0).any():
+        raise RelationFormatError(
+            "The table has no joint ablation (block 0); expected what block_sweep gives."
+        )
+    change = blocks[quantity].astype(float) - blocks[f"{quantity}_intact"].astype(float)
+    rows = blocks.assign(change=change, fact=fact_keys(blocks))
+    by = ["ablated", "ablated_language", "score", "kind"]
+    found = []
+    for key, cell in rows.groupby(by, sort=False, observed=True):
+        table = cell.groupby(["prompt_id", "fact", "block"])["change"].mean().unstack("block")
+        joint, each = table[0].to_numpy(), table.drop(columns=0)
+        facts = table.index.get_level_values("fact")
+        difference = by_fact(joint - each.sum(axis=1).to_numpy(), facts)
+        low, high = bootstrap_interval(difference, seed=seed)
+        found.append(
+            {
+                **dict(zip(by, key, strict=True)),
+                "size": int(cell.loc[cell["block"] > 0, "dose"].iloc[0]),
+                "blocks": each.shape[1],
+                "n": len(table),
+                "facts": len(difference),
+                "joint": float(joint.mean()),
+                "sum_of_blocks": float(each.mean().sum()),
+                "difference": float(difference.mean()),
+                "low": low,
+                "high": high,
+                **{f"block_{block}": float(value) for block, value in each.mean().items()},
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _check(quantity: str) -> None:
+    if quantity not in QUANTITIES:
+        raise UnknownOptionError(f"No quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}")
+
+
+def _where(rows: pd.DataFrame) -> np.ndarray:
+    home = rows["relation"].astype(str) == rows["ablated"].astype(str)
+    return np.where(home, "home", "elsewhere")
+
+
+def _fact_curves(cell: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A row per fact, a column per dose; the mean over facts is that over prompts."""
+    table = cell.groupby(["prompt_id", "fact", "dose"])[column].mean().unstack("dose")
+    facts = table.index.get_level_values("fact")
+    return pd.DataFrame({int(dose): by_fact(table[dose].to_numpy(), facts) for dose in table})
+
+
+def _sizes(curve: pd.DataFrame) -> dict[str, float]:
+    means = curve.mean()
+    dose = means.abs().idxmax()
+    return {
+        "largest_effect": float(means[dose]),
+        "largest_dose": int(dose),
+        "last_effect": float(means.iloc[-1]),
+    }
+
+
+class _Half(NamedTuple):
+    """The dose at half effect, with its interval, or why there is none."""
+
+    half_dose: float = float("nan")
+    half_low: float = float("nan")
+    half_high: float = float("nan")
+    half_reason: str = ""
+
+
+def _half(curve: pd.DataFrame, seed: int) -> _Half:
+    doses, values = curve.columns.to_numpy(dtype=np.float64), curve.to_numpy()
+    half = float(_half_doses(values.mean(axis=0)[None], doses)[0])
+    if half == np.inf:
+        return _Half(half_reason="no harm at the largest dose")
+    if half == -np.inf:
+        return _Half(half_reason=f"reached at the smallest dose, {curve.columns[0]:,}, or below it")
+    count = len(values)
+    weights = np.random.default_rng([seed, 0x68616C]).multinomial(
+        count, np.full(count, 1 / count), size=RESAMPLES
+    )
+    drawn = _half_doses(weights @ values / count, doses)
+    tail = expanded_tail(max(count, 2))
+    if (drawn == np.inf).mean() > tail:
+        return _Half(half_reason="no clear harm at the largest dose: its interval reaches 0")
+    low, high = (np.quantile(drawn, q, method="inverted_cdf") for q in (tail, 1 - tail))
+    return _Half(half, max(float(low), float(doses[0])), max(float(high), float(doses[0])))
+
+
+def _half_doses(
+    curves: Float[np.ndarray, "curve dose"], doses: Float[np.ndarray, " dose"]
+) -> Float[np.ndarray, " curve"]:
+    """Where each curve first reaches half of its last value: -inf at the first dose, inf if no harm."""
+    half = curves[:, -1] / 2
+    at = (curves <= half[:, None]).argmax(axis=1)
+    row, before = np.arange(len(curves)), np.maximum(at - 1, 0)
+    gone, left = curves[row, before] - half, half - curves[row, at]
+    share = np.divide(gone, gone + left, out=np.zeros_like(gone), where=gone + left > 0)
+    logs = np.log(doses)
+    found = np.exp(logs[before] + share * (logs[at] - logs[before]))
+    return np.where(half >= 0, np.inf, np.where(at == 0, -np.inf, found))
+
+
+def _areas(curve: pd.DataFrame, control: pd.DataFrame, seed: int) -> dict[str, float]:
+    area = _area(curve)
+    low, high = bootstrap_interval(area, seed=seed)
+    found = {"area": float(area.mean()), "area_low": low, "area_high": high}
+    shared = [dose for dose in curve if dose in control]
+    beside = _area(control[shared]) if shared else np.full(len(curve), np.nan)
+    difference = (_area(curve[shared]) if shared else area) - beside
+    low, high = bootstrap_interval(difference, seed=seed)
+    return found | {
+        "control_doses": len(shared),
+        "control_area": float(beside.mean()),
+        "area_difference": float(difference.mean()),
+        "difference_low": low,
+        "difference_high": high,
+    }
+
+
+def _area(curve: pd.DataFrame) -> Float[np.ndarray, " fact"]:
+    """Each fact's mean change over log dose, by the trapezoid rule; at one dose, the change there."""
+    logs = np.log(curve.columns.to_numpy(dtype=np.float64))
+    if len(logs) == 1:
+        return curve.to_numpy()[:, 0]
+    return np.trapezoid(curve.to_numpy(), logs, axis=1) / (logs[-1] - logs[0])

@@ -50,7 +50,7 @@ def dose_curve(
     here = here[here["ablated_language"] == here["ablated_language"].iloc[0]]
     fig = go.Figure(_lines(here, quantity, legend=True))
     _dose_axes(fig, sorted(map(int, here["dose"].unique())), quantity)
-    subtitle = "Bands are 95% intervals over held-out prompts."
+    subtitle = "Bands are 95% intervals over held-out facts."
     name = label(title) if title is not None else f"Neurons of {label(relation, longest=40)}"
     return look.finish(fig, name, subtitle, height=330, width=860, legend=True)
 
@@ -98,7 +98,7 @@ def dose_curves(curves: pd.DataFrame, *, quantity: str = "correct") -> go.Figure
         **{"xref": "paper", "yref": "paper", "x": 0, "xanchor": "right", "xshift": -44},
         **{"y": 0.5, "yanchor": "middle", "showarrow": False},
     )
-    subtitle = "Bands are 95% intervals over held-out prompts; the dose axis is logarithmic."
+    subtitle = "Bands are 95% intervals over held-out facts; the dose axis is logarithmic."
     look.finish(fig, "Cumulativity", subtitle, height=height, width=980, legend=True)
     return fig.update_layout(
         legend_y=1 + 30 / height, margin={"l": 76, "t": fig.layout.margin.t + 26}

@@ -1,0 +1,91 @@
+"""Null plot: the AP of each relation's ranked neurons beside what chance reaches. Read through `plots`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from relation_neurons import plot_style as look
+from relation_neurons.plot_style import label, require
+from relation_neurons.relations import relation_label
+
+__all__ = ["spectrum"]
+
+_RANKED = ("score", "relation", "language", "rank", "ap")
+_NULL = ("score", "relation", "language", "null_95", "prevalence", "beyond", "p_value")
+_POINTS = 200
+
+
+def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, score: str = "specific") -> go.Figure:
+    """Draws AP by rank for each relation, with the null's 95% line (pitfall 12).
+
+    Neurons above the dashed line are beyond chance; the dotted line is the prevalence, an AP's floor.
+
+    Args:
+        ranking: the frame of `Ranking`: score, relation, language, rank, ap.
+        null: from `null_maximum`: score, relation, language, null_95, prevalence, beyond, p_value.
+        score: the ranking that is drawn.
+
+    Raises:
+        RelationFormatError: a column is missing, or there is no row of that score.
+    """
+    require(ranking, _RANKED, "rank_neurons")
+    require(null, _NULL, "null_maximum")
+    null = null[null["score"] == score]
+    require(null, _NULL, f"null_maximum(scores=({score!r},))")
+    several = null["language"].nunique() > 1
+    across = min(4, len(null))
+    down = -(-len(null) // across)
+    names = [relation_label(p.relation, p.language, several=several) for p in null.itertuples()]
+    height = max(260, 150 * down + 72 * (down - 1))
+    fig = make_subplots(
+        rows=down,
+        cols=across,
+        shared_yaxes="all",
+        subplot_titles=[label(name, longest=26) for name in names],
+        vertical_spacing=72 / height,
+        horizontal_spacing=0.03,
+    )
+    for i, row in enumerate(null.itertuples()):
+        same = (ranking["relation"] == row.relation) & (ranking["language"] == row.language)
+        here = ranking[same & (ranking["score"] == score)].sort_values("rank")
+        place = {"row": i // across + 1, "col": i % across + 1}
+        fig.add_trace(_line(here, row, legend=i == 0), **place)
+        for height_at, dash in ((row.null_95, "dash"), (row.prevalence, "dot")):
+            fig.add_hline(y=height_at, line={"color": look.GREY, "dash": dash}, **place)
+    for name, dash in (("chance reaches (95%)", "dash"), ("prevalence", "dot")):
+        fig.add_scatter(
+            x=[None], y=[None], mode="lines", name=name, line={"color": look.GREY, "dash": dash}
+        )
+    fig.update_annotations(font={"size": 13})
+    fig.update_xaxes(type="log", dtick=1)
+    fig.update_yaxes(range=[0, 1.03])
+    fig.update_yaxes(title_text="average precision", col=1)
+    for column in range(1, across + 1):
+        last = down if (down - 1) * across + column <= len(null) else down - 1
+        fig.update_xaxes(title_text="rank", row=last, col=column)
+    subtitle = "Neurons above the dashed line are beyond chance; the rank axis is logarithmic."
+    look.finish(fig, "Neurons beyond chance", subtitle, height=height, width=980, legend=True)
+    return fig.update_layout(legend_y=1 + 30 / height, margin_t=fig.layout.margin.t + 26)
+
+
+def _line(here: pd.DataFrame, row: Any, *, legend: bool) -> go.Scatter:
+    """AP by rank, thinned out evenly along the logarithmic axis."""
+    held = len(here)
+    kept = np.unique(np.geomspace(1, max(held, 1), _POINTS).round().astype(int)) - 1
+    here = here.iloc[kept[kept < held]]
+    chance = f"{row.beyond:,} neurons beyond chance (p = {row.p_value:.2g})"
+    return go.Scatter(
+        x=here["rank"].to_numpy(),
+        y=here["ap"].to_numpy(float),
+        mode="lines",
+        line={"color": look.BLUE},
+        name="ranked neurons",
+        hovertext=[f"Rank {p.rank:,}: AP {p.ap:.2f}<br>{chance}" for p in here.itertuples()],
+        hoverinfo="text",
+        showlegend=legend,
+    )
