@@ -1,0 +1,305 @@
+"""Stability: how much of a relation's top set is found again from other evidence.
+
+Two rankings of the same relation, made from different evidence, are compared by the neurons that
+their top sets share:
+
+| what | the two rankings come from |
+| --- | --- |
+| `halves` | disjoint halves of the subjects, positives and negatives alike: no prompt is in both |
+| `seeds` | two draws of the detection facts, each without another random share of the subjects |
+| `templates` | one detection template each, against the same negatives |
+| `relations` | all other relations, and all but one of them (only `specific`) |
+
+    shared = |A and B|,  expected by chance = dose^2 / neurons,  jaccard = shared / |A or B|
+
+A subject is on one side with all its prompts, in every relation and language (pitfall 16). Halves
+are drawn so that each relation's known and unknown facts, and the neutral prompts, part evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int, Int8
+from torch import Tensor
+
+from relation_neurons.activations import ActivationTable
+from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
+from relation_neurons.ranking import left_out_relations, resolve_doses
+from relation_neurons.redraws import redraw_subjects, split_halves
+from relation_neurons.relations import MIN_KNOWN, relation_label
+from relation_neurons.scores import family_average_precision, standardised_difference
+
+__all__ = ["WHAT", "ranking_stability", "stability_summary", "top_neurons"]
+
+WHAT = ("halves", "seeds", "templates", "relations")
+SCORES = ("specific", "background")
+_CELLS = 1 << 24  # average precisions held at once: 128 MB
+
+
+@dataclass(frozen=True)
+class _Family:
+    """A relation under one score: which prompts are its positives and negatives."""
+
+    score: str
+    relation: str
+    language: str
+    positive: Bool[np.ndarray, " prompt"]
+    negative: Bool[np.ndarray, " prompt"]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two rankings of one family to compare."""
+
+    family: _Family
+    what: str
+    repeat: int
+    left_out: str
+    first: Int8[np.ndarray, " prompt"]
+    """1 for a positive, 0 for a negative, -1 for neither."""
+    second: Int8[np.ndarray, " prompt"]
+
+
+def ranking_stability(
+    table: ActivationTable,
+    recall: pd.DataFrame,
+    *,
+    dose: int | float | str,
+    scores: Sequence[str] = SCORES,
+    repeats: int = 5,
+    min_known: int = MIN_KNOWN,
+    set_aside: float = 0.2,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compares each relation's top set with the one that other evidence gives.
+
+    Args:
+        table: pooled activations of the detection prompts.
+        recall: what `measure_recall` gives, for both sides.
+        dose: neurons in a top set, a count or a share such as `"0.2%"`.
+        scores: `specific`, `background` or both.
+        repeats: draws of `halves` and of `seeds`.
+        min_known: known facts (and negatives) that each ranking needs.
+        set_aside: share of the subjects that each draw of `seeds` leaves out.
+        seed: of the draws.
+
+    Returns:
+        A row per comparison: relation, language, score, dose, what, repeat, left_out, shared,
+        expected, jaccard, n_first, n_second (positive prompts of each ranking). `repeat` counts
+        draws, pairs of templates (in the order of the prompts) and left-out relations; `left_out`
+        names those and is empty elsewhere. Where either ranking has too few known facts, shared
+        and jaccard are NaN. Relations that `rank_neurons` leaves out have no row.
+
+    Raises:
+        UnknownOptionError: another score, no repeat, or a share outside 0 to 1.
+        DoseError: a dose below 1 or above the number of neurons.
+        TooFewFactsError: no relation can be ranked.
+    """
+    for score in scores:
+        if score not in SCORES:
+            raise UnknownOptionError(f"No stability of {score!r}. {near_matches(score, SCORES)}")
+    if repeats < 1 or not 0 < set_aside < 1:
+        raise UnknownOptionError(
+            f"repeats is {repeats} and set_aside {set_aside}; expected one repeat at least, and a "
+            "share between 0 and 1."
+        )
+    values = table.values.flatten(1)
+    count = resolve_doses([dose], values.shape[1])[0]
+    prompts = table.prompts.reset_index(drop=True)
+    known = prompts["prompt_id"].map(recall.set_index("prompt_id")["known"])
+    known_rows = known.fillna(False).to_numpy(bool)
+    families = _families(prompts, known_rows, recall, scores, min_known)
+    if not families:
+        raise TooFewFactsError(
+            "No relation can be ranked, so there is no stability to measure. Give more facts that "
+            "the model knows, or lower min_known."
+        )
+    pairs = _pairs(families, prompts, known_rows, repeats, set_aside, seed)
+    tops = _top_sets(values, pairs, prompts["fact"].to_numpy(str), count, min_known)
+    expected = count**2 / values.shape[1]
+    return pd.DataFrame([_row(pair, count, expected, tops) for pair in pairs])
+
+
+def stability_summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Averages the share of a top set that is found again.
+
+    Args:
+        frame: what `ranking_stability` gives.
+
+    Returns:
+        A row per relation, language, score and what: share (mean of shared / dose), low and high
+        (least and most over the comparisons), chance (dose / neurons), comparisons (how many gave
+        a number; the share is NaN where none did).
+    """
+    keys = ["relation", "language", "score", "what"]
+    rows = frame.assign(
+        share=frame["shared"] / frame["dose"], chance=frame["expected"] / frame["dose"]
+    )
+    found = rows.groupby(keys, sort=False, observed=True).agg(
+        share=("share", "mean"),
+        low=("share", "min"),
+        high=("share", "max"),
+        chance=("chance", "mean"),
+        comparisons=("share", "count"),
+    )
+    return found.reset_index()
+
+
+def top_neurons(
+    values: Float[Tensor, "prompt neuron"],
+    membership: Int8[Tensor, "family prompt"],
+    dose: int,
+) -> Int[np.ndarray, "family dose"]:
+    """Gives each family's best neurons in the order of `rank_neurons`, best first.
+
+    The standardised difference is computed only where it can decide: for the neurons whose AP,
+    rounded to 1e-6, is not below that of the last one taken.
+
+    >>> table = torch.tensor([[3.0, 0.0], [2.0, 1.0], [1.0, 2.0]])
+    >>> top_neurons(table, torch.tensor([[1, 0, 0], [0, 0, 1]], dtype=torch.int8), 1).tolist()
+    [[0], [1]]
+    """
+    best = np.empty((len(membership), dose), dtype=np.int64)
+    step = max(1, _CELLS // values.shape[1])
+    for start in range(0, len(membership), step):
+        rows = membership[start : start + step]
+        precision = family_average_precision(values, rows).numpy().round(6)
+        for i, ap in enumerate(precision):
+            least = np.partition(ap, len(ap) - dose)[len(ap) - dose]
+            able = np.flatnonzero(ap >= least)
+            d_prime = standardised_difference(values[:, able], rows[i : i + 1])[0][0].numpy()
+            best[start + i] = able[np.lexsort((-d_prime, -ap[able]))[:dose]]
+    return best
+
+
+def _families(
+    prompts: pd.DataFrame,
+    known: Bool[np.ndarray, " prompt"],
+    recall: pd.DataFrame,
+    scores: Sequence[str],
+    min_known: int,
+) -> list[_Family]:
+    """Lists what `rank_neurons` ranks: relations in a language, with enough known facts."""
+    left_out = left_out_relations(recall, min_known)
+    several = recall["language"].nunique() > 1
+    kind, relations, languages = (
+        prompts[c].to_numpy(str) for c in ("kind", "relation", "language")
+    )
+    fact, families = kind == "fact", []
+    pairs = prompts.loc[fact, ["relation", "language"]].drop_duplicates()
+    for relation, language in pairs.itertuples(index=False):
+        if relation_label(relation, language, several=several) in left_out:
+            continue
+        here = languages == language
+        positive = here & fact & known & (relations == relation)
+        negatives = {
+            "specific": here & fact & (relations != relation),
+            "background": here & (kind == "background"),
+        }
+        families += [
+            _Family(score, relation, language, positive, negatives[score])
+            for score in scores
+            if min(positive.sum(), negatives[score].sum()) >= min_known
+        ]
+    return families
+
+
+def _pairs(
+    families: Sequence[_Family],
+    prompts: pd.DataFrame,
+    known: Bool[np.ndarray, " prompt"],
+    repeats: int,
+    set_aside: float,
+    seed: int,
+) -> list[_Pair]:
+    """Lists every comparison; each draw is the same for all relations, languages and scores."""
+    everywhere = np.ones(len(prompts), dtype=bool)
+    halves, draws = [], []
+    for repeat in range(repeats):
+        half = split_halves(prompts, known, np.random.default_rng([seed, 0, repeat]))
+        halves.append((half, ~half))
+        first, second = (
+            redraw_subjects(prompts, set_aside, np.random.default_rng([seed, 1, repeat, draw]))
+            for draw in range(2)
+        )
+        draws.append((first, second))
+    made = []
+    for family in families:
+        for what, sides in (("halves", halves), ("seeds", draws)):
+            for repeat, (one, other) in enumerate(sides):
+                first, second = _member(family, one, one), _member(family, other, other)
+                made.append(_Pair(family, what, repeat, "", first, second))
+        template = prompts["template"].to_numpy(str)
+        names = dict.fromkeys(template[family.positive])
+        for repeat, (one, other) in enumerate(combinations(names, 2)):
+            first, second = (_member(family, template == name, everywhere) for name in (one, other))
+            made.append(_Pair(family, "templates", repeat, "", first, second))
+        made += _without_one(family, prompts["relation"].to_numpy(str))
+    return made
+
+
+def _without_one(family: _Family, relations: np.ndarray) -> Iterator[_Pair]:
+    """Leaves each other relation out of the negatives in turn."""
+    if family.score != "specific":
+        return
+    everywhere = np.ones(len(relations), dtype=bool)
+    whole = _member(family, everywhere, everywhere)
+    for repeat, name in enumerate(dict.fromkeys(relations[family.negative])):
+        kept = _member(family, everywhere, relations != name)
+        yield _Pair(family, "relations", repeat, name, whole, kept)
+
+
+def _member(
+    family: _Family, positives: np.ndarray, negatives: np.ndarray
+) -> Int8[np.ndarray, " prompt"]:
+    positive, negative = family.positive & positives, family.negative & negatives
+    return np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8)
+
+
+def _top_sets(
+    values: Float[Tensor, "prompt neuron"],
+    pairs: Sequence[_Pair],
+    facts: np.ndarray,
+    dose: int,
+    min_known: int,
+) -> dict[bytes, frozenset[int]]:
+    """Ranks each distinct set of positives and negatives once, where it has enough of both."""
+    distinct = {row.tobytes(): row for pair in pairs for row in (pair.first, pair.second)}
+    enough = {
+        key: row
+        for key, row in distinct.items()
+        if len(set(facts[row == 1])) >= min_known and (row == 0).sum() >= min_known
+    }
+    if not enough:
+        return {}
+    membership = torch.from_numpy(np.stack(list(enough.values())))
+    used = (membership >= 0).any(dim=0)  # nonsense subjects, say, are sorted for nothing
+    best = top_neurons(values[used], membership[:, used], dose)
+    return {key: frozenset(map(int, row)) for key, row in zip(enough, best, strict=True)}
+
+
+def _row(
+    pair: _Pair, dose: int, expected: float, tops: dict[bytes, frozenset[int]]
+) -> dict[str, object]:
+    first, second = (tops.get(row.tobytes()) for row in (pair.first, pair.second))
+    shared = float("nan") if first is None or second is None else float(len(first & second))
+    return {
+        "relation": pair.family.relation,
+        "language": pair.family.language,
+        "score": pair.family.score,
+        "dose": dose,
+        "what": pair.what,
+        "repeat": pair.repeat,
+        "left_out": pair.left_out,
+        "shared": shared,
+        "expected": expected,
+        "jaccard": shared / (2 * dose - shared),
+        "n_first": int((pair.first == 1).sum()),
+        "n_second": int((pair.second == 1).sum()),
+    }
