@@ -23,6 +23,7 @@ from relation_neurons.errors import (
     ContextLengthError,
     HookError,
     UnknownOptionError,
+    UnknownSiteError,
     near_matches,
 )
 from relation_neurons.models import HookedTransformer, output_norms, site_hook, site_width
@@ -30,7 +31,14 @@ from relation_neurons.progress import progress_bar
 from relation_neurons.prompts import Prompts
 from relation_neurons.recall import BATCH_SIZE
 
-__all__ = ["POOLS", "ActivationTable", "collect_activations", "first_positions", "pool"]
+__all__ = [
+    "POOLS",
+    "ActivationTable",
+    "collect_activations",
+    "collect_neuron",
+    "first_positions",
+    "pool",
+]
 
 POOLS = ("mean", "last", "max", "include_first")
 """`include_first` is the mean over every real token, the paper's."""
@@ -56,6 +64,11 @@ class ActivationTable:
     """The same at the first attended position."""
     pool: str
     site: str
+    active: Float[Tensor, "prompt layer d_mlp"] | None = None
+    """Share of each prompt's pooled tokens (see `token_counts`) at which the activation function's
+    output is above 0; None unless asked for."""
+    token_counts: Int[Tensor, " prompt"] | None = None
+    """Tokens that `active` is a share of: those that the mean is over, whatever the pooling."""
 
     def __repr__(self) -> str:
         prompts, layers, width = self.values.shape
@@ -71,7 +84,11 @@ class ActivationTable:
         """Gives some of the prompts; the neurons' typical values stay as they are."""
         rows = np.flatnonzero(np.asarray(keep))
         return replace(
-            self, values=self.values[rows], prompts=self.prompts.iloc[rows].reset_index(drop=True)
+            self,
+            values=self.values[rows],
+            prompts=self.prompts.iloc[rows].reset_index(drop=True),
+            active=None if self.active is None else self.active[rows],
+            token_counts=None if self.token_counts is None else self.token_counts[rows],
         )
 
 
@@ -102,10 +119,7 @@ def pool(
     values = activations.float()
     if how == "last":
         return values[:, -1]
-    leave_out = torch.full((len(mask), 1), 0 if how == "include_first" else 1, device=mask.device)
-    if context is not None:
-        leave_out = torch.maximum(leave_out, context[:, None])
-    keep = mask & (mask.cumsum(dim=1) > leave_out)
+    keep = _pooled_positions(mask, how, context)
     counts = keep.sum(dim=1, keepdim=True)
     if (counts == 0).any():
         raise ActivationError(
@@ -117,18 +131,38 @@ def pool(
     return values.masked_fill(~keep[..., None], 0.0).sum(dim=1) / counts
 
 
+def _pooled_positions(
+    mask: Bool[Tensor, "batch pos"], how: str, context: Int[Tensor, " batch"] | None
+) -> Bool[Tensor, "batch pos"]:
+    """Marks the tokens that are pooled."""
+    leave_out = torch.full((len(mask), 1), 0 if how == "include_first" else 1, device=mask.device)
+    if context is not None:
+        leave_out = torch.maximum(leave_out, context[:, None])
+    return mask & (mask.cumsum(dim=1) > leave_out)
+
+
 def collect_activations(
     model: HookedTransformer,
     prompts: Prompts,
     *,
     pool: str = "mean",
     site: str = "post",
+    active: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> ActivationTable:
     """Runs the intact model over prompts (never their answers) and pools every neuron.
 
+    Args:
+        model: what `load_model` gives.
+        prompts: those to run.
+        pool: one of `POOLS`.
+        site: `post`, `gate`, `up` or `out`.
+        active: also count how often each neuron is active (`activation_entropy` needs it). Every
+            activation function here has the sign of its input, so that is read at `hook_pre`.
+        batch_size: prompts a pass.
+
     Raises:
-        UnknownSiteError: a site that the model does not have.
+        UnknownSiteError: a site that the model does not have, or `active` at `out`.
         HookError: a layer whose hook did not fire.
         ActivationError: NaN or Inf; the first neuron is named.
     """
@@ -137,6 +171,15 @@ def collect_activations(
     is_fact = np.asarray(prompts.frame["kind"] == "fact")
     names = {site_hook(model, site, layer): layer for layer in range(layers)}
     hooks: Any = [(name, partial(collector.hook, layer=layer)) for name, layer in names.items()]
+    if active:
+        if site == "out":
+            raise UnknownSiteError(
+                "At `out` there is no activation function, so no neuron is active there. Use the site "
+                "`post`, or active=False."
+            )
+        gates = {site_hook(model, "gate", layer): layer for layer in range(layers)}
+        hooks += [(name, partial(collector.count, layer=layer)) for name, layer in gates.items()]
+        collector.count_active()
     device = next(model.parameters()).device
     longest = max(map(len, prompts.tokens))
     if longest > model.cfg.n_ctx:
@@ -169,6 +212,8 @@ def collect_activations(
         first_contribution=(collector.first_abs / max(collector.firsts, 1)).float() * norms,
         pool=pool,
         site=site,
+        active=collector.active,
+        token_counts=collector.token_counts if active else None,
     )
 
 
@@ -186,11 +231,19 @@ class _Collector:
         self.how = how
         self.contexts = np.asarray(context, dtype=np.int64)
         self.fired: set[int] = set()
+        self.active: Tensor | None = None
+        self.counted: set[int] = set()
+        self.token_counts = torch.zeros(prompts, dtype=torch.int64)
+
+    def count_active(self) -> None:
+        """Makes room for the shares of active tokens."""
+        self.active = torch.empty_like(self.values)
 
     def start(self, batch: Batch, is_fact: np.ndarray) -> None:
         """Prepares the masks of one batch."""
         self.batch = batch
         self.fired.clear()
+        self.counted.clear()
         self.context = (
             torch.from_numpy(self.contexts[batch.rows]).to(batch.mask.device)
             if len(self.contexts)
@@ -199,6 +252,8 @@ class _Collector:
         fact = torch.from_numpy(is_fact[batch.rows]).to(batch.mask.device)[:, None]
         self.first = first_positions(batch.mask) & fact
         self.rest = batch.mask & ~first_positions(batch.mask) & fact
+        kept = _pooled_positions(batch.mask, self.how, self.context)
+        self.token_counts[batch.rows] = kept.sum(dim=1).cpu()
         self.tokens += int(self.rest.sum())
         self.firsts += int(self.first.sum())
 
@@ -213,10 +268,18 @@ class _Collector:
         self.first_abs[layer] += first.abs().sum(dim=0).cpu().double()
         self.fired.add(layer)
 
+    def count(self, value: Float[Tensor, "batch pos d_mlp"], hook: Any, *, layer: int) -> None:
+        """Takes the share of active tokens in one layer."""
+        assert self.active is not None
+        how = "include_first" if self.how == "include_first" else "mean"
+        shares = pool((value > 0).float(), self.batch.mask, how, self.context)
+        self.active[self.batch.rows, layer] = shares.cpu()
+        self.counted.add(layer)
+
     def finish(self, names: dict[str, int]) -> None:
         """Makes sure that every layer was seen (pitfall 18)."""
         for name, layer in names.items():
-            if layer not in self.fired:
+            if layer not in self.fired or (self.active is not None and layer not in self.counted):
                 raise HookError(f"The hook {name} did not fire; its neurons would be missing.")
 
 
@@ -231,3 +294,46 @@ def _finite(
             "values are in all. float16 overflows in some models: load with dtype='bfloat16' or 'float32'."
         )
     return values
+
+
+def collect_neuron(
+    model: HookedTransformer,
+    prompts: Prompts,
+    layer: int,
+    neuron: int,
+    *,
+    site: str = "post",
+    batch_size: int = BATCH_SIZE,
+) -> tuple[Float[Tensor, " _"], ...]:
+    """Runs the model up to one layer and gives one neuron's activation at each token of each prompt.
+
+    Raises:
+        ActivationError: NaN or Inf.
+        HookError: the layer's hook did not fire.
+    """
+    name, seen = site_hook(model, site, layer), []
+    by_token: list[Tensor] = [torch.empty(0)] * len(prompts)
+    device = next(model.parameters()).device
+    batches = make_batches(
+        prompts.tokens, batch_size=batch_size, pad_id=prompts.pad_id, device=device
+    )
+    with torch.inference_mode(), progress_bar(len(prompts), "one neuron") as bar:
+        for batch in batches:
+            model.run_with_hooks(
+                batch.tokens,
+                attention_mask=batch.mask.long(),
+                fwd_hooks=[(name, lambda value, hook: seen.append(value[:, :, neuron].float()))],
+                return_type=None,
+                stop_at_layer=layer + 1,
+            )
+            if not seen:
+                raise HookError(f"The hook {name} did not fire; the neuron would be missing.")
+            for row, values, mask in zip(batch.rows, seen.pop(), batch.mask, strict=True):
+                by_token[row] = values[mask].cpu()
+            bar.update(len(batch.rows))
+    if not all(bool(torch.isfinite(values).all()) for values in by_token):
+        raise ActivationError(
+            f"Neuron L{layer}N{neuron} ({site}) is NaN or Inf at some token. float16 overflows in some "
+            "models: load with dtype='bfloat16' or 'float32'."
+        )
+    return tuple(by_token)

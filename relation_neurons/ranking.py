@@ -8,6 +8,9 @@ Four rankings per relation, from one pass over the prompts (method 3 and 6):
 | `background` | known prompts of the relation | neutral prompts |
 | `unknown` | prompts of the relation that the model gets wrong | as `specific` |
 | `nonsense` | prompts of the relation about nonsense subjects | as `specific` |
+
+By which value is another choice, the same for all of them: average precision, or one of its rivals
+(see `criteria`).
 """
 
 from __future__ import annotations
@@ -19,8 +22,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from relation_neurons.activations import ActivationTable
+from relation_neurons.criteria import (
+    applicable_families,
+    applicable_scores,
+    criterion_values,
+    require_end,
+)
 from relation_neurons.errors import (
     AblationError,
     DoseError,
@@ -53,17 +64,28 @@ class Ranking:
 
     frame: pd.DataFrame
     """score, relation, language, rank (from 1), layer, neuron, ap, d_prime, mean_positive,
-    mean_negative, is_sink."""
+    mean_negative, is_sink, value (the criterion's; a table of an older run lacks it)."""
     neurons: pd.DataFrame
     """Every neuron, in (layer, neuron) order: layer, neuron, mean, contribution, is_sink."""
     site: str = "post"
     left_out: dict[str, str] = field(default_factory=dict)
     """Relations without a ranking, with the reason; named with their language where there are
     several."""
+    by: str = "average_precision"
+    """The criterion ranked by; see `criteria`."""
+    bottom: bool = False
+    """Whether it holds the other end: the most anti-correlated neurons, those first."""
 
     def __repr__(self) -> str:
         kept = int(self.frame["rank"].max()) if len(self.frame) else 0
-        return f"Ranking({', '.join(self.relations)}; top {kept} of {len(self.neurons)} {self.site} neurons)"
+        by = "" if self.by == "average_precision" else f" by {self.by}"
+        held = f"{self.end} {kept} of {len(self.neurons)} {self.site} neurons{by}"
+        return f"Ranking({', '.join(self.relations)}; {held})"
+
+    @property
+    def end(self) -> str:
+        """`top` or `bottom`."""
+        return "bottom" if self.bottom else "top"
 
     @property
     def relations(self) -> list[str]:
@@ -96,7 +118,7 @@ class Ranking:
     def top(
         self, relation: str, dose: int, *, score: str = "specific", language: str | None = None
     ) -> pd.DataFrame:
-        """Gives the `dose` top-ranked neurons, best first.
+        """Gives the first `dose` neurons, best first (of a bottom ranking, the lowest first).
 
         Raises:
             UnknownRelationError: no ranking of that relation, score and language.
@@ -134,27 +156,42 @@ def rank_neurons(
     table: ActivationTable,
     recall: pd.DataFrame,
     *,
+    by: str = "average_precision",
+    bottom: bool = False,
+    scores: Sequence[str] = SCORES,
+    attribution: Float[Tensor, "prompt layer d_mlp"] | None = None,
     keep: int | None = None,
     order: str = "d_prime",
     min_known: int = MIN_KNOWN,
 ) -> Ranking:
     """Ranks every neuron for every relation under every score.
 
-    Order: AP rounded to 1e-6, then the standardised difference (`order="index"`: nothing, as in
-    the published code), then (layer, neuron) (method 7; pitfall 11).
+    Order: the criterion's value (AP rounded to 1e-6), then the standardised difference
+    (`order="index"`: nothing, as in the published code), then (layer, neuron) (method 7; pitfall 11).
+    Neurons without a value come last.
 
     Args:
         table: pooled activations of the detection prompts.
         recall: what `measure_recall` gives, for both sides.
+        by: the criterion; one of `criteria.CRITERIA`. Scores that it cannot rank are left out.
+        bottom: ranks from the other end, in exactly the reverse order: the most anti-correlated
+            neurons. It holds half of the neurons at most, so that no neuron of a top set as large is
+            in it (pitfall 14).
+        scores: the scores to rank; all of them by default.
+        attribution: of the table's prompts, from `collect_attribution`; for `by="attribution"`.
         keep: ranked neurons kept per relation and score; 2% of them, at least 1,000, by default.
         order: `d_prime` or `index`.
         min_known: known facts a relation needs on either side, or it is left out by name.
 
     Raises:
         TooFewFactsError: every relation is left out, or there is only one and no neutral prompt.
+        ActivationError: the criterion needs what was not collected.
+        UnknownOptionError: a criterion, score or order that does not exist, or a criterion that ranks
+            none of the scores.
     """
     if order not in ORDERS:
         raise UnknownOptionError(f"No order {order!r}. {near_matches(order, ORDERS)}")
+    wanted = _wanted_scores(by, bottom, scores)
     left_out = left_out_relations(recall, min_known)
     if keep is not None and keep < 1:
         raise DoseError(f"keep is {keep}; expected at least one neuron.")
@@ -167,18 +204,23 @@ def rank_neurons(
             "that the model knows, hold out more of them (held_out), take a model that knows more, or lower "
             "min_known (an AP of 1 is then nearly free)."
         )
-    _, layers, width = table.values.shape
+    kept_families = applicable_families(by, families, wanted)
+    families, membership = [families[i] for i in kept_families], membership[kept_families]
+    layers, width = table.values.shape[1:]
     flat = table.values.flatten(1)
-    ap = family_average_precision(flat, membership).numpy().round(6)
+    value = criterion_values(by, table, families, membership, attribution=attribution)
     d_prime, positive, negative = (
         part.numpy() for part in standardised_difference(flat, membership)
     )
     neurons = _neuron_frame(table)
-    keep = min(keep or max(1000, layers * width // 50), layers * width)
+    most = layers * width // (2 if bottom else 1)
+    keep = min(keep or max(1000, layers * width // 50), most)
+    tie = d_prime if order == "d_prime" else np.zeros_like(d_prime)
+    kept = np.stack([_order(*row, bottom)[:keep] for row in zip(value, tie, strict=True)])
+    ap = value if by == "average_precision" else _kept_precision(flat, membership, kept)
     frames = []
     for i, (score, relation, language) in enumerate(families):
-        tie = d_prime[i] if order == "d_prime" else np.zeros(layers * width)
-        best = np.lexsort((-tie, -ap[i]))[:keep]  # stable: the index decides last
+        best = kept[i]
         frames.append(
             pd.DataFrame(
                 {
@@ -193,10 +235,12 @@ def rank_neurons(
                     "mean_positive": positive[i, best].astype(np.float32),
                     "mean_negative": negative[i, best].astype(np.float32),
                     "is_sink": neurons["is_sink"].to_numpy()[best],
+                    "value": value[i, best],
                 }
             )
         )
-    return Ranking(pd.concat(frames, ignore_index=True), neurons, table.site, left_out)
+    frame = pd.concat(frames, ignore_index=True)
+    return Ranking(frame, neurons, table.site, left_out, by=by, bottom=bottom)
 
 
 def known_counts(recall: pd.DataFrame) -> pd.DataFrame:
@@ -277,6 +321,40 @@ def left_out_relations(recall: pd.DataFrame, min_known: int = MIN_KNOWN) -> dict
             name = relation_label(relation, language, several=several)
             reasons[name] = f"knows {said} facts, {min_known} are needed on each side"
     return reasons
+
+
+def _wanted_scores(by: str, bottom: bool, scores: Sequence[str]) -> tuple[str, ...]:
+    """The scores asked for that the criterion can rank."""
+    for score in scores:
+        if score not in SCORES:
+            raise UnknownOptionError(f"No score {score!r}. {near_matches(score, SCORES)}")
+    wanted = applicable_scores(by, scores)
+    require_end(by, bottom)
+    if not wanted:
+        raise UnknownOptionError(
+            f"{by} cannot rank the score {', '.join(scores) or '(none)'}; it ranks "
+            f"{', '.join(applicable_scores(by, SCORES))}."
+        )
+    return wanted
+
+
+def _order(
+    value: Float[np.ndarray, " neuron"], tie: Float[np.ndarray, " neuron"], bottom: bool
+) -> np.ndarray:
+    """Neurons from the best, or from the lowest in exactly the reverse order."""
+    filled = np.where(np.isnan(value), -np.inf, value)
+    order = np.lexsort((-tie, -filled))  # stable: the index decides last
+    return order[::-1] if bottom else order
+
+
+def _kept_precision(
+    flat: Float[Tensor, "prompt neuron"], membership: torch.Tensor, kept: np.ndarray
+) -> Float[np.ndarray, "family neuron"]:
+    """AP of the neurons that are kept somewhere; NaN for the others, which no table shows."""
+    some = np.unique(kept)
+    ap = np.full((len(membership), flat.shape[1]), np.nan)
+    ap[:, some] = family_average_precision(flat[:, some], membership).numpy().round(6)
+    return ap
 
 
 def _families(

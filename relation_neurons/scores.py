@@ -1,8 +1,9 @@
 """Scores: average precision of every neuron for every relation, exact with ties.
 
     AP = sum over distinct thresholds t of (recall at t - recall before t) * precision at t
+    AUROC = share of (positive, negative) pairs with the positive above, half of each tied pair
 
-as scikit-learn defines it: tied activations are one threshold (method 6; pitfall 10).
+as scikit-learn defines them: tied activations are one threshold (method 6; pitfall 10).
 Each neuron is sorted once; one scan of the sorted prompts then serves every family of positives
 and negatives.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -22,7 +24,12 @@ from torch import Tensor
 from relation_neurons.errors import ActivationError
 from relation_neurons.progress import progress_bar
 
-__all__ = ["average_precision", "family_average_precision", "standardised_difference"]
+__all__ = [
+    "average_precision",
+    "family_auroc",
+    "family_average_precision",
+    "standardised_difference",
+]
 
 _CHUNK = 1 << 22  # sort keys held at once: 32 MB
 
@@ -68,6 +75,29 @@ def family_average_precision(
         activations: one value per prompt and neuron.
         membership: 1 for a positive of the family, 0 for a negative, -1 for neither.
     """
+    return _scan_families(activations, membership, _scan, "average precision")
+
+
+def family_auroc(
+    activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"],
+    membership: Int8[Tensor, "family prompt"],
+) -> Float[Tensor, "family neuron"]:
+    """Area under the ROC curve, for families as in `family_average_precision`.
+
+    Returns:
+        float64; 0.5 is chance, NaN for a family without positives or without negatives.
+
+    >>> member = torch.tensor([[1, 0, 1, 0]], dtype=torch.int8)
+    >>> family_auroc(torch.tensor([[3.0], [2.0], [1.0], [1.0]]), member)
+    tensor([[0.6250]], dtype=torch.float64)
+    """
+    return _scan_families(activations, membership, _scan_pairs, "AUROC")
+
+
+def _scan_families(
+    activations: Tensor, membership: Tensor, scan: Callable[..., None], what: str
+) -> Float[Tensor, "family neuron"]:
+    """Sorts each neuron once, some neurons at a time, and scans it for every family."""
     prompts, neurons = activations.shape
     if activations.is_floating_point() and not bool(torch.isfinite(activations).all()):
         raise ActivationError("Activations hold NaN or Inf; expected finite values.")
@@ -76,10 +106,10 @@ def family_average_precision(
     counted = np.ascontiguousarray((member >= 0).T.astype(np.int64))
     result = np.empty((neurons, len(member)))
     step = max(1, _CHUNK // max(prompts, 1))
-    with progress_bar(neurons, "average precision", "neuron") as bar:
+    with progress_bar(neurons, what, "neuron") as bar:
         for start in range(0, neurons, step):
             keys = _sort_keys(activations[:, start : start + step])
-            _scan_in_threads(keys, positive, counted, result[start : start + step])
+            _scan_in_threads(scan, keys, positive, counted, result[start : start + step])
             bar.update(len(keys))
     return torch.from_numpy(result.T.copy())
 
@@ -142,7 +172,11 @@ def _sort_keys(activations: Tensor) -> np.ndarray:
 
 
 def _scan_in_threads(
-    keys: np.ndarray, positive: np.ndarray, counted: np.ndarray, result: np.ndarray
+    scan: Callable[..., None],
+    keys: np.ndarray,
+    positive: np.ndarray,
+    counted: np.ndarray,
+    result: np.ndarray,
 ) -> None:
     """Sorts and scans blocks of neurons side by side.
 
@@ -156,7 +190,7 @@ def _scan_in_threads(
         if block.size:
             rows = slice(int(block[0]), int(block[-1]) + 1)
             keys[rows].sort(axis=1)
-            _scan(keys[rows], positive, counted, result[rows])
+            scan(keys[rows], positive, counted, result[rows])
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, blocks))
@@ -192,5 +226,38 @@ def _scan_loop(
             result[neuron, family] = total[family] / hits[family] if hits[family] else np.nan
 
 
+def _pairs_loop(
+    keys: np.ndarray, positive: np.ndarray, counted: np.ndarray, result: np.ndarray
+) -> None:
+    """Walks the same way and counts, threshold by threshold, the negatives above each positive."""
+    neurons, prompts = keys.shape
+    families = positive.shape[1]
+    for neuron in range(neurons):
+        hits = np.zeros(families, dtype=np.int64)
+        seen = np.zeros(families, dtype=np.int64)
+        hits_before = np.zeros(families, dtype=np.int64)
+        misses_before = np.zeros(families, dtype=np.int64)
+        above = np.zeros(families)
+        for at in range(prompts):
+            key = keys[neuron, at]
+            prompt = key & np.uint64(0xFFFFFFFF)
+            for family in range(families):
+                hits[family] += positive[prompt, family]
+                seen[family] += counted[prompt, family]
+            last = at + 1 == prompts or (keys[neuron, at + 1] >> np.uint64(32)) != (
+                key >> np.uint64(32)
+            )
+            if last:
+                for family in range(families):
+                    misses = seen[family] - hits[family]
+                    gained = hits[family] - hits_before[family]
+                    above[family] += gained * (misses_before[family] + misses) / 2
+                    hits_before[family], misses_before[family] = hits[family], misses
+        for family in range(families):
+            pairs = hits[family] * (seen[family] - hits[family])
+            result[neuron, family] = 1 - above[family] / pairs if pairs else np.nan
+
+
 # Compiled from the plain function, also where a test's import hook has wrapped it to check shapes.
 _scan = numba.njit(nogil=True, cache=True)(inspect.unwrap(_scan_loop))
+_scan_pairs = numba.njit(nogil=True, cache=True)(inspect.unwrap(_pairs_loop))

@@ -1,0 +1,204 @@
+"""The command line's comparison of criteria, judged by one held-out ablation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from relation_neurons.errors import ResultsError
+
+__all__ = ["compare_scores"]
+
+_MANIFEST = "comparison.json"
+
+
+def compare_scores(
+    out: Annotated[Path, typer.Option(help="The folder for the comparison.")],
+    model: Annotated[
+        str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
+    ] = "smollm2-135m",
+    relations: Annotated[
+        str, typer.Option(help="A shipped set or relation, lre, a file or a folder.")
+    ] = "demo",
+    by: Annotated[
+        str | None, typer.Option(help="Criteria: average_precision,auroc,…; all by default.")
+    ] = None,
+    sites: Annotated[
+        str, typer.Option(help="All criteria at the first of them, average precision at the rest.")
+    ] = "post,gate,up,out",
+    bottom: Annotated[
+        bool, typer.Option(help="Also ablate the neurons with the lowest average precision.")
+    ] = True,
+    dose: Annotated[
+        str, typer.Option(help="Neurons ablated: a count, or a share of the site's.")
+    ] = "0.2%",
+    score: Annotated[str, typer.Option(help="The ranking compared: specific, …")] = "specific",
+    quantity: Annotated[str, typer.Option(help="Judged by correct or by margin.")] = "correct",
+    held_out: Annotated[
+        float | None,
+        typer.Option(help="Facts set aside per relation: a count, or a share below 1."),
+    ] = None,
+    languages: Annotated[str | None, typer.Option(help="en,de,… or all.")] = None,
+    names: Annotated[str | None, typer.Option(help="Only these relations: name,name,…")] = None,
+    min_known: Annotated[
+        int | None, typer.Option(help="Known facts a relation needs on either side.")
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Draws of the control beside each set.")] = 2,
+    seed: Annotated[
+        int, typer.Option(help="Of the split, the nonsense subjects and the controls.")
+    ] = 0,
+    batch_size: Annotated[int | None, typer.Option(help="Prompts a pass.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = None,
+) -> None:
+    """Compare criteria, sites and ends by what ablating their sets does to held-out facts."""
+    from relation_neurons import comparison, experiment
+    from relation_neurons.criteria import CRITERIA
+    from relation_neurons.models import load_model
+    from relation_neurons.options import make_manifest, make_options
+    from relation_neurons.prompts import make_prompts
+    from relation_neurons.readers import load_relations
+    from relation_neurons.recall import measure_recall
+    from relation_neurons.results import require_folder, write_table
+    from relation_neurons.stages import Stages
+
+    require_folder(out)
+    criteria, places = _listed(by) or list(CRITERIA), _listed(sites)
+    first = comparison.plan_contenders(criteria, places, bottom=bottom, score=score)[0]
+    options = make_options(
+        doses=(dose,),
+        held_out=int(held_out) if held_out and held_out == int(held_out) else held_out,
+        min_known=min_known,
+        draws=draws,
+        score=score,
+        checks=(),
+        seed=seed,
+        batch_size=batch_size,
+    )
+    data = experiment.choose_facts(
+        load_relations(relations, languages=languages, names=_listed(names) or None), options
+    )
+    loaded = load_model(model, dtype=dtype, device=device)
+    stages = Stages(out, typer.echo)
+    manifest = make_manifest(loaded, data, options)
+    chosen = {"by": criteria, "sites": places, "bottom": bottom, "quantity": quantity}
+    _open(out, {**manifest, "comparison": chosen})
+    prompts = make_prompts(
+        data,
+        loaded.tokenizer,
+        held_out=options.held_out,
+        hold_out_templates=options.hold_out_templates,
+        nonsense=options.nonsense,
+        seed=seed,
+    )
+    recall = stages.make(
+        "parts/recall", lambda: measure_recall(loaded, prompts, batch_size=options.batch_size)
+    )
+    found = comparison.compare_scores(
+        loaded,
+        prompts,
+        recall,
+        by=criteria,
+        sites=places,
+        bottom=bottom,
+        dose=dose,
+        score=score,
+        control_draws=draws,
+        quantity=quantity,
+        pool=options.pool,
+        mode=options.mode,
+        positions=options.positions,
+        min_known=options.min_known,
+        batch_size=options.batch_size,
+        seed=seed,
+        stages=stages,
+    )
+    for name, table in (
+        ("comparison", found.table),
+        ("comparison_standings", found.standings),
+        ("comparison_sets", found.sets),
+        ("comparison_effects", found.effects),
+    ):
+        write_table(out / f"{name}.parquet", table)
+    _show(found.standings, quantity, f"{first.by} ({first.site}, {first.end})")
+    typer.echo(f"table: {out / 'comparison.parquet'}")
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _open(folder: Path, manifest: dict[str, Any]) -> None:
+    """Starts a comparison, or goes on with one of the same options; criteria and sites may be added.
+
+    Raises:
+        ResultsError: the folder holds a comparison with other options (pitfall 19).
+    """
+    from relation_neurons.results import read_json, write_json
+
+    path = folder / _MANIFEST
+    if path.exists():
+        there, here = (
+            {**part, **part.get("options", {})}
+            for part in (read_json(path), json.loads(json.dumps(manifest)))
+        )
+        for name in sorted(({*there, *here}) - {"comparison", "options"}):
+            if there.get(name) != here.get(name):
+                raise ResultsError(
+                    f"{folder} holds a comparison with another {name}"
+                    f"{_shown(there.get(name), here.get(name))}. Give another --out, or move that folder "
+                    "away."
+                )
+    elif (folder / "parts").exists():
+        raise ResultsError(
+            f"{folder} holds parts of a comparison and no {_MANIFEST} that says of which. Give another "
+            "--out, or delete the parts."
+        )
+    write_json(path, manifest)
+
+
+def _shown(there: Any, here: Any) -> str:
+    """Says both values where they are short."""
+    long = isinstance(there, (dict, list)) and len(there) > 3
+    return "" if long else f" ({there!r} there, {here!r} here)"
+
+
+def _show(standings: pd.DataFrame, quantity: str, first: str) -> None:
+    """Prints who wins, the most specific first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(
+        title=f"Specificity ({quantity}, 95% intervals over facts; negative is specific harm)",
+        caption=f"against first: minus the specificity of {first}, on the same facts",
+    )
+    for name in (
+        "",
+        "by",
+        "site",
+        "end",
+        "dose",
+        "home",
+        "control",
+        "specificity",
+        "against first",
+    ):
+        shown.add_column(name, justify="left" if name in ("by", "site", "end") else "right")
+    for row in standings.itertuples():
+        shown.add_row(
+            str(row.place),
+            row.by,
+            row.site,
+            row.end,
+            str(row.dose),
+            f"{row.home:+.3f}",
+            f"{row.control:+.3f}",
+            f"{row.specificity:+.3f} [{row.low:+.3f}, {row.high:+.3f}]",
+            f"{row.against_first:+.3f} [{row.against_first_low:+.3f}, {row.against_first_high:+.3f}]",
+        )
+    console = Console()
+    Console(width=max(console.width, 130) if not console.is_terminal else None).print(shown)

@@ -1,0 +1,244 @@
+"""Comparison: rival criteria, sites and ends, judged by one and the same held-out ablation.
+
+Each contender ranks on the detection prompts; the sets that it puts first are ablated at one dose and
+judged on all held-out facts, beside controls as loud as they are. The measure is specificity, so a
+contender does not win by breaking the model (see `standings`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from relation_neurons.activations import collect_activations
+from relation_neurons.attribution import collect_attribution
+from relation_neurons.criteria import CRITERIA, applicable_scores
+from relation_neurons.errors import TooFewFactsError, UnknownOptionError
+from relation_neurons.models import HookedTransformer, neuron_count
+from relation_neurons.prompts import Prompts
+from relation_neurons.ranking import Ranking, rank_neurons, resolve_doses
+from relation_neurons.recall import BATCH_SIZE
+from relation_neurons.relations import MIN_KNOWN
+from relation_neurons.stages import Stages
+from relation_neurons.standings import comparison_standings, comparison_table, count_valued
+from relation_neurons.sweep import ablation_sweep
+
+__all__ = [
+    "Comparison",
+    "Contender",
+    "compare_scores",
+    "plan_contenders",
+]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way of choosing neurons."""
+
+    by: str
+    site: str = "post"
+    end: str = "top"
+
+    @property
+    def name(self) -> str:
+        """The name of its part in a results folder."""
+        return f"{self.by}-{self.site}-{self.end}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Contenders judged by one held-out ablation."""
+
+    standings: pd.DataFrame
+    """A row per contender, the most specific first; see `comparison_standings`."""
+    table: pd.DataFrame
+    """A row per contender and relation; see `comparison_table`. Beside it, with_value: how many neurons
+    of the set the criterion itself chose (the rest had no value, or the probe's 0, and came by the order
+    after it)."""
+    effects: pd.DataFrame
+    """The sweeps' tables, with the contender's by, site and end."""
+    sets: pd.DataFrame
+    """The neurons ablated: by, site, end, and the rows of the ranking."""
+
+    def __repr__(self) -> str:
+        order = ", ".join(f"{r.by} ({r.site}, {r.end})" for r in self.standings.itertuples())
+        return f"Comparison({order})"
+
+
+def plan_contenders(
+    by: Sequence[str] = CRITERIA,
+    sites: Sequence[str] = ("post",),
+    *,
+    bottom: bool = True,
+    score: str = "specific",
+) -> list[Contender]:
+    """Lists every criterion at the first site, then AP at the other sites, then AP's bottom.
+
+    Criteria that cannot rank the score are left out (see `criteria`).
+
+    Raises:
+        UnknownOptionError: an unknown criterion, no site, or nothing left to compare.
+
+    >>> [c.name for c in plan_contenders(("auroc",), ("post", "up"), bottom=False)]
+    ['auroc-post-top', 'average_precision-up-top']
+    """
+    if not sites:
+        raise UnknownOptionError("No site was given; expected one at least, such as post.")
+    able = [one for one in by if applicable_scores(one, (score,))]
+    found = [Contender(one, sites[0]) for one in able]
+    found += [Contender("average_precision", site) for site in sites[1:]]
+    found += [Contender("average_precision", sites[0], "bottom")] if bottom else []
+    if not found:
+        raise UnknownOptionError(
+            f"None of the criteria {', '.join(by) or '(none)'} ranks the score {score!r}; expected "
+            "average_precision, auroc, d_prime, mean_difference or probe among them."
+        )
+    return list(dict.fromkeys(found))
+
+
+def compare_scores(
+    model: HookedTransformer,
+    prompts: Prompts,
+    recall: pd.DataFrame,
+    *,
+    by: Sequence[str] = CRITERIA,
+    sites: Sequence[str] = ("post",),
+    bottom: bool = True,
+    dose: int | float | str = "0.2%",
+    score: str = "specific",
+    control_draws: int = 2,
+    quantity: str = "correct",
+    pool: str = "mean",
+    mode: str = "zero",
+    positions: str = "no_first",
+    min_known: int = MIN_KNOWN,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+    stages: Stages | None = None,
+) -> Comparison:
+    """Ranks by every criterion and judges each ranking's top sets by the same held-out ablation.
+
+    Args:
+        model: what `load_model` gives.
+        prompts: of both sides; neurons are found on detection and judged on held-out prompts.
+        recall: what `measure_recall` gives for them.
+        by: criteria, compared at the first site.
+        sites: where to read and ablate; at those after the first, by average precision.
+        bottom: also ablates the neurons with the lowest AP at the first site (pitfall 14).
+        dose: neurons ablated; a share is one of the site's own neurons, so at `out`, which has
+            d_model of them a layer, it is fewer.
+        score: the family of positives and negatives that is ranked and ablated.
+        control_draws: draws of the contribution-matched control beside each set.
+        quantity: `correct` (net flips per prompt) or `margin` (logits).
+        pool: of activations and attribution.
+        mode: `zero` or `mean`.
+        positions: see `ablated`.
+        min_known: known facts a relation needs on either side.
+        batch_size: prompts a pass.
+        seed: of the control draws and the bootstrap.
+        stages: a results folder, where a contender's part that is there is read instead of made.
+
+    Raises:
+        TooFewFactsError: fewer than two relations can be ranked.
+        UnknownSiteError: a site that the model does not have.
+    """
+    stages = stages or Stages()
+    contenders = plan_contenders(by, sites, bottom=bottom, score=score)
+    doses = {c.site: resolve_doses([dose], neuron_count(model, c.site))[0] for c in contenders}
+    left_out = [one for one in by if one not in {c.by for c in contenders}]
+    if left_out:
+        stages.say(f"left out: {', '.join(left_out)} cannot rank the score {score}")
+    found = {c: _read(c, stages) for c in contenders if _is_done(c, stages)}
+    for site, count in doses.items():
+        found |= _judge_site(
+            model,
+            prompts,
+            recall,
+            [c for c in contenders if c.site == site and c not in found],
+            collect={"pool": pool, "site": site, "batch_size": batch_size},
+            rank={"scores": (score,), "keep": count, "min_known": min_known},
+            sweep={
+                "doses": (count,),
+                "scores": (score,),
+                "control_draws": control_draws,
+                "control_kinds": ("control_contribution",),
+                "mode": mode,
+                "positions": positions,
+                "batch_size": batch_size,
+                "seed": seed,
+            },
+            stages=stages,
+        )
+    effects, sets = (
+        pd.concat([found[c][i] for c in contenders], ignore_index=True) for i in range(2)
+    )
+    shown: dict[str, Any] = {"quantity": quantity, "score": score, "seed": seed}
+    table = comparison_table(effects, **shown).merge(count_valued(sets), how="left")
+    return Comparison(comparison_standings(effects, **shown), table, effects, sets)
+
+
+def _judge_site(
+    model: HookedTransformer,
+    prompts: Prompts,
+    recall: pd.DataFrame,
+    contenders: Sequence[Contender],
+    *,
+    collect: dict[str, Any],
+    rank: dict[str, Any],
+    sweep: dict[str, Any],
+    stages: Stages,
+) -> dict[Contender, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Collects activations once at a site, and ranks and ablates by each contender there."""
+    if not contenders:
+        return {}
+    active = any(c.by == "activation_entropy" for c in contenders)
+    detection = prompts.detection.take(
+        prompts.detection.frame["kind"].isin(("fact", *rank["scores"]))  # what the score looks at
+    )
+    table = collect_activations(model, detection, active=active, **collect)
+    found = {}
+    for contender in contenders:
+        started = time.monotonic()
+        given: dict[str, Any] = {"by": contender.by, "bottom": contender.end == "bottom", **rank}
+        if contender.by == "attribution":
+            given["attribution"] = collect_attribution(model, detection, **collect)
+        ranking = rank_neurons(table, recall, **given)
+        _require_two(ranking)
+        effects = ablation_sweep(model, prompts.held_out, ranking, **sweep)
+        effects = effects.astype(dict.fromkeys(effects.select_dtypes("category"), str))
+        parts = (_named(contender, effects), _named(contender, ranking.frame))
+        for kind, part in zip(("effects", "sets"), parts, strict=True):
+            stages.keep(_part(contender, kind), part)
+        stages.done(contender.name, started)
+        found[contender] = parts
+    return found
+
+
+def _require_two(ranking: Ranking) -> None:
+    if len(ranking.pairs) < 2:
+        raise TooFewFactsError(
+            f"Only {', '.join(ranking.relations)} can be ranked; specificity compares the effects of two "
+            "relations at least. Add relations, or facts that the model knows."
+        )
+
+
+def _named(contender: Contender, table: pd.DataFrame) -> pd.DataFrame:
+    names = {"by": contender.by, "site": contender.site, "end": contender.end}
+    return pd.concat([pd.DataFrame(names, index=table.index), table], axis=1)
+
+
+def _part(contender: Contender, kind: str) -> str:
+    return f"parts/{contender.name}-{kind}"
+
+
+def _is_done(contender: Contender, stages: Stages) -> bool:
+    return stages.has(_part(contender, "effects"), _part(contender, "sets"))
+
+
+def _read(contender: Contender, stages: Stages) -> tuple[pd.DataFrame, pd.DataFrame]:
+    stages.say(f"{contender.name}: read from {stages.folder}")
+    return stages.read(_part(contender, "effects")), stages.read(_part(contender, "sets"))
