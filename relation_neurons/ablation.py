@@ -1,27 +1,26 @@
 """Ablation: setting neurons to a value while the model runs.
 
-`ablated(...)` is a context manager. It checks after its hooks that the values are what was asked
-for, that every hook fired, and removes them whatever happens (pitfalls 18 and 20).
+`ablated(...)` is a context manager. It checks, after every other hook on the same point, that the
+values that go on are those it set, and that every hook fired; and it removes its hooks whatever
+happens (pitfalls 18 and 20).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relation_neurons.ablation_plan import Neurons, Part, Values, plan_ablation, rows_of
 from relation_neurons.activations import first_positions
 from relation_neurons.batches import Batch
 from relation_neurons.errors import AblationError, HookError, UnknownOptionError, near_matches
-from relation_neurons.models import HookedTransformer, site_hook, site_width
-from relation_neurons.ranking import neuron_name, parse_neuron
+from relation_neurons.models import HookedTransformer
 
 __all__ = ["MODES", "POSITIONS", "Ablation", "ablated"]
 
@@ -39,22 +38,28 @@ class Ablation:
     def __init__(
         self,
         model: HookedTransformer,
-        per_layer: dict[int, tuple[Tensor, Tensor]],
+        parts: dict[str, Part],
         *,
-        site: str,
         mode: str,
         positions: str,
+        rows: int | None = None,
+        outer: Ablation | None = None,
     ) -> None:
-        self._model, self._site, self._mode, self._positions = model, site, mode, positions
-        self._per_layer = per_layer
+        self._model, self._parts, self._mode, self._positions = model, parts, mode, positions
+        self._set_count, self._outer = rows, outer
         self._where: Bool[Tensor, "batch pos"] | None = None
+        self._rows: Int[Tensor, " batch"] | None = None
+        self._expected: dict[str, Tensor] = {}
         self._given: Batch | None = None
         self._answers: Int[Tensor, " batch"] | None = None
         self.calls = 0
-        self.fired: set[int] = set()
+        self.fired: set[str] = set()
 
     def start(self, batch: Batch, answers: Int[Tensor, " batch"]) -> None:
-        """Announces the next batch and the position of each row's last prompt token."""
+        """Announces the next batch and the position of each row's last prompt token.
+
+        With a set per row, set i then belongs to sequence i of the list that was batched.
+        """
         self._given, self._answers = batch, answers
 
     def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,69 +67,107 @@ class Ablation:
 
         @functools.wraps(forward)
         def aware(*args: Any, **kwargs: Any) -> Any:
-            self._decide(args[0] if args else kwargs["input"], kwargs)
-            try:
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._forget)
+                self._decide(args[0] if args else kwargs["input"], kwargs)
+                for name in self._parts:  # registered now, so behind whatever else is hooked
+                    stack.callback(_attach(self._model, name, self.check).remove)
                 return forward(*args, **kwargs)
-            finally:
-                self._where = None
 
+        vars(aware)["ablation"] = self  # for a context inside this one
         return aware
 
+    def _forget(self) -> None:
+        self._where = self._rows = None
+        self._expected.clear()
+
     def _decide(self, inputs: Any, kwargs: dict[str, Any]) -> None:
-        """Decides which positions of the coming pass are ablated."""
+        """Decides which positions of the coming pass are ablated, and each row's set."""
         self.calls += 1
         cache = kwargs.get("past_kv_cache")
         continued = cache is not None and len(cache.entries) > 0 and cache[0].past_keys.shape[1] > 0
         mask = kwargs.get("attention_mask")
-        if self._given is not None and inputs is self._given.tokens:
-            mask = self._given.mask
+        given = self._given if self._given is not None and inputs is self._given.tokens else None
+        if given is not None:
+            mask = given.mask
         if mask is None:
             mask = self._inferred_mask(inputs)
         mask = mask.bool()
+        self._rows = self._own_rows(given, mask)
         if self._positions == "all":
             self._where = mask
         elif self._positions == "no_first":
             self._where = mask if continued else mask & ~first_positions(mask)
-        elif self._given is not None and inputs is self._given.tokens and self._answers is not None:
+        elif given is not None and self._answers is not None:
             at = torch.arange(mask.shape[1], device=mask.device)
             self._where = mask & (at >= self._answers[:, None])
         else:
             self._where = torch.zeros_like(mask)
             self._where[:, -1] = True
 
-    def hook(self, value: Float[Tensor, "batch pos d_mlp"], hook: Any, *, layer: int) -> Tensor:
-        """Sets the values of one layer."""
-        self.fired.add(layer)
-        index, target = self._per_layer[layer]
+    def _own_rows(
+        self, given: Batch | None, mask: Bool[Tensor, "batch pos"]
+    ) -> Int[Tensor, " batch"] | None:
+        """Which set each row of the coming pass has; nothing where all share one."""
+        if self._set_count is None:
+            return None
+        rows = torch.arange(len(mask)) if given is None else torch.as_tensor(given.rows)
+        wrong = len(rows) != self._set_count if given is None else max(rows) >= self._set_count
+        if wrong:
+            there = f"a batch of {len(rows)} rows" if given is None else f"sequence {max(rows)}"
+            raise AblationError(
+                f"{self._set_count} sets of neurons were given with per_row, and now {there} is run; "
+                "expected one set for each row (or, for announced batches, for each sequence)."
+            )
+        return rows.to(mask.device)
+
+    def hook(self, value: Float[Tensor, "batch pos d_mlp"], name: str) -> Tensor:
+        """Sets the values at one hook point."""
+        self.fired.add(name)
+        part = self._parts[name]
+        found = value[:, :, part.index]
+        target = self._of_rows(part.target)[:, None, :]
+        new = found * target if self._mode == "scale" else target.expand_as(found)
+        wanted = torch.where(self._ablated_at(part, found), new.to(found.dtype), found)
         result = value.clone()
-        result[:, :, index] = self._wanted(value[:, :, index], target)
+        result[:, :, part.index] = self._expected[name] = wanted
+        if self._outer is not None:
+            self._outer.overrule(name, value, result)
         return result
 
-    def check(self, value: Float[Tensor, "batch pos d_mlp"], hook: Any, *, layer: int) -> None:
-        """Runs after `hook` on the same hook point and looks at what goes on from there."""
-        if self._mode == "scale":
-            return  # the values before are gone; the firing of the hook is what can be checked
-        index, target = self._per_layer[layer]
-        found = value[:, :, index]
-        where = self._spread(found)
-        if not bool((found == target.to(found.dtype))[where.expand_as(found)].all()):
+    def overrule(self, name: str, before: Tensor, after: Tensor) -> None:
+        """Takes note of what a context inside this one changed at the same hook point."""
+        if name in self._expected:
+            index = self._parts[name].index
+            old, new = before[:, :, index], after[:, :, index]
+            self._expected[name] = torch.where(old == new, self._expected[name], new)
+        if self._outer is not None:
+            self._outer.overrule(name, before, after)
+
+    def check(self, value: Float[Tensor, "batch pos d_mlp"], name: str) -> None:
+        """Runs last at the hook point and looks at what goes on from there."""
+        part, expected = self._parts[name], self._expected[name]
+        found = value[:, :, part.index]
+        wrong = (found != expected) & self._ablated_at(part, found)
+        if bool((wrong & ~(found.isnan() & expected.isnan())).any()):
             raise AblationError(
-                f"After the ablation of {len(index)} neurons, layer {layer} still holds other values "
-                f"at {self._site}. Another hook on the same point changed them back."
+                f"After the ablation of {len(part.index)} neurons, {name} still holds other values. "
+                "Another hook on the same point changed them back."
             )
 
-    def _wanted(self, found: Float[Tensor, "batch pos k"], target: Float[Tensor, " k"]) -> Tensor:
-        new = found * target if self._mode == "scale" else target.expand_as(found)
-        return torch.where(self._spread(found), new.to(found.dtype), found)
-
-    def _spread(self, found: Float[Tensor, "batch pos k"]) -> Bool[Tensor, "batch pos 1"]:
+    def _ablated_at(
+        self, part: Part, found: Float[Tensor, "batch pos k"]
+    ) -> Bool[Tensor, "batch pos k"]:
         where = self._where
         if where is None or where.shape != found.shape[:2]:
             raise HookError(
                 "The ablation does not know the positions of this pass. Call the model itself, "
                 "with tokens and, where rows are padded, attention_mask."
             )
-        return where[..., None].to(found.device)
+        return where[..., None].to(found.device) & self._of_rows(part.member)[:, None, :]
+
+    def _of_rows(self, of_sets: Tensor) -> Tensor:
+        return of_sets if self._rows is None else of_sets[self._rows.to(of_sets.device)]
 
     def _inferred_mask(self, inputs: Any) -> Bool[Tensor, "batch pos"]:
         if isinstance(inputs, str) or (isinstance(inputs, list) and len(inputs) == 1):
@@ -148,107 +191,70 @@ class Ablation:
 @contextlib.contextmanager
 def ablated(
     model: HookedTransformer,
-    neurons: pd.DataFrame | Iterable[str | tuple[int, int]],
+    neurons: Neurons | None = None,
     *,
+    per_row: Sequence[Neurons] | None = None,
     site: str = "post",
     mode: str = "zero",
     positions: str = "no_first",
-    value: float | Float[Tensor, " neuron"] | None = None,
+    value: Values = None,
 ) -> Iterator[Ablation]:
-    """Ablates neurons for as long as the context is open; contexts nest.
+    """Ablates neurons for as long as the context is open.
+
+    Contexts nest. At one site the inner context acts on what the outer one leaves: where both hold
+    a neuron, the inner's zero or mean stands and two factors multiply. Across sites the later one
+    in the forward pass has the last word.
 
     Args:
         model: what `load_model` gives.
-        neurons: rows with layer and neuron, names such as `L16N302`, or (layer, neuron) pairs.
+        neurons: rows with layer and neuron, names such as `L16N302`, or (layer, neuron) pairs; the
+            same for every row of a batch.
+        per_row: instead of `neurons`, a set for each row of the batches that are run, in order;
+            a row's set may be empty. It equals ablating each row's set on its own.
         site: `post`, `gate`, `up` or `out`.
         mode: `zero`; `mean` (each neuron set to its `value`); `scale` (multiplied by `value`).
         positions: `no_first` spares the first attended position, an attention sink; `all` is the
             paper's; `last` is the last prompt position and every answer position.
-        value: for `mean`, one per neuron; for `scale`, a factor, or one per neuron.
+        value: for `mean`, one per neuron; for `scale`, a factor, or one per neuron. With `per_row`,
+            a number for all, or an item for each row, itself a number or one per neuron.
 
     Raises:
-        AblationError: a neuron that does not exist, or values that are not what was asked for.
+        AblationError: a neuron that does not exist, values that are not what was asked for (another
+            hook changed them), or a batch with more or fewer rows than `per_row`.
         HookError: a hook that did not fire though the model ran.
     """
     for name, choice, choices in (("mode", mode, MODES), ("positions", positions, POSITIONS)):
         if choice not in choices:
             raise UnknownOptionError(f"No {name} {choice!r}. {near_matches(choice, choices)}")
-    per_layer = _per_layer(model, _pairs(neurons), site, _values(mode, value))
-    ablation = Ablation(model, per_layer, site=site, mode=mode, positions=positions)
+    sets, values = rows_of(neurons, per_row, value)
+    parts = plan_ablation(model, sets, site, mode, values)
+    rows = None if per_row is None else len(sets)
+    forward, wrapped_before = model.forward, "forward" in vars(model)
+    outer = getattr(forward, "ablation", None)
+    ablation = Ablation(model, parts, mode=mode, positions=positions, rows=rows, outer=outer)
     handles: list[Any] = []
-    outer, wrapped_before = model.forward, "forward" in vars(model)
     try:
-        model.forward = ablation.around(outer)
-        for layer in per_layer:
-            handles.extend(_attach(model, ablation, site_hook(model, site, layer), layer))
+        model.forward = ablation.around(forward)
+        for point in parts:
+            handles.append(_attach(model, point, ablation.hook))
         yield ablation
-        missed = sorted(set(per_layer) - ablation.fired)
+        missed = [point for point in parts if point not in ablation.fired]
         if ablation.calls and missed:
             raise HookError(
-                f"The model ran, but the hook {site_hook(model, site, missed[0])} did not fire, so its "
-                "neurons were not ablated. Run every layer that holds an ablated neuron."
+                f"The model ran, but the hook {missed[0]} did not fire, so its neurons were not "
+                "ablated. Run every layer that holds an ablated neuron."
             )
     finally:
         for handle in handles:
             handle.remove()
         if wrapped_before:
-            model.forward = outer
+            model.forward = forward
         else:
             vars(model).pop("forward", None)
 
 
-def _attach(model: HookedTransformer, ablation: Ablation, name: str, layer: int) -> list[Any]:
+def _attach(
+    model: HookedTransformer, name: str, act: Callable[[Tensor, str], Tensor | None]
+) -> Any:
     """Hooks a hook point directly, so that nothing else resets or outlives it."""
-    point = model.hook_dict[name]
-    return [
-        point.register_forward_hook(lambda _m, _i, out: ablation.hook(out, point, layer=layer)),
-        point.register_forward_hook(lambda _m, _i, out: ablation.check(out, point, layer=layer)),
-    ]
-
-
-def _pairs(neurons: pd.DataFrame | Iterable[str | tuple[int, int]]) -> list[tuple[int, int]]:
-    if isinstance(neurons, pd.DataFrame):
-        return [(int(a), int(b)) for a, b in zip(neurons["layer"], neurons["neuron"], strict=True)]
-    if isinstance(neurons, str):
-        neurons = [neurons]
-    return [parse_neuron(n) if isinstance(n, str) else (int(n[0]), int(n[1])) for n in neurons]
-
-
-def _values(mode: str, value: float | Tensor | None) -> Tensor:
-    if mode == "zero":
-        if value is not None:
-            raise UnknownOptionError("mode='zero' takes no value; use mode='mean' or 'scale'.")
-        return torch.zeros(())
-    if value is None:
-        raise UnknownOptionError(f"mode={mode!r} needs a value: one number, or one per neuron.")
-    return torch.as_tensor(value, dtype=torch.float32)
-
-
-def _per_layer(
-    model: HookedTransformer, pairs: list[tuple[int, int]], site: str, values: Tensor
-) -> dict[int, tuple[Tensor, Tensor]]:
-    """Groups neurons by layer: their indices and target values."""
-    width, layers = site_width(model, site), model.cfg.n_layers
-    if not pairs:
-        raise AblationError("No neuron was given; expected at least one.")
-    if len(set(pairs)) < len(pairs):
-        raise AblationError("A neuron comes twice in the set; the dose would be less than it says.")
-    for layer, neuron in pairs:
-        if not (0 <= layer < layers and 0 <= neuron < width):
-            raise AblationError(
-                f"{neuron_name(layer, neuron)} does not exist: this model has layers 0 to {layers - 1} "
-                f"with {width} {site} neurons each."
-            )
-    device = next(model.parameters()).device
-    array = np.asarray(pairs)
-    spread = values.expand(len(pairs)) if values.ndim == 0 else values
-    if len(spread) != len(pairs):
-        raise UnknownOptionError(
-            f"{len(spread)} values for {len(pairs)} neurons; expected one each."
-        )
-    grouped = {}
-    for layer in np.unique(array[:, 0]):
-        rows = np.flatnonzero(array[:, 0] == layer)
-        index = torch.from_numpy(array[rows, 1]).to(device)
-        grouped[int(layer)] = (index, spread[torch.from_numpy(rows)].to(device))
-    return grouped
+    return model.hook_dict[name].register_forward_hook(lambda _m, _i, out: act(out, name))

@@ -44,7 +44,9 @@ __all__ = [
     "final_residual",
     "known_models",
     "load_model",
+    "logit_weights",
     "neuron_count",
+    "output_direction",
     "output_norms",
     "site_hook",
     "site_width",
@@ -161,6 +163,43 @@ def output_norms(model: HookedTransformer, site: str = "post") -> Float[Tensor, 
     if site == "out":
         return torch.ones(model.cfg.n_layers, model.cfg.d_model)
     return torch.stack([block.mlp.W_out.float().norm(dim=1).cpu() for block in model.blocks])
+
+
+def output_direction(
+    model: HookedTransformer, layer: int, neuron: int, site: str = "post"
+) -> Float[Tensor, " d_model"]:
+    """Gives what one unit of a neuron writes to the residual stream, in float32.
+
+    That is `W_out[layer, neuron]`, also at `gate` and `up`; at `out`, the dimension itself.
+    """
+    site_hook(model, site, layer)
+    if site == "out":
+        direction = torch.zeros(model.cfg.d_model)
+        direction[neuron] = 1.0
+        return direction
+    return model.blocks[layer].mlp.W_out[neuron].detach().float().cpu()
+
+
+def logit_weights(
+    model: HookedTransformer, direction: Float[Tensor, " d_model"]
+) -> Float[Tensor, " d_vocab"]:
+    """Gives what a direction of the residual stream adds to each token's logit, up to a scale.
+
+        logit weight of token t = sum over i of direction[i] * g[i] * W_U[i, t]
+
+    with g the final norm's weight. The norm's division by the stream's root mean square is left
+    out: it is one positive number for all tokens, so their order is right and the unit is not
+    logits. (A LayerNorm also subtracts the direction's mean.) Biases are no part of a direction.
+    """
+    norm = str(model.cfg.normalization_type or "")
+    weighted = direction.float()
+    if norm.startswith("LN"):
+        weighted = weighted - weighted.mean()
+    scale = getattr(getattr(model, "ln_final", None), "w", None)
+    if scale is not None:
+        weighted = weighted * scale.detach().float().cpu()
+    unembedding = model.unembed.W_U.detach()
+    return (weighted.to(unembedding.device) @ unembedding.float()).cpu()
 
 
 def final_residual(

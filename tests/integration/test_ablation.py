@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -80,13 +83,47 @@ def test_equals_hugging_face_with_forward_hooks(model, tiny_folder, mode, positi
 
 
 @pytest.mark.parametrize(("site", "equal"), [("gate", True), ("up", True), ("out", False)])
-def test_pitfall_15_gate_and_up_kill_the_same_neuron_and_out_does_not(model, site, equal):
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_pitfall_15_gate_and_up_kill_the_same_neuron_and_out_does_not(
+    tiny_folder, model, site, equal, dtype
+):
+    """Pitfall 15: one neuron has several sites. Pitfall 4: in half precision as well."""
+    loaded = model if dtype == "float32" else rn.load_model(tiny_folder, dtype=dtype, device="cpu")
     neurons = [n for n in NEURONS if n[1] < 48]
-    with rn.ablated(model, neurons):
-        post = logits(model, TOKENS)
-    with rn.ablated(model, neurons, site=site):
-        other = logits(model, TOKENS)
-    assert torch.allclose(post, other, atol=1e-5) is equal
+    with rn.ablated(loaded, neurons):
+        post = logits(loaded, TOKENS)
+    with rn.ablated(loaded, neurons, site=site):
+        other = logits(loaded, TOKENS)
+    assert torch.equal(post, other) is equal
+    assert not torch.equal(post, logits(loaded, TOKENS))
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean", "scale"])
+@pytest.mark.parametrize("site", ["post", "gate", "up", "out"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_value_at_each_site_is_the_one_asked_for(tiny_folder, dtype, site, mode):
+    """Pitfall 4: a half-precision model holds the value rounded once, and that is no error."""
+    loaded = rn.load_model(tiny_folder, dtype=dtype, device="cpu")
+    neurons, seen = [(1, 7), (1, 8)], {}
+    name = {"post": "mlp.hook_post", "gate": "mlp.hook_pre", "up": "mlp.hook_pre_linear"}
+    point = f"blocks.1.{name.get(site, 'hook_mlp_out')}"
+    value = {"zero": None, "mean": torch.tensor([0.3, -0.7]), "scale": torch.tensor([0.3, -3.0])}[
+        mode
+    ]
+
+    def look(tensor, hook, under):
+        seen[under] = tensor[0, 1:, 7:9].clone()
+
+    with torch.inference_mode():
+        loaded.run_with_hooks(TOKENS, fwd_hooks=[(point, partial(look, under="intact"))])
+        with rn.ablated(loaded, neurons, site=site, mode=mode, value=value):
+            loaded.run_with_hooks(TOKENS, fwd_hooks=[(point, partial(look, under="ablated"))])
+    wanted = {
+        "zero": torch.zeros(5, 2),
+        "mean": torch.tensor([0.3, -0.7]).expand(5, 2),
+        "scale": seen["intact"].float() * torch.tensor([0.3, -3.0]),
+    }[mode]
+    assert torch.equal(seen["ablated"], wanted.to(dtype))
 
 
 def test_neurons_can_be_names_pairs_or_a_table(model, ranking):
@@ -111,32 +148,164 @@ def test_contexts_nest_and_leave_the_intact_model(model):
     assert torch.equal(intact, logits(model, TOKENS))
 
 
+def test_where_nested_contexts_hold_the_same_neuron_the_inner_one_stands(model):
+    shared = [(1, 7), (1, 8)]
+    for outer, inner, alone in (
+        ({"mode": "zero"}, {"mode": "mean", "value": 0.4}, {"mode": "mean", "value": 0.4}),
+        ({"mode": "mean", "value": 0.4}, {"mode": "zero"}, {"mode": "zero"}),
+        (
+            {"mode": "mean", "value": 0.5},
+            {"mode": "scale", "value": 0.5},
+            {"mode": "mean", "value": 0.25},
+        ),
+        ({"mode": "zero"}, {"mode": "scale", "value": 2.0}, {"mode": "zero"}),
+        (
+            {"mode": "scale", "value": 0.5},
+            {"mode": "scale", "value": 0.5},
+            {"mode": "scale", "value": 0.25},
+        ),
+    ):
+        with rn.ablated(model, shared, **alone):
+            expected = logits(model, TOKENS)
+        with rn.ablated(model, shared, **outer), rn.ablated(model, shared, **inner):
+            found = logits(model, TOKENS)
+        assert torch.equal(found, expected), (outer, inner)
+
+
+def test_nested_contexts_may_differ_in_neurons_positions_and_site(model):
+    """The outer one keeps what the inner one leaves alone: one neuron, and the last position."""
+    with rn.ablated(model, [(1, 7), (1, 8)]):  # noqa: SIM117
+        with rn.ablated(model, [(1, 8)], mode="mean", value=0.4, positions="last"), torch.no_grad():
+            _, cache = model.run_with_cache(TOKENS)
+    post = cache["blocks.1.mlp.hook_post"][0]
+    assert (post[1:, 7] == 0).all() and (post[1:-1, 8] == 0).all() and post[-1, 8] == 0.4
+    with rn.ablated(model, [(1, 7)], mode="mean", value=0.4):
+        expected = logits(model, TOKENS)
+        with rn.ablated(model, [(1, 7)], site="gate"):  # earlier in the pass, so it is overruled
+            assert torch.equal(logits(model, TOKENS), expected)
+
+
+def test_three_contexts_nest_in_every_order_of_layers(model):
+    with (
+        rn.ablated(model, [(0, 3)]),
+        rn.ablated(model, [(0, 3), (1, 7)], mode="mean", value=0.1),
+        rn.ablated(model, [(0, 3)], mode="mean", value=-0.2),
+    ):
+        found = logits(model, TOKENS)
+    with rn.ablated(model, [(0, 3), (1, 7)], mode="mean", value=torch.tensor([-0.2, 0.1])):
+        assert torch.equal(found, logits(model, TOKENS))
+
+
+def everywhere(model):
+    """The hooks at each hook point and whether the forward pass is the class's own."""
+    hooks = {name: len(point._forward_hooks) for name, point in model.hook_dict.items()}
+    return hooks, count_hooks(model), model.forward == type(model).forward.__get__(model)
+
+
 def test_pitfall_20_no_hook_is_left_after_an_exception(model):
-    before = count_hooks(model)
+    """Pitfall 20: in the body, at entering, in another hook, in the check, in nested contexts."""
+    clean = everywhere(model)
+    assert clean[2]
     with pytest.raises(ZeroDivisionError), rn.ablated(model, NEURONS):
-        assert count_hooks(model) == before + 4  # two at each of two layers
+        assert count_hooks(model) == clean[1] + 2  # one at each of two layers
         assert "forward" in vars(model)
         _ = 1 / 0
-    assert count_hooks(model) == before and "forward" not in vars(model)
+    assert everywhere(model) == clean and "forward" not in vars(model)
     with pytest.raises(AblationError), rn.ablated(model, [(0, 9999)]):
         pass
-    assert count_hooks(model) == before and "forward" not in vars(model)
+    assert everywhere(model) == clean
+    with pytest.raises(ZeroDivisionError), rn.ablated(model, NEURONS):
+        with rn.ablated(model, NEURONS[:3], mode="mean", value=0.1):
+            _ = 1 / 0
+        pytest.fail("the exception was swallowed")
+    assert everywhere(model) == clean
+
+    def broken(value, hook):
+        raise RuntimeError("broken hook")
+
+    with rn.ablated(model, NEURONS):
+        inside = everywhere(model)
+        for point in ("blocks.0.hook_resid_pre", "blocks.1.mlp.hook_post", "ln_final.hook_scale"):
+            with pytest.raises(RuntimeError, match="broken hook"):
+                model.run_with_hooks(TOKENS, fwd_hooks=[(point, broken)])
+            assert everywhere(model) == inside
+        with pytest.raises(AblationError):
+            model.run_with_hooks(TOKENS, fwd_hooks=[("blocks.1.mlp.hook_post", undo)])
+        assert everywhere(model) == inside
+        logits(model, TOKENS)
+    assert everywhere(model) == clean
 
 
-def test_pitfall_18_values_that_are_put_back_are_an_error(model):
+def test_pitfall_20_no_hook_is_left_where_entering_fails_half_way(model, monkeypatch):
+    """Pitfall 20: the first layer is hooked when the second one cannot be."""
+    clean = everywhere(model)
     point = model.hook_dict["blocks.1.mlp.hook_post"]
-    with pytest.raises(AblationError, match="layer 1 still holds other values"):  # noqa: SIM117
-        with rn.ablated(model, NEURONS) as hooks:
-            undo = lambda _m, _i, out: out + 1.0  # noqa: E731
-            handle = point.register_forward_hook(undo)
-            # put the undoing hook between the setting and the checking one
-            order = list(point._forward_hooks)
-            point._forward_hooks.move_to_end(order[-2])
-            try:
-                logits(model, TOKENS)
-            finally:
-                handle.remove()
-    assert hooks.calls == 1
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("no hooks here")
+
+    monkeypatch.setattr(point, "register_forward_hook", refuse)
+    with pytest.raises(RuntimeError, match="no hooks here"), rn.ablated(model, NEURONS):
+        pytest.fail("entered")
+    assert everywhere(model) == clean and "forward" not in vars(model)
+
+
+def undo(value, hook):
+    return value + 1.0
+
+
+@pytest.mark.parametrize("mode", ["zero", "mean", "scale"])
+def test_pitfall_18_values_that_are_put_back_are_an_error(model, mode):
+    """Pitfall 18: by a hook set before, inside, or for one run; in every mode."""
+    value = {"zero": None, "mean": 0.3, "scale": 0.5}[mode]
+    point = model.hook_dict["blocks.1.mlp.hook_post"]
+    match = r"blocks\.1\.mlp\.hook_post still holds other values"
+    with rn.ablated(model, NEURONS, mode=mode, value=value) as hooks:
+        with pytest.raises(AblationError, match=match):
+            model.run_with_hooks(TOKENS, fwd_hooks=[("blocks.1.mlp.hook_post", undo)])
+        handle = point.register_forward_hook(lambda _m, _i, out: out + 1.0)
+        with pytest.raises(AblationError, match=match):
+            logits(model, TOKENS)
+        with rn.ablated(model, NEURONS[:1]), pytest.raises(AblationError, match=match):
+            logits(model, TOKENS)
+        handle.remove()
+        logits(model, TOKENS)
+    assert hooks.calls == 4
+
+
+@pytest.mark.parametrize("place", ["between", "after"])
+def test_pitfall_18_nesting_hides_no_hook_that_undoes_the_outer_ablation(model, place):
+    """Pitfall 18: what the inner context set is known from what a foreign hook put back."""
+    point = model.hook_dict["blocks.1.mlp.hook_post"]
+
+    def put_back(_m, _i, out):
+        out = out.clone()
+        out[:, 2:, 7] = 1.0
+        return out
+
+    with (
+        pytest.raises(AblationError, match="ablation of 3 neurons"),
+        contextlib.ExitStack() as stack,
+    ):
+        stack.enter_context(rn.ablated(model, [(1, 7), (1, 8), (1, 90)]))
+        if place == "between":
+            stack.callback(point.register_forward_hook(put_back).remove)
+        stack.enter_context(rn.ablated(model, [(1, 8)], mode="mean", value=0.4))
+        if place == "after":
+            stack.callback(point.register_forward_hook(put_back).remove)
+        logits(model, TOKENS)
+
+
+def test_a_hook_that_leaves_the_ablated_values_alone_is_no_error(model):
+    def elsewhere(value, hook):
+        value = value.clone()
+        value[:, :, 20:30] += 1.0
+        value[:, 0] += 1.0
+        return value
+
+    with rn.ablated(model, NEURONS):
+        found = model.run_with_hooks(TOKENS, fwd_hooks=[("blocks.1.mlp.hook_post", elsewhere)])
+        assert not torch.equal(found, logits(model, TOKENS))
 
 
 def test_pitfall_18_a_hook_that_did_not_fire_is_an_error(model):
@@ -166,6 +335,8 @@ def test_what_cannot_be_ablated_says_why(model):
         ({"mode": "mean"}, "needs a value"),
         ({"value": 3.0}, "takes no value"),
         ({"mode": "mean", "value": torch.ones(2)}, "2 values for 5"),
+        ({"mode": "mean", "value": float("nan")}, "NaN or Inf"),
+        ({"per_row": [NEURONS]}, "either neurons, or a set for each row"),
     ):
         with pytest.raises(UnknownOptionError, match=match), rn.ablated(model, NEURONS, **options):
             pass
@@ -331,3 +502,88 @@ def test_one_relation_says_what_it_takes(model, relations):
     )
     assert results.ranking.relations == [relations[0].name]
     assert "plot-headline" in build_report(results)
+
+
+SETS = [[(0, 3), (1, 7)], [], [(1, 90), (1, 7), (0, 50)]]
+
+
+@pytest.mark.parametrize("positions", ["no_first", "all", "last"])
+@pytest.mark.parametrize("mode", ["zero", "mean", "scale"])
+def test_a_set_per_row_equals_each_set_alone(model, mode, positions):
+    """Pitfall 2: rows of different length, left-padded, one of them with nothing ablated."""
+    tokens = torch.cat([TOKENS, TOKENS.flip(1), TOKENS + 3])
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[0, :2] = mask[2, :1] = False
+    values = [torch.tensor([0.4, -0.3]), 0.5, torch.tensor([0.1, 0.2, 0.3])]
+    kinds = {"mode": mode, "positions": positions}
+    value = None if mode == "zero" else values
+    with rn.ablated(model, per_row=SETS, value=value, **kinds):
+        found = logits(model, tokens, mask).log_softmax(-1)
+    for row, neurons in enumerate(SETS):
+        own = tokens[row : row + 1, mask[row].nonzero()[0, 0] :]
+        alone = (
+            rn.ablated(model, neurons, value=None if value is None else value[row], **kinds)
+            if neurons
+            else contextlib.nullcontext()
+        )
+        with alone:
+            expected = logits(model, own).log_softmax(-1)
+        torch.testing.assert_close(found[row, mask[row]], expected[0], atol=1e-4, rtol=0)
+    assert not torch.allclose(found[2], logits(model, tokens, mask).log_softmax(-1)[2], atol=1e-3)
+
+
+def test_one_number_is_the_value_of_every_row(model):
+    tokens = torch.cat([TOKENS, TOKENS.flip(1)])
+    found = {}
+    for name, value in (("number", 0.5), ("tensor", torch.tensor(0.5)), ("each", [0.5, 0.5])):
+        with rn.ablated(model, per_row=[["L0N3"], NEURONS], mode="scale", value=value):
+            found[name] = logits(model, tokens)
+    assert torch.equal(found["number"], found["tensor"])
+    assert torch.equal(found["number"], found["each"])
+    with pytest.raises(UnknownOptionError, match="3 values for 2 rows"):  # noqa: SIM117
+        with rn.ablated(model, per_row=[["L0N3"], NEURONS], mode="scale", value=[0.5] * 3):
+            pytest.fail("entered")
+
+
+def test_a_batch_of_another_size_than_the_sets_is_an_error(model):
+    with rn.ablated(model, per_row=SETS):
+        for rows in (1, 2, 4):
+            with pytest.raises(AblationError, match=rf"3 sets .* a batch of {rows} rows"):
+                logits(model, TOKENS.expand(rows, -1))
+        logits(model, TOKENS.expand(3, -1))
+    for wrong, match in (
+        ([[], []], "No neuron"),
+        ([], "No neuron"),
+        ([[(0, 1)], [(0, 96)]], "L0N96 does not exist"),
+        ([[(0, 1)], [(0, 1), (0, 1)]], "comes twice"),
+    ):
+        with pytest.raises(AblationError, match=match), rn.ablated(model, per_row=wrong):
+            pytest.fail("entered")
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_pitfall_2_a_set_per_sequence_in_sorted_and_padded_batches(model, prompts, batch_size):
+    """Pitfall 2: several ablations in one plan of passes equal one ablation after another."""
+    asked = prompts.held_out.take(np.arange(len(prompts.held_out)) % 5 == 0)
+    plan = plan_passes(asked)
+    sets = [SETS[i % 3] for i in range(len(plan.sequences))]
+    with rn.ablated(model, per_row=sets) as hooks:
+        found = answer_prompts(model, plan, batch_size=batch_size, before_batch=hooks.start)
+        with pytest.raises(AblationError, match="sequence"):
+            more = plan_passes(prompts.held_out)
+            answer_prompts(model, more, batch_size=batch_size, before_batch=hooks.start)
+    for which, neurons in enumerate(SETS):
+        with rn.ablated(model, neurons) if neurons else contextlib.nullcontext():
+            alone = answer_prompts(model, plan)
+        rows = [read[0][0] for i, read in enumerate(plan.reads) if i % 3 == which]
+        np.testing.assert_allclose(found.logprob[rows], alone.logprob[rows], atol=1e-4)
+        sure = np.abs(alone.margin[rows]) > 1e-3
+        assert (found.correct[rows] == alone.correct[rows])[sure].all()
+
+
+def test_sets_per_row_nest_with_a_set_for_all(model):
+    tokens = torch.cat([TOKENS, TOKENS.flip(1)])
+    with rn.ablated(model, [(1, 7)]), rn.ablated(model, per_row=[[(1, 8)], []]):
+        found = logits(model, tokens)
+    with rn.ablated(model, per_row=[[(1, 7), (1, 8)], [(1, 7)]]):
+        assert torch.equal(found, logits(model, tokens))

@@ -1,0 +1,196 @@
+"""How a neuron card looks: HTML for a notebook or a page, tables for a terminal.
+
+Whatever comes from data stays text: Jinja escapes it in the HTML, and rich gets it as `Text`, never
+as markup.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from relation_neurons.cards import NeuronCard
+
+__all__ = ["card_html", "card_table"]
+
+_SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+_SHOWN_PROMPTS = 3
+_MINUS = "\N{MINUS SIGN}"
+
+
+def card_html(card: NeuronCard, *, page: bool = False) -> str:
+    """Gives the card as HTML with its own style, and no script or outside file."""
+    rows = card.to_frame()
+    return (
+        _environment()
+        .get_template("neuron_card.html.j2")
+        .render(
+            card=card,
+            page=page,
+            sign=_sign_note(card),
+            ends=[
+                (title, _prompts(found, card.pool))
+                for title, found in (
+                    ("Most positive", card.highest),
+                    ("Most negative", card.lowest),
+                )
+            ],
+            tokens=[
+                (title, token_rows.to_dict("records"), token_rows["weight"].abs().max() or 1.0)
+                for title, token_rows in (("Promotes", card.promoted), ("Demotes", card.demoted))
+            ],
+            rows=rows.to_dict("records"),
+            several=rows["language"].nunique() > 1,
+            widest=_widest(card),
+        )
+    )
+
+
+def card_table(card: NeuronCard) -> Group:
+    """Gives the card for a terminal."""
+    head = Text.assemble(
+        (card.name, "bold"),
+        f" of {card.model}, site {card.site}: mean activation {_number(card.mean)}, contribution "
+        f"{_number(card.contribution, sign=False)}{', a sink neuron' if card.is_sink else ''}",
+    )
+    words = Text()
+    for title, found in (("promotes ", card.promoted), ("demotes  ", card.demoted)):
+        words.append(title, "bold").append("  ".join(map(_visible, found["token"])) + "\n")
+    words.append(_sign_note(card), "dim")
+    parts: list[Any] = [head, words]
+    for title, found in (("Most positive", card.highest), ("Most negative", card.lowest)):
+        table = _table(f"{title} prompts (pool {card.pool})", "activation", "relation", "prompt")
+        for row in found.head(_SHOWN_PROMPTS).itertuples():
+            table.add_row(_number(row.activation), Text(_kind(row)), Text(row.text))
+        parts.append(table)
+    return Group(*parts, _relation_table(card))
+
+
+def _relation_table(card: NeuronCard) -> Table:
+    columns = ["relation", "AP", "floor", "rank", "d\N{PRIME}"]
+    if card.effects is not None:
+        columns += ["won, lost of n", "margin", "95% interval"]
+    table = _table(f"Detection ({card.score}){_effects_title(card)}", *columns)
+    rows = card.to_frame()
+    several = rows["language"].nunique() > 1
+    for row in rows.to_dict("records"):
+        name = f"{row['relation']} ({row['language']})" if several else row["relation"]
+        numbers = [f"{row['ap']:.3f}", f"{row['floor']:.3f}", _rank(row["rank"])]
+        numbers.append(_fixed(row["d_prime"]))
+        if card.effects is not None and not pd.isna(row["n"]):
+            numbers.append(f"+{row['won']:.0f} {_MINUS}{row['lost']:.0f} of {row['n']:.0f}")
+            low, high = _fixed(row["margin_low"]), _fixed(row["margin_high"])
+            numbers += [_fixed(row["margin_change"]), f"[{low}, {high}]"]
+        table.add_row(Text(name), *map(Text, numbers))
+    return table
+
+
+def _effects_title(card: NeuronCard) -> str:
+    if card.effects is None:
+        return ""
+    return f", and held-out prompts with {card.name} alone ablated"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in columns:
+        words = name in ("relation", "prompt")
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words)
+    return table
+
+
+def _sign_note(card: NeuronCard) -> str:
+    """Says which way to read the tokens."""
+    return (
+        "Promoted and demoted where the activation is positive; where it is negative, which a gated "
+        f"MLP allows, the two change places. Its mean over these prompts is {_number(card.mean)}."
+    )
+
+
+def _prompts(found: pd.DataFrame, how: str) -> list[dict[str, Any]]:
+    """Rows with (token, shade, activation, pooled) to each token; shades are shares of the loudest."""
+    skipped = 0 if how == "include_first" else 1
+    loudest = max(
+        (abs(a) for row in found["token_activations"] for a in row[skipped:]), default=0.0
+    )
+    rows = []
+    for row in found.itertuples():
+        tokens = [
+            (
+                text,
+                activation / (loudest or 1.0) if at >= skipped else 0.0,
+                activation,
+                at >= skipped,
+            )
+            for at, (text, activation) in enumerate(
+                zip(row.tokens, row.token_activations, strict=True)
+            )
+        ]
+        rows.append({"activation": row.activation, "kind": _kind(row), "tokens": tokens})
+    return rows
+
+
+def _kind(row: Any) -> str:
+    """The relation of a prompt, and what else it is."""
+    return f"{row.relation}, nonsense subject" if row.kind == "nonsense" else str(row.relation)
+
+
+def _widest(card: NeuronCard) -> float:
+    """The end of the axis that margin changes are drawn on."""
+    if card.effects is None:
+        return 1.0
+    ends = card.effects[["margin_low", "margin_high", "margin_change"]].abs().to_numpy()
+    return float(ends.max()) or 1.0
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("relation_neurons"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(
+        number=_number,
+        fixed=_fixed,
+        visible=_visible,
+        rank=_rank,
+        spaced=lambda name: str(name).replace("_", " "),
+    )
+    return environment
+
+
+def _number(value: float, *, sign: bool = True) -> str:
+    """A number to three figures, with a true minus."""
+    plus = "+" if sign else ""
+    if abs(value) >= 999.5:
+        text = f"{value:{plus},.0f}"
+    elif abs(value) >= 1e-4:
+        text = f"{value:{plus}#.3g}".rstrip(".")
+    else:
+        text = f"{value:{plus}.1e}" if value else "0"
+    return text.replace("-", _MINUS)
+
+
+def _fixed(value: float) -> str:
+    """A signed change to two decimals, with a true minus."""
+    rounded = round(float(value), 2) + 0.0
+    return f"{rounded:+.2f}".replace("-", _MINUS) if rounded else "0.00"
+
+
+def _visible(token: str) -> str:
+    """A token with its white space to be seen."""
+    return "".join(_SHOWN.get(character, character) for character in token)
+
+
+def _rank(value: Any) -> str:
+    return "\N{EN DASH}" if pd.isna(value) else f"{int(value):,}"
