@@ -4,19 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test reference lint clean
+.PHONY: demo test test-all reference compare calibration lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
-	  --held-out 16 --hold-out-templates 1 --doses 0.05%,0.2%,0.8% --draws 1 --checks unknown --nonsense 10
+	  --held-out 16 --hold-out-templates 1 --doses 0.05%,0.2%,0.8% --draws 1 --judged-draws 4 \
+	  --checks unknown --nonsense 10 --blocks 2 --permutations 19 --repeats 2
 
 reference: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/reference \
-	  --held-out 20 --doses 0.05%,0.1%,0.2%,0.4%,0.8% --draws 2 \
-	  --checks unknown,nonsense,background --check-draws 2
+	  --held-out 20 --doses 0.05%,0.1%,0.2%,0.4%,0.8% --draws 2 --judged-draws 10 \
+	  --checks unknown,nonsense,background --check-draws 2 --permutations 99
+
+compare: $(INSTALLED)
+	$(BIN)/relation-neurons compare-scores --model smollm2-135m --relations demo --held-out 20 \
+	  --out results/comparison
+
+calibration: $(INSTALLED)
+	$(BIN)/python scripts/calibration.py --runs 200 --out docs/calibration.md
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED) lint
+	$(BIN)/python -m pytest -m ""
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

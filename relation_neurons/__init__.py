@@ -4,12 +4,13 @@ A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et
 Modules, each depending only on earlier ones:
 
     errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
-    -> prompts -> batches -> checkpoints -> models -> recall -> activations
-    -> scores -> ranking -> ablation, controls -> sweep -> statistics -> cumulativity,
-    versatility, interference -> summary -> plots -> results, report -> options, stages
-    -> experiment -> cli
+    -> prompts -> batches -> checkpoints -> models -> recall -> activations, attribution
+    -> scores, criteria -> ranking -> null, stability -> ablation, controls -> sweep, collateral
+    -> statistics, cell_tests -> cumulativity, versatility, interference, flips -> summary -> plots
+    -> results, claims, report -> comparison, cards, planted -> options, stages -> experiment -> cli
 
-Only `models` loads a model; only `recall`, `activations` and `ablation` (with `sweep`) run one.
+Only `models` loads a model; only `recall`, `activations` (with `attribution`) and `ablation` (with `sweep`
+and `collateral`) run one.
 Names are imported when they are first used, so that a look at the relations needs no torch.
 """
 
@@ -28,13 +29,24 @@ if TYPE_CHECKING:
     from relation_neurons import errors, plots
     from relation_neurons.ablation import ablated
     from relation_neurons.activations import ActivationTable, collect_activations
+    from relation_neurons.attribution import collect_attribution
+    from relation_neurons.cards import NeuronCard, neuron_card
+    from relation_neurons.collateral import collateral_damage
+    from relation_neurons.comparison import Comparison, compare_scores
     from relation_neurons.controls import draw_control
-    from relation_neurons.cumulativity import dose_curves
+    from relation_neurons.cumulativity import dose_curves, dose_numbers, joint_effect
     from relation_neurons.experiment import run
     from relation_neurons.findings import check_relations
-    from relation_neurons.interference import interference_matrix, specificity
+    from relation_neurons.flips import majority_share, turned_right
+    from relation_neurons.interference import (
+        interference_matrix,
+        specificity,
+        specificity_intervals,
+    )
     from relation_neurons.lre import fetch_lre
     from relation_neurons.models import known_models, load_model
+    from relation_neurons.null import null_maximum
+    from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.prompts import Prompts, make_prompts
     from relation_neurons.ranking import Ranking, neuron_name, parse_neuron, rank_neurons
     from relation_neurons.readers import list_shipped, load_relations
@@ -42,13 +54,17 @@ if TYPE_CHECKING:
     from relation_neurons.relations import Fact, Relation, Template
     from relation_neurons.results import Results, load_results
     from relation_neurons.scores import average_precision
-    from relation_neurons.sweep import ablation_sweep
+    from relation_neurons.stability import ranking_stability
+    from relation_neurons.sweep import ablation_sweep, block_sweep
     from relation_neurons.versatility import overlap_matrix, transfer_matrix
     from relation_neurons.writers import save_relations
 
 __all__ = [
     "ActivationTable",
+    "Comparison",
     "Fact",
+    "NeuronCard",
+    "Planted",
     "Prompts",
     "Ranking",
     "Relation",
@@ -57,52 +73,122 @@ __all__ = [
     "ablated",
     "ablation_sweep",
     "average_precision",
+    "block_sweep",
     "check_relations",
+    "collateral_damage",
     "collect_activations",
+    "collect_attribution",
+    "compare_scores",
     "dose_curves",
+    "dose_numbers",
     "draw_control",
     "errors",
     "fetch_lre",
     "interference_matrix",
+    "joint_effect",
     "known_models",
     "list_shipped",
     "load_model",
     "load_relations",
     "load_results",
+    "majority_share",
     "make_prompts",
     "measure_recall",
+    "neuron_card",
     "neuron_name",
+    "null_maximum",
     "overlap_matrix",
     "parse_neuron",
+    "planted_model",
     "plots",
     "rank_neurons",
+    "ranking_stability",
+    "recovered",
+    "recovered_shared",
     "run",
     "save_relations",
     "specificity",
+    "specificity_intervals",
     "transfer_matrix",
+    "turned_right",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "ablation": ("ablated",),
-    "activations": ("ActivationTable", "collect_activations"),
+    "activations": (
+        "ActivationTable",
+        "collect_activations",
+    ),
+    "attribution": ("collect_attribution",),
+    "cards": (
+        "NeuronCard",
+        "neuron_card",
+    ),
+    "collateral": ("collateral_damage",),
+    "comparison": ("Comparison", "compare_scores"),
     "controls": ("draw_control",),
-    "cumulativity": ("dose_curves",),
+    "cumulativity": (
+        "dose_curves",
+        "dose_numbers",
+        "joint_effect",
+    ),
     "experiment": ("run",),
     "findings": ("check_relations",),
-    "interference": ("interference_matrix", "specificity"),
+    "flips": (
+        "majority_share",
+        "turned_right",
+    ),
+    "interference": (
+        "interference_matrix",
+        "specificity",
+        "specificity_intervals",
+    ),
     "lre": ("fetch_lre",),
-    "models": ("known_models", "load_model"),
-    "prompts": ("Prompts", "make_prompts"),
-    "ranking": ("Ranking", "neuron_name", "parse_neuron", "rank_neurons"),
-    "readers": ("list_shipped", "load_relations"),
+    "models": (
+        "known_models",
+        "load_model",
+    ),
+    "null": ("null_maximum",),
+    "planted": (
+        "Planted",
+        "planted_model",
+    ),
+    "prompts": (
+        "Prompts",
+        "make_prompts",
+    ),
+    "ranking": (
+        "Ranking",
+        "neuron_name",
+        "parse_neuron",
+        "rank_neurons",
+    ),
+    "readers": (
+        "list_shipped",
+        "load_relations",
+    ),
     "recall": ("measure_recall",),
-    "relations": ("Fact", "Relation", "Template"),
-    "results": ("Results", "load_results"),
+    "relations": (
+        "Fact",
+        "Relation",
+        "Template",
+    ),
+    "results": (
+        "Results",
+        "load_results",
+    ),
     "scores": ("average_precision",),
-    "sweep": ("ablation_sweep",),
-    "versatility": ("overlap_matrix", "transfer_matrix"),
+    "stability": ("ranking_stability",),
+    "sweep": (
+        "ablation_sweep",
+        "block_sweep",
+    ),
+    "versatility": (
+        "overlap_matrix",
+        "transfer_matrix",
+    ),
     "writers": ("save_relations",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -5,13 +5,52 @@ Exit code 0, or 2 with one line on bad input; never a traceback for a user's mis
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from relation_neurons.cli_compare import compare_scores
+from relation_neurons.cli_neuron import neuron
+from relation_neurons.cli_options import (
+    BatchSize,
+    Blocks,
+    By,
+    CheckDraws,
+    Checks,
+    Device,
+    Doses,
+    Draws,
+    DropCopied,
+    Dtype,
+    HeldOut,
+    HoldOutTemplates,
+    JudgedDraws,
+    Languages,
+    LayerDraws,
+    MaxCollateral,
+    MaxFacts,
+    MaxObjectShare,
+    MinKnown,
+    Mode,
+    Model,
+    Names,
+    Nonsense,
+    Out,
+    Permutations,
+    Pool,
+    Positions,
+    Preset,
+    Relations,
+    Repeats,
+    Score,
+    Seed,
+    Shots,
+    Site,
+    fields_of,
+    listed,
+)
 from relation_neurons.cli_relations import relations_app
 from relation_neurons.errors import RelationNeuronsError, ResultsError
 
@@ -23,64 +62,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(relations_app, name="relations")
-
-Model = Annotated[
-    str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
-]
-Relations = Annotated[
-    str,
-    typer.Option(help="A shipped set or relation (see `relations list`), lre, a file or a folder."),
-]
-Out = Annotated[Path, typer.Option(help="The results folder.")]
-Preset = Annotated[str, typer.Option(help="`default`, or `paper`: what the published code does.")]
-Doses = Annotated[
-    str | None, typer.Option(help="Neurons ablated, as counts or shares: 10,100 or 0.05%,0.2%.")
-]
-HeldOut = Annotated[
-    float | None, typer.Option(help="Facts set aside per relation: a count, or a share below 1.")
-]
-HoldOutTemplates = Annotated[
-    int | None,
-    typer.Option(help="Templates judged on and not found on; as the data says by default."),
-]
-Languages = Annotated[
-    str | None, typer.Option(help="en,de,… or all; a shipped set comes in English by default.")
-]
-Names = Annotated[str | None, typer.Option(help="Only these relations: name,name,…")]
-Shots = Annotated[int | None, typer.Option(help="Solved examples in front of each prompt.")]
-MaxFacts = Annotated[
-    int | None, typer.Option(help="Draw this many facts of each relation: a quick look.")
-]
-DropCopied = Annotated[
-    bool | None,
-    typer.Option("--drop-copied", help="Leave out answers that stand in their subject."),
-]
-MaxObjectShare = Annotated[
-    float | None, typer.Option(help="Balance: the largest share of a relation's facts per object.")
-]
-Score = Annotated[
-    str | None, typer.Option(help="The ranking swept: specific, or background for one relation.")
-]
-MinKnown = Annotated[
-    int | None, typer.Option(help="Known facts a relation needs on either side; 10 by default.")
-]
-Draws = Annotated[int | None, typer.Option(help="Draws of each control.")]
-Checks = Annotated[
-    str | None,
-    typer.Option(help="Rankings ablated at the middle dose: unknown,nonsense,background."),
-]
-CheckDraws = Annotated[int | None, typer.Option(help="Control draws for each check.")]
-Seed = Annotated[
-    int | None, typer.Option(help="Of the split, the nonsense subjects and the controls.")
-]
-Pool = Annotated[str | None, typer.Option(help="mean, last, max, or include_first (the paper's).")]
-Site = Annotated[str | None, typer.Option(help="post, gate, up or out.")]
-Mode = Annotated[str | None, typer.Option(help="zero or mean.")]
-Positions = Annotated[str | None, typer.Option(help="no_first, all (the paper's) or last.")]
-Nonsense = Annotated[int | None, typer.Option(help="Nonsense subjects per relation.")]
-BatchSize = Annotated[int | None, typer.Option(help="Prompts a pass.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+app.command()(compare_scores)
+app.command()(neuron)
 
 
 @app.command()
@@ -100,9 +83,16 @@ def run(
     max_object_share: MaxObjectShare = None,
     score: Score = None,
     min_known: MinKnown = None,
+    by: By = None,
     draws: Draws = None,
+    judged_draws: JudgedDraws = None,
+    layer_draws: LayerDraws = None,
     checks: Checks = None,
     check_draws: CheckDraws = None,
+    max_collateral: MaxCollateral = None,
+    blocks: Blocks = None,
+    permutations: Permutations = None,
+    repeats: Repeats = None,
     seed: Seed = None,
     pool: Pool = None,
     site: Site = None,
@@ -114,7 +104,7 @@ def run(
     device: Device = None,
 ) -> None:
     """Run the whole experiment, from relations to the report."""
-    options = _options(locals())
+    options = fields_of(locals())
     from relation_neurons import experiment
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
@@ -123,7 +113,7 @@ def run(
 
     require_folder(out)
     make_options(preset, **options)  # what is wrong shows before the model loads
-    data = load_relations(relations, languages=languages, names=_listed(names))
+    data = load_relations(relations, languages=languages, names=listed(names))
     loaded = load_model(model, dtype=dtype, device=device)
     results = experiment.run(loaded, data, out=out, preset=preset, say=_say, **options)
     for name, reason in results.ranking.left_out.items():
@@ -148,9 +138,16 @@ def rank(
     max_object_share: MaxObjectShare = None,
     score: Score = None,
     min_known: MinKnown = None,
+    by: By = None,
     draws: Draws = None,
+    judged_draws: JudgedDraws = None,
+    layer_draws: LayerDraws = None,
     checks: Checks = None,
     check_draws: CheckDraws = None,
+    max_collateral: MaxCollateral = None,
+    blocks: Blocks = None,
+    permutations: Permutations = None,
+    repeats: Repeats = None,
     seed: Seed = None,
     pool: Pool = None,
     site: Site = None,
@@ -162,7 +159,7 @@ def rank(
     device: Device = None,
 ) -> None:
     """The first stage: which facts are known, and the neurons of each relation."""
-    given = _options(locals())
+    given = fields_of(locals())
     from relation_neurons import experiment
     from relation_neurons.models import load_model
     from relation_neurons.options import make_manifest, make_options
@@ -173,7 +170,7 @@ def rank(
     require_folder(out)
     options = make_options(preset, **given)
     data = experiment.choose_facts(
-        load_relations(relations, languages=languages, names=_listed(names)), options
+        load_relations(relations, languages=languages, names=listed(names)), options
     )
     options = experiment.across_languages(options, data, stated=given)
     loaded = load_model(model, dtype=dtype, device=device)
@@ -205,8 +202,8 @@ def ablate(
         )
     stages = Stages(out, _say)
     options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
-    effects = experiment.ablate_stage(loaded, prompts, ranking, options, stages)
-    experiment.report_stage(manifest, prompts.frame, recall, ranking, effects, stages)
+    ablations = experiment.ablate_stage(loaded, prompts, ranking, options, stages)
+    experiment.report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
     typer.echo(f"report: {out / 'report.html'}")
 
 
@@ -225,10 +222,9 @@ def report(
 
     manifest = read_json(out / "manifest.json")
     stages = Stages(out, _say)
-    _, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
-    results = experiment.report_stage(
-        manifest, prompts.frame, recall, ranking, stages.read("effects"), stages
-    )
+    options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
+    ablations = experiment.read_ablate_stage(options, ranking, stages)
+    results = experiment.report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
     if images:
         typer.echo(f"images: {len(write_images(results, out / 'figures'))} in {out / 'figures'}")
     typer.echo(f"report: {out / 'report.html'}")
@@ -264,25 +260,8 @@ def main() -> None:
         sys.exit(2)
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _say(line: str) -> None:
     typer.echo(line)
-
-
-def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """Turns the command's parameters into fields of `Options`."""
-    apart = {"out", "model", "relations", "languages", "names", "preset", "dtype", "device"}
-    options = {name: value for name, value in given.items() if name not in apart}
-    for name in ("doses", "checks"):
-        if options[name] is not None:
-            options[name] = tuple(_listed(options[name]) or ())
-    held_out = options["held_out"]
-    if held_out is not None and math.isfinite(held_out) and held_out == int(held_out):
-        options["held_out"] = int(held_out)
-    return options
 
 
 if __name__ == "__main__":

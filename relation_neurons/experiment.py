@@ -13,40 +13,27 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.activations import collect_activations
-from relation_neurons.controls import CONTROL_KINDS
-from relation_neurons.errors import ResultsError, TooFewFactsError
+from relation_neurons.claims import claims
+from relation_neurons.errors import TooFewFactsError
 from relation_neurons.models import HookedTransformer, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
-from relation_neurons.prompts import Prompts, make_prompts
-from relation_neurons.ranking import (
-    Ranking,
-    left_out_relations,
-    rank_neurons,
-    resolve_doses,
-)
+from relation_neurons.ranking import Ranking, resolve_doses
 from relation_neurons.readers import load_relations
-from relation_neurons.recall import measure_recall
 from relation_neurons.relations import Relation, draw_facts, drop_copied, limit_objects
 from relation_neurons.report import build_report, make_figures
-from relation_neurons.results import (
-    Results,
-    open_folder,
-    read_prompts,
-    write_json,
-    write_prompts,
-    write_text,
-)
+from relation_neurons.results import Results, open_folder, write_json, write_text
 from relation_neurons.split import choose_templates, require_links
+from relation_neurons.stage_ablate import Ablations, ablate_stage, read_ablate_stage
+from relation_neurons.stage_rank import rank_stage, read_rank_stage
 from relation_neurons.stages import Stages
 from relation_neurons.summary import summarise
-from relation_neurons.sweep import ablation_sweep
 
 __all__ = [
     "ablate_stage",
     "across_languages",
     "choose_facts",
     "rank_stage",
+    "read_ablate_stage",
     "read_rank_stage",
     "report_stage",
     "run",
@@ -95,8 +82,8 @@ def run(
     if folder is not None:
         open_folder(folder, manifest)
     prompts, recall, ranking = rank_stage(model, loaded, chosen, stages)
-    effects = ablate_stage(model, prompts, ranking, chosen, stages)
-    return report_stage(manifest, prompts.frame, recall, ranking, effects, stages)
+    ablations = ablate_stage(model, prompts, ranking, chosen, stages)
+    return report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
 
 
 def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relation, ...]:
@@ -160,142 +147,32 @@ def across_languages(
     return replace(options, checks=checks, check_draws=draws)
 
 
-def rank_stage(
-    model: HookedTransformer, relations: Sequence[Relation], options: Options, stages: Stages
-) -> tuple[Prompts, pd.DataFrame, Ranking]:
-    """Prompts, recall, activations and ranking; what is there already is read."""
-    prompts = stages.make(
-        "prompts",
-        lambda: make_prompts(
-            relations,
-            model.tokenizer,
-            held_out=options.held_out,
-            seed=options.seed,
-            hold_out_templates=options.hold_out_templates,
-            nonsense=options.nonsense,
-            shots=options.shots,
-            single_template=options.single_template,
-        ),
-        write_prompts,
-        read_prompts,
-    )
-    recall = stages.make(
-        "recall", lambda: measure_recall(model, prompts, batch_size=options.batch_size)
-    )
-    if stages.has("ranking", "neurons"):
-        left_out = left_out_relations(recall, options.min_known)
-        return (
-            prompts,
-            recall,
-            Ranking(stages.read("ranking"), stages.read("neurons"), options.site, left_out),
-        )
-    started = time.monotonic()
-    keep = resolve_doses(options.doses, neuron_count(model, options.site))[-1]
-    table = collect_activations(
-        model,
-        prompts.detection,
-        pool=options.pool,
-        site=options.site,
-        batch_size=options.batch_size,
-    )
-    ranking = rank_neurons(
-        table, recall, order=options.order, min_known=options.min_known, keep=max(1000, keep)
-    )
-    stages.keep("neurons", ranking.neurons)
-    stages.keep("ranking", ranking.frame)
-    stages.done("ranking", started)
-    return prompts, recall, ranking
-
-
-def read_rank_stage(
-    manifest: dict[str, Any], stages: Stages
-) -> tuple[Options, Prompts, pd.DataFrame, Ranking]:
-    """Reads what `rank_stage` left in a folder, with the options it was made with."""
-    saved = dict(manifest["options"])
-    for name in ("doses", "checks"):
-        saved[name] = tuple(saved[name])
-    try:
-        options = Options(**saved, seed=manifest["seed"])
-    except TypeError as error:
-        raise ResultsError(
-            f"The folder was made by another version of this package: {error}. Run it anew."
-        ) from error
-    recall = stages.read("recall")
-    left_out = left_out_relations(recall, options.min_known)
-    ranking = Ranking(stages.read("ranking"), stages.read("neurons"), options.site, left_out)
-    return options, stages.read("prompts", read_prompts), recall, ranking
-
-
-def ablate_stage(
-    model: HookedTransformer, prompts: Prompts, ranking: Ranking, options: Options, stages: Stages
-) -> pd.DataFrame:
-    """The sweep over all doses, and the checks at the middle one."""
-
-    def sweep() -> pd.DataFrame:
-        counts = resolve_doses(options.doses, len(ranking.neurons))
-        shared: dict[str, Any] = {
-            "mode": options.mode,
-            "positions": options.positions,
-            "batch_size": options.batch_size,
-            "seed": options.seed,
-        }
-        sets = (ranking.frame["score"] == options.score) & (ranking.frame["rank"] == 1)
-        ablations = int(sets.sum()) * len(counts) * (1 + len(CONTROL_KINDS) * options.draws)
-        asked = pd.MultiIndex.from_frame(prompts.held_out.frame[["relation", "language"]])
-        held_out = int(asked.isin(ranking.pairs).sum())
-        stages.say(f"sweep: {ablations:,} ablations and the checks, {held_out:,} prompts each")
-        parts = [
-            ablation_sweep(
-                model,
-                prompts.held_out,
-                ranking,
-                counts,
-                scores=(options.score,),
-                control_draws=options.draws,
-                **shared,
-            )
-        ]
-        checks = [s for s in options.checks if (ranking.frame["score"] == s).any()]
-        if checks:
-            parts.append(
-                ablation_sweep(
-                    model,
-                    prompts.held_out,
-                    ranking,
-                    counts[len(counts) // 2 :][:1],
-                    scores=checks,
-                    control_draws=options.check_draws,
-                    control_kinds=("control_contribution",),
-                    **shared,
-                )
-            )
-        effects = pd.concat(
-            [part.astype(dict.fromkeys(part.select_dtypes("category"), str)) for part in parts],
-            ignore_index=True,
-        )
-        return effects.astype(
-            dict.fromkeys(
-                ("ablated", "ablated_language", "kind", "score", "relation", "language"), "category"
-            )
-        )
-
-    return stages.make("effects", sweep)
-
-
 def report_stage(
     manifest: dict[str, Any],
     prompts: pd.DataFrame,
     recall: pd.DataFrame,
     ranking: Ranking,
-    effects: pd.DataFrame,
+    ablations: Ablations,
     stages: Stages,
 ) -> Results:
     """Summary, figures and report; needs no model."""
     started = time.monotonic()
-    summary = summarise(manifest, recall, ranking, effects)
-    results = Results(manifest, prompts, recall, ranking, effects, summary, stages.folder)
+    results = Results(
+        manifest,
+        prompts,
+        recall,
+        ranking,
+        ablations.effects,
+        folder=stages.folder,
+        collateral=ablations.collateral,
+        blocks=ablations.blocks,
+        null=stages.read_or_empty("null"),
+        stability=stages.read_or_empty("stability"),
+    )
+    summary = summarise(manifest, recall, ranking, ablations.effects, dose=ablations.dose)
+    results = replace(results, summary=summary | claims(results, ablations.dose))
     if stages.folder is not None:
-        write_json(stages.folder / "summary.json", summary)
+        write_json(stages.folder / "summary.json", results.summary)
         figures = make_figures(results)
         for name, figure in figures.items():
             write_text(stages.folder / "figures" / f"{name}.json", figure.to_json())

@@ -11,6 +11,7 @@ from typing import Any
 
 from relation_neurons.ablation import POSITIONS
 from relation_neurons.activations import POOLS
+from relation_neurons.criteria import CRITERIA
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.models import SITES, HookedTransformer, neuron_count, weight_hash
 from relation_neurons.ranking import ORDERS, SCORES, resolve_doses
@@ -43,6 +44,8 @@ class Options:
     """Nonsense subjects per relation."""
     pool: str = "mean"
     site: str = "post"
+    by: str = "average_precision"
+    """The criterion that neurons are ranked by."""
     order: str = "d_prime"
     min_known: int = MIN_KNOWN
     doses: tuple[int | str, ...] = ("0.05%", "0.2%", "0.8%")
@@ -50,10 +53,24 @@ class Options:
     """The ranking swept over all doses with both controls."""
     checks: tuple[str, ...] = ("unknown",)
     """Rankings ablated beside it at the middle dose."""
-    draws: int = 2
-    """Draws of each control."""
+    draws: int = 4
+    """Draws of the contribution-matched control at each dose."""
+    judged_draws: int = 10
+    """Draws of it at the dose that the report judges, as the tests rest on their spread; never fewer than
+    `draws`, and none where that is 0."""
+    layer_draws: int = 1
+    """Draws of the control matched on layer alone."""
     check_draws: int = 0
     """Draws of the contribution-matched control for each check."""
+    blocks: int = 4
+    """Disjoint blocks of neurons, each of the judged dose, ablated alone and jointly; 0 for none."""
+    permutations: int = 50
+    """Permutations of the labels for the null of the largest average precision; 0 for none."""
+    repeats: int = 5
+    """Repeats of each split of the facts by which the rankings' stability is measured; 0 for none."""
+    max_collateral: int | float | None = None
+    """Judges the largest dose whose damage to neutral text stays within this KL (nats a token); None
+    for the middle dose."""
     mode: str = "zero"
     positions: str = "no_first"
     batch_size: int = BATCH_SIZE
@@ -64,7 +81,12 @@ _LEAST = {
     "seed": 0,
     "batch_size": 1,
     "draws": 0,
+    "judged_draws": 0,
+    "layer_draws": 0,
     "check_draws": 0,
+    "blocks": 0,
+    "permutations": 0,
+    "repeats": 0,
     "nonsense": 0,
     "min_known": 1,
     "hold_out_templates": 0,
@@ -121,12 +143,23 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
         raise UnknownOptionError(
             f"held_out is {options.held_out!r}; expected a count, or a share below 1."
         )
+    if 0 < options.permutations < 19:
+        raise UnknownOptionError(
+            f"permutations is {options.permutations}; expected 0, or 19 and more: with fewer no p-value "
+            "is as low as 0.05."
+        )
+    budget = options.max_collateral
+    if budget is not None and not (isinstance(budget, (int, float)) and 0 < budget < float("inf")):
+        raise UnknownOptionError(
+            f"max_collateral is {budget!r}; expected nats per token above 0, such as 0.05."
+        )
     share = options.max_object_share
     if share is not None and not (isinstance(share, (int, float)) and 0 < share <= 1):
         raise UnknownOptionError(f"max_object_share is {share!r}; expected a share from 0 to 1.")
     choices: list[tuple[str, str, Iterable[str]]] = [
         ("pooling", options.pool, POOLS),
         ("site", options.site, SITES),
+        ("criterion", options.by, CRITERIA),
         ("order", options.order, ORDERS),
         ("mode", options.mode, ("zero", "mean")),
         ("positions", options.positions, POSITIONS),

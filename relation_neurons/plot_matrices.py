@@ -21,28 +21,30 @@ _HOME_EDGE = "The outlined diagonal is home."
 def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
     """Draws the effect of every relation's set on every relation, with zero in the middle.
 
+    Cells that are significant after the correction over the matrix carry a star.
+
     Args:
-        matrix: from `interference_matrix`: ablated, relation, dose, n, effect, control, low, high.
+        matrix: from `interference_matrix`: ablated, relation, dose, n, effect, control, low, high,
+            p_value, q_value, draws, significant.
         quantity: what the effect is, `correct` or `margin`.
     """
-    require(matrix, ("ablated", "relation", *_CELLS), "interference.interference_matrix")
+    tested = ("p_value", "q_value", "draws", "significant")
+    require(matrix, ("ablated", "relation", *_CELLS, *tested), "interference.interference_matrix")
     names = list(dict.fromkeys([*matrix["ablated"].astype(str), *matrix["relation"].astype(str)]))
     rows = [name for name in names if (matrix["ablated"].astype(str) == name).any()]
     limit = max(0.1, float(matrix["effect"].abs().max()))
-    marked = (matrix["low"] > 0) | (matrix["high"] < 0)
-    signs = np.where(marked, " •", "")
+    signs = np.where(matrix["significant"], "*", "")
     numbers = [number(v) + mark for v, mark in zip(matrix["effect"], signs, strict=True)]
     cells = matrix.assign(
         row=matrix["ablated"].astype(str),
         column=matrix["relation"].astype(str),
         value=matrix["effect"],
-        text=numbers if len(names) <= 16 else [mark.strip() for mark in signs],
-        hover=[_changes(row, quantity) for row in matrix.to_dict("records")],
+        text=numbers if len(names) <= 16 else signs,
+        hover=[_changes(row, quantity) + _tested(row) for row in matrix.to_dict("records")],
     )
     subtitle = (
-        f"{int(matrix['dose'].iloc[0]):,} neurons ablated. {_HOME_EDGE} • marks an effect whose "
-        "difference from its control has a<br>95% interval without 0 "
-        "(over prompts, uncorrected). Blue is improvement, orange is harm."
+        f"{int(matrix['dose'].iloc[0]):,} neurons ablated. {_HOME_EDGE} Blue is improvement, orange is "
+        f"harm.<br>{_star(matrix)}"
     )
     if len(matrix) < len(rows) * len(names):
         subtitle += " Grey: another language; see transfer."
@@ -225,6 +227,28 @@ def layers(
         y_title="Relation",
         slanted=False,
     )
+
+
+def _star(matrix: pd.DataFrame) -> str:
+    """Says what a star means, or why there can be none."""
+    draws = int(matrix["draws"].max())
+    if draws < 2:
+        return (
+            f"{draws or 'No'} control draw: nothing can be tested against the spread of controls."
+        )
+    count = int(matrix["significant"].sum())
+    return (
+        f"* marks the {count} of {len(matrix)} cells that differ from {draws} matched control draws, over "
+        "facts and over draws (false-discovery rate 5%)."
+    )
+
+
+def _tested(row: dict[str, Any]) -> str:
+    """The cell's test in words, for the hover text."""
+    if not np.isfinite(row["p_value"]):
+        return "<br>Not tested: that takes two control draws."
+    verdict = "significant" if row["significant"] else "not significant"
+    return f"<br>{verdict}: p = {row['p_value']:.2g}, q = {row['q_value']:.2g}"
 
 
 def _changes(row: dict[str, Any], quantity: str) -> str:

@@ -7,6 +7,8 @@ Each function names the columns it needs; the tables come from `cumulativity`, `
 from relation_neurons.plot_curves import dose_curve, dose_curves
 from relation_neurons.plot_dots import headline, score_comparison, specificity
 from relation_neurons.plot_matrices import interference, layers, overlap, transfer
+from relation_neurons.plot_null import spectrum
+from relation_neurons.plot_stability import stability
 
 __all__ = [
     "dose_curve",
@@ -17,5 +19,7 @@ __all__ = [
     "overlap",
     "score_comparison",
     "specificity",
+    "spectrum",
+    "stability",
     "transfer",
 ]

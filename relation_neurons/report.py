@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from relation_neurons import plots
+from relation_neurons import plots, report_tables
 from relation_neurons.cumulativity import dose_curves
 from relation_neurons.errors import ResultsError
 from relation_neurons.interference import interference_matrix, specificity
@@ -33,6 +32,7 @@ __all__ = ["build_report", "make_figures", "write_images"]
 
 _SHOWN_NEURONS = 50
 _WIDE = 700
+_DOTS = ("headline", "specificity", "scores", "stability", "stability_specific")
 
 
 def build_report(results: Results, figures: dict[str, go.Figure] | None = None) -> str:
@@ -48,7 +48,6 @@ def build_report(results: Results, figures: dict[str, go.Figure] | None = None) 
     summary, manifest = results.summary, results.manifest
     dose, score = summary["dose"], manifest["options"].get("score", "specific")
     matrix = interference_matrix(results.effects, dose=dose, score=score)
-    specific = specificity(matrix)
     drawn = make_figures(results) if figures is None else figures
     environment = Environment(
         loader=PackageLoader("relation_neurons"),
@@ -57,7 +56,7 @@ def build_report(results: Results, figures: dict[str, go.Figure] | None = None) 
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters.update(number=number, spaced=_spaced, percent=_percent)
+    environment.filters.update(report_tables.FILTERS, number=number)
     page = environment.get_template("report.html.j2")
     return page.render(
         answer=answer(results),
@@ -76,7 +75,7 @@ def build_report(results: Results, figures: dict[str, go.Figure] | None = None) 
         plotlyjs=Markup(get_plotlyjs()),
         score=score,
         several=len(summary["languages"]) > 1,
-        specific=specific.sort_values("home").to_dict("records"),
+        **report_tables.tables(results),
         unseen=bool(results.effects["template_held_out"].all()),
     )
 
@@ -107,6 +106,12 @@ def make_figures(results: Results) -> dict[str, go.Figure]:
             made[f"transfer_{name}"] = plots.transfer(
                 transfer_matrix(effects, dose=dose, score=name), score=name
             )
+    if len(results.null) and (results.null["score"] == score).any():
+        made["spectrum"] = plots.spectrum(ranking.frame, results.null, score=score)
+    if len(results.stability):
+        for name, shown in (("stability", "background"), ("stability_specific", "specific")):
+            if (results.stability["score"] == shown).any():
+                made[name] = plots.stability(results.stability, score=shown)
     compared = pd.DataFrame(summary.get("scores") or [])
     if len(compared) and compared["score"].nunique() > 1:
         made["scores"] = plots.score_comparison(compared.fillna(float("nan")), dose=dose)
@@ -145,10 +150,10 @@ def _embedded(name: str, fig: go.Figure) -> dict[str, Any]:
     )
     above = 14 + (36 if fig.layout.showlegend else 0) + (24 if name == "cumulativity" else 0)
     height = fig.layout.height - fig.layout.margin.t + above
-    wide = _WIDE if name in ("headline", "specificity", "scores") else fig.layout.width
+    wide = _WIDE if name in _DOTS else fig.layout.width
     fig.update_layout(title=None, width=None, height=height, autosize=True, margin_t=above)
     data = fig.to_json().replace("<", "\\u003c")
-    narrow = 0 if name in ("headline", "specificity", "scores") else min(wide, 2000) - 160
+    narrow = 0 if name in _DOTS else min(wide, 2000) - 160
     return {
         "json": Markup(data),
         "caption": caption,
@@ -159,12 +164,17 @@ def _embedded(name: str, fig: go.Figure) -> dict[str, Any]:
 
 
 def _marked(matrix: pd.DataFrame) -> dict[str, int]:
-    """Counts cells away from home, and those that beat their control in either direction."""
-    away = matrix[matrix["ablated"] != matrix["relation"]]
+    """Counts the significant cells at home and away from it, in either direction."""
+    home = matrix["ablated"] == matrix["relation"]
+    better = matrix["significant"] & (matrix["difference"] > 0)
+    worse = matrix["significant"] & (matrix["difference"] < 0)
     return {
-        "cells": len(away),
-        "better": int((away["low"] > 0).sum()),
-        "worse": int((away["high"] < 0).sum()),
+        "cells": int((~home).sum()),
+        "better": int((better & ~home).sum()),
+        "worse": int((worse & ~home).sum()),
+        "home_cells": int(home.sum()),
+        "home": int((worse & home).sum()),
+        "draws": int(matrix["draws"].max()),
     }
 
 
@@ -198,11 +208,3 @@ def _outcomes(results: Results, dose: int, score: str) -> dict[str, dict[str, An
             "rows": flips.to_dict("records"),
         }
     return found
-
-
-def _spaced(name: Any) -> str:
-    return str(name).replace("_", " ")
-
-
-def _percent(value: float | None) -> str:
-    return "n/a" if value is None or math.isnan(value) else f"{value:.0%}"

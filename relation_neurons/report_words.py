@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from relation_neurons.cell_tests import ALPHA
 from relation_neurons.plot_style import number
 from relation_neurons.relations import MIN_KNOWN
 from relation_neurons.results import Results
@@ -18,7 +20,8 @@ def answer(results: Results) -> list[str]:
     """Says what was found, how sure it is, and what it does not show.
 
     Comparisons rest on paired differences on the same prompts (`summary["contrasts"]`): a sentence
-    says "more" only where the 95% interval of the difference lies below 0.
+    says "more" only where the named test has p at most 0.05; against the control that is the larger
+    p of the sign-flip test over facts and of the test against the spread of control draws.
     """
     summary = results.summary
     said = [_effects(results), *_against_controls(results)]
@@ -30,10 +33,10 @@ def answer(results: Results) -> list[str]:
             else "Where no harm beyond the control is shown, the checks on recall say nothing."
         )
     said.extend(_caveats(results))
+    said.extend(_costs(summary))
     said.append(
-        "It is one model on these facts and wordings, with these draws: intervals are over prompts, not "
-        "over sets of random neurons. That a set is needed for an answer does not mean that the fact is "
-        "stored there."
+        "It is one model on these facts and wordings. That a set is needed for an answer does not mean that "
+        "the fact is stored there."
     )
     return said
 
@@ -86,10 +89,16 @@ def _against_controls(results: Results) -> list[str]:
     control = overall.get("control_contribution")
     if control is None:
         return ["No matched control was run, so nothing here says that these neurons are special."]
-    names = list(results.ranking.labels(results.summary["score"]).values())
-    clear = [n for n in names if _less(_paired(results.summary, n).get("control_contribution"))]
+    judged = [row for row in results.summary["relations"] if row.get("home_q") is not None]
+    clear = [row["label"] for row in judged if row["home_significant"]]
     on_the_same = f"the paired difference on the same prompts is {_effect(control)}"
-    if not _less(control):
+    if math.isnan(_p(control)):
+        first = (
+            f"The paired difference from matched random neurons is {_effect(control)}, and with one draw of "
+            "them it is not known how far random sets differ among themselves, so it is not shown to be "
+            "more harm than matched random neurons do."
+        )
+    elif not _less(control):
         first = f"That is not shown to be more harm than matched random neurons do: {on_the_same}."
     else:
         others = overall.get("others")
@@ -109,8 +118,8 @@ def _against_controls(results: Results) -> list[str]:
     named = f" ({', '.join(n.replace('_', ' ') for n in clear)})" if clear else ""
     return [
         first,
-        f"Taken alone, {len(clear)} of {len(names)} relations show it against the matched "
-        f"control{named}.",
+        f"Taken alone, {len(clear)} of {len(judged)} relations show it, at a false-discovery rate of 5% "
+        f"over the matrix{named}.",
     ]
 
 
@@ -168,9 +177,44 @@ def _paired(summary: dict[str, Any], relation: str) -> dict[str, dict[str, Any]]
     return {row["against"]: row for row in rows if row["relation"] == relation}
 
 
+def _costs(summary: dict[str, Any]) -> list[str]:
+    """What the same sets do to neutral text, and how far the sets can be told from another draw."""
+    said = []
+    damage = {
+        row["kind"]: row
+        for row in summary.get("collateral") or []
+        if row["dose"] == summary["dose"]
+    }
+    if "ranked" in damage:
+        ranked, control = damage["ranked"], damage.get("control_contribution")
+        beside = f"; one control draw of each, {control['kl']:.3f}" if control else ""
+        said.append(
+            f"On {ranked['tokens']} tokens of neutral text the sets change what the model expects by "
+            f"{ranked['kl']:.3f} nats of KL a token{beside}."
+        )
+    halves = [
+        row["share"]
+        for row in summary.get("stability") or []
+        if row["score"] == summary["score"] and row["what"] == "halves" and row["share"] is not None
+    ]
+    halves = [share for share in halves if not math.isnan(share)]
+    if halves:
+        said.append(
+            f"Ranked on one half of the facts, {sum(halves) / len(halves):.0%} of a relation's set is found "
+            "again on the other half."
+        )
+    return said
+
+
 def _less(row: dict[str, Any] | None) -> bool:
-    """Whether a paired difference lies below 0 with its whole interval."""
-    return row is not None and row["high"] is not None and row["high"] < 0
+    """Whether a paired difference is shown to lie below 0."""
+    return row is not None and row["difference"] < 0 and _p(row) <= ALPHA
+
+
+def _p(row: dict[str, Any]) -> float:
+    """The p-value of a paired difference's named test; NaN where there is none."""
+    p = row["p_value" if row["against"] == "control_contribution" else "p_sign_flip"]
+    return float("nan") if p is None else float(p)
 
 
 def _effect(row: dict[str, Any]) -> str:

@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 TABLES = ("prompts", "recall", "ranking", "neurons", "effects")
+EXTRAS = ("collateral", "blocks", "null", "stability")
+"""Tables that a run may leave out."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,14 @@ class Results:
     summary: dict[str, Any] = field(default_factory=dict)
     """What the report says in figures."""
     folder: Path | None = None
+    collateral: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """What the swept sets do to neutral text; the extra tables are empty where the run has none."""
+    blocks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Disjoint blocks of neurons, alone and jointly."""
+    null: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The largest AP of each relation against permuted labels."""
+    stability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """How much of each top set is found again from other evidence."""
 
     def __repr__(self) -> str:
         model = self.manifest["model"]["name"]
@@ -73,10 +83,22 @@ def load_results(folder: str | Path) -> Results:
         tables["neurons"],
         manifest["options"]["site"],
         left_out_relations(tables["recall"], manifest["options"]["min_known"]),
+        by=manifest["options"].get("by", "average_precision"),
     )
-    summary = read_json(folder / "summary.json")
+    extras = {
+        name: read_table(folder / f"{name}.parquet")
+        for name in EXTRAS
+        if (folder / f"{name}.parquet").exists()
+    }
     return Results(
-        manifest, tables["prompts"], tables["recall"], ranking, tables["effects"], summary, folder
+        manifest,
+        tables["prompts"],
+        tables["recall"],
+        ranking,
+        tables["effects"],
+        read_json(folder / "summary.json"),
+        folder,
+        **extras,
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from relation_neurons.results import read_table, write_table
 
 __all__ = ["Stages"]
@@ -39,6 +41,10 @@ class Stages:
         path = self.path(name)
         assert path is not None
         return reader(path)
+
+    def read_or_empty(self, name: str) -> pd.DataFrame:
+        """Reads a table, or gives one without rows where it is not there."""
+        return self.read(name) if self.has(name) else pd.DataFrame()
 
     def keep(self, name: str, made: Any, writer: Callable[[Path, Any], None] = write_table) -> None:
         """Writes a table, where there is a folder."""

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from relation_neurons.cell_tests import pooled_draw_test
 from relation_neurons.cumulativity import dose_curves
 from relation_neurons.interference import interference_matrix, specificity
 from relation_neurons.ranking import Ranking, known_counts
-from relation_neurons.relations import relation_label
-from relation_neurons.statistics import bootstrap_interval, only_dose, within_language
+from relation_neurons.relations import ALL_RELATIONS, relation_label
+from relation_neurons.statistics import (
+    bootstrap_interval,
+    by_fact,
+    fact_changes,
+    fact_keys,
+    only_dose,
+    sign_flip_test,
+    within_language,
+)
 
 __all__ = [
     "ALL_RELATIONS",
@@ -21,16 +31,27 @@ __all__ = [
     "summarise",
 ]
 
-ALL_RELATIONS = "all relations"
-
 
 def summarise(
-    manifest: dict[str, Any], recall: pd.DataFrame, ranking: Ranking, effects: pd.DataFrame
+    manifest: dict[str, Any],
+    recall: pd.DataFrame,
+    ranking: Ranking,
+    effects: pd.DataFrame,
+    *,
+    dose: int | None = None,
 ) -> dict[str, Any]:
-    """Computes the report's figures: doses, headline, and a row per relation."""
+    """Computes the report's figures: doses, headline, and a row per relation.
+
+    Args:
+        manifest: of the run.
+        recall: what `measure_recall` gives.
+        ranking: what `rank_neurons` gives.
+        effects: the sweep's table.
+        dose: the one that is judged; the middle one by default.
+    """
     score = manifest["options"]["score"]
     main = effects[effects["score"] == score]
-    _, dose = only_dose(main, None)
+    _, dose = only_dose(main, dose)
     compared = known_against_others(effects, dose=dose, score=score)
     return {
         "doses": sorted(int(d) for d in main["dose"].unique()),
@@ -81,18 +102,16 @@ def headline(
     """
     effects = within_language(effects)
     rows = effects[(effects["score"] == score) & (effects["dose"] == dose)]
-    change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
     at_home = rows["relation"].astype(str) == rows["ablated"].astype(str)
     ranked = rows["kind"] == "ranked"
     what = rows["kind"].astype(str).where(~ranked, "home").where(at_home | ~ranked, "elsewhere")
-    kept = rows.assign(change=change, what=what, ablated=rows["ablated"].astype(str))[
-        at_home | ranked
-    ]
+    rows = rows.assign(what=what, fact=fact_keys(rows), ablated=rows["ablated"].astype(str))
+    kept = rows[at_home | ranked]
     found: list[dict[str, Any]] = []
     overall = kept.assign(ablated=ALL_RELATIONS)
     for part in (kept, overall):
         for (relation, name), cell in part.groupby(["ablated", "what"], sort=True):
-            values = cell.groupby("prompt_id")["change"].mean().to_numpy()
+            values = fact_changes(cell)
             low, high = bootstrap_interval(values, seed=seed)
             found.append(
                 {
@@ -101,7 +120,7 @@ def headline(
                     "effect": float(values.mean()),
                     "low": low,
                     "high": high,
-                    "n": len(values),
+                    "n": cell["prompt_id"].nunique(),
                 }
             )
     return pd.DataFrame(found)
@@ -139,7 +158,7 @@ def known_against_others(
     ]
     rows = []
     for name, cell in home.groupby(home["score"].astype(str)):
-        values = (cell["correct"].astype(float) - cell["correct_intact"].astype(float)).to_numpy()
+        values = fact_changes(cell.assign(fact=fact_keys(cell)))
         low, high = bootstrap_interval(values, seed=seed)
         control = table[(table["score"] == name) & table["relation"].isin(complete)][
             "control"
@@ -152,7 +171,7 @@ def known_against_others(
                 "low": low,
                 "high": high,
                 "control": float(control),
-                "n": len(values),
+                "n": len(cell),
             }
         )
     columns = ["relation", "score", "effect", "low", "high", "control", "n"]
@@ -169,8 +188,9 @@ def contrasts(
     difficulty nor what any damage does to them enters.
 
     Returns:
-        relation, against, difference (net flips per prompt), low, high (95% bootstrap), n; the last
-        rows are over all relations.
+        relation, against, difference (net flips per prompt), low, high (95% bootstrap over facts), n
+        (prompts), p_sign_flip, and for the contribution-matched control p_draws and p_value (see
+        `cell_tests`; one named comparison each, not corrected); the last rows are over all relations.
     """
     effects = within_language(effects)
     rows = effects[effects["dose"] == dose]
@@ -187,22 +207,39 @@ def contrasts(
                 "relation": relation,
                 "against": against,
                 "prompt_id": rows["prompt_id"],
+                "fact": fact_keys(rows),
                 "change": change,
             }
         )[kept]
-        .groupby(["relation", "prompt_id", "against"])["change"]
+        .groupby(["relation", "fact", "prompt_id", "against"])["change"]
         .mean()
         .unstack("against")
     )
+    p_draws = _draw_tests(effects, dose, score)
     found: list[dict[str, Any]] = []
     for name, part in [*per_prompt.groupby(level="relation"), (ALL_RELATIONS, per_prompt)]:
         for column in part.columns.drop("home"):
-            paired = (part["home"] - part[column]).dropna().to_numpy()
+            paired = (part["home"] - part[column]).dropna()
             if len(paired):
-                low, high = bootstrap_interval(paired, seed=seed)
-                row = {"relation": name, "against": column, "difference": float(paired.mean())}
-                found.append({**row, "low": low, "high": high, "n": len(paired)})
-    return pd.DataFrame(found, columns=["relation", "against", "difference", "low", "high", "n"])
+                values = by_fact(paired.to_numpy(), paired.index.get_level_values("fact"))
+                low, high = bootstrap_interval(values, seed=seed)
+                flips = sign_flip_test(values, seed=seed)
+                row = {"relation": name, "against": column, "difference": float(values.mean())}
+                row |= {"low": low, "high": high, "n": len(paired), "p_sign_flip": flips}
+                if column == "control_contribution":
+                    row |= {"p_draws": p_draws.get(name, float("nan"))}
+                    row["p_value"] = float(np.maximum(flips, row["p_draws"]))
+                found.append(row)
+    columns = ["relation", "against", "difference", "low", "high", "n"]
+    return pd.DataFrame(found, columns=[*columns, "p_sign_flip", "p_draws", "p_value"])
+
+
+def _draw_tests(effects: pd.DataFrame, dose: int, score: str) -> dict[str, float]:
+    """p_draws of each relation's set at home, and of all of them together."""
+    matrix = interference_matrix(effects, dose=dose, score=score)
+    home = matrix[(matrix["ablated"] == matrix["relation"]) & (matrix["draws"] > 0)]
+    found = dict(zip(home["relation"], home["p_draws"].astype(float), strict=True))
+    return {**found, ALL_RELATIONS: pooled_draw_test(home)} if len(home) else found
 
 
 def _per_relation(
@@ -218,6 +255,7 @@ def _per_relation(
     labels = ranking.labels(score)
     matrix = interference_matrix(effects, dose=dose, score=score)
     specific = specificity(matrix).set_index("ablated")
+    tested = matrix[matrix["ablated"] == matrix["relation"]].set_index("ablated")
     judged = recall[recall["side"] == "held_out"].groupby(["relation", "language"])["known"].mean()
     home = compared.set_index(["relation", "score"])["effect"]
     rows = []
@@ -241,6 +279,10 @@ def _per_relation(
             row |= {
                 "sinks": int(
                     ranking.top(name, dose, score=score, language=language)["is_sink"].sum()
+                ),
+                "home_q": float(tested.loc[label, "q_value"]),
+                "home_significant": bool(
+                    tested.loc[label, "significant"] and tested.loc[label, "difference"] < 0
                 ),
                 "row": float(specific.loc[label, "row"]),
                 "column": float(specific.loc[label, "column"]),

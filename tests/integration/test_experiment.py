@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import plotly.io
@@ -14,8 +15,15 @@ import tiny
 
 import relation_neurons as rn
 from relation_neurons import cli as command_line
-from relation_neurons.errors import RelationNeuronsError, ResultsError, UnknownOptionError
+from relation_neurons.claims import claims
+from relation_neurons.errors import (
+    DoseError,
+    RelationNeuronsError,
+    ResultsError,
+    UnknownOptionError,
+)
 from relation_neurons.options import Options, make_options
+from relation_neurons.summary import summarise
 
 OPTIONS = {
     "held_out": 10,
@@ -23,16 +31,24 @@ OPTIONS = {
     "min_known": 5,
     "doses": (3, 9),
     "draws": 1,
+    "judged_draws": 3,
     "checks": ("nonsense",),
+    "blocks": 2,
+    "permutations": 19,
+    "repeats": 1,
 }
 FILES = [
+    "blocks.parquet",
+    "collateral.parquet",
     "effects.parquet",
     "manifest.json",
     "neurons.parquet",
+    "null.parquet",
     "prompts.parquet",
     "ranking.parquet",
     "recall.parquet",
     "report.html",
+    "stability.parquet",
     "summary.json",
 ]
 
@@ -77,6 +93,69 @@ def test_results_load_again_with_no_model(folder):
     assert "top 192 of 192" in repr(results.ranking) and "effects" in repr(results)
 
 
+def test_the_judged_dose_has_its_own_draws_and_the_tests_rest_on_them(folder):
+    results = rn.load_results(folder)
+    effects = results.effects
+    draws = effects[effects["score"] == "specific"].groupby(["kind", "dose"], observed=True)["draw"]
+    count = draws.nunique()
+    assert count["control_contribution", 3] == 1 and count["control_contribution", 9] == 3
+    assert (count["control_layer"] == 1).all()
+    assert results.summary["dose"] == 9
+    matrix = rn.interference_matrix(effects, dose=9)
+    assert (matrix["draws"] == 3).all() and matrix["p_value"].notna().all()
+    at_home = matrix[matrix["ablated"] == matrix["relation"]].set_index("relation")
+    for row in results.summary["relations"]:
+        assert row["home_q"] == pytest.approx(at_home.loc[row["relation"], "q_value"])
+
+
+def test_what_a_run_claims_beside_its_effects_is_in_its_tables(folder):
+    results = rn.load_results(folder)
+    claimed = results.summary
+    assert set(results.blocks["block"]) == {0, 1, 2}
+    assert {row["relation"] for row in claimed["null"]} == set(tiny.ANSWERS)
+    assert {row["what"] for row in claimed["stability"]} >= {"halves", "templates", "relations"}
+    assert {row["dose"] for row in claimed["collateral"]} == {3, 9}
+    assert len(claimed["joint"]) == 2 * len(tiny.ANSWERS), "ranked blocks and random ones"
+    assert {row["ablated"] for row in claimed["specificity"]} == {*tiny.ANSWERS, "all relations"}
+    assert {row["relation"] for row in claimed["recall"]} == {*tiny.ANSWERS, "all relations"}
+    flips = pd.DataFrame(claimed["turned"])
+    cell = results.effects.query("kind == 'ranked' and score == 'specific' and dose == 9")
+    assert len(flips) == (cell["correct"] != cell["correct_intact"]).sum()
+
+
+def test_a_folder_without_the_extra_tables_still_loads_and_reports(folder, tmp_path):
+    import shutil
+
+    older = tmp_path / "older"
+    shutil.copytree(folder, older)
+    for name in ("blocks", "collateral", "null", "stability"):
+        (older / f"{name}.parquet").unlink()
+    results = rn.load_results(older)
+    assert results.null.empty and results.blocks.empty
+    from relation_neurons.report import build_report
+
+    assert "Collateral damage" in build_report(rn.load_results(folder))
+    manifest = {**results.manifest}
+    again = replace(results, summary={}, manifest=manifest)
+    summary = summarise(manifest, again.recall, again.ranking, again.effects, dose=9)
+    page = build_report(replace(again, summary=summary | claims(again, 9)))
+    assert "Collateral damage" not in page and "Specificity of each set" in page
+
+
+def test_the_budget_for_collateral_damage_chooses_the_judged_dose(model, folder, tmp_path):
+    kl = rn.load_results(folder).collateral.query("kind == 'ranked'").groupby("dose")["kl"].mean()
+    assert kl[3] < kl[9]
+    budget = float((kl[3] + kl[9]) / 2)
+    results = rn.run(model, tiny.relations(), **OPTIONS, max_collateral=budget)
+    assert results.summary["dose"] == 3
+    swept = results.effects.query(
+        "score == 'specific' and dose == 3 and kind == 'control_contribution'"
+    )
+    assert swept["draw"].nunique() == 3, "the judged dose has the draws"
+    with pytest.raises(DoseError, match="No dose stays within"):
+        rn.run(model, tiny.relations(), **OPTIONS, max_collateral=1e-12)
+
+
 def test_the_same_seed_gives_the_same_bytes(model, folder, tmp_path):
     rn.run(model, tiny.relations(), out=tmp_path / "again", **OPTIONS)
     for name in (
@@ -92,7 +171,7 @@ def test_the_same_seed_gives_the_same_bytes(model, folder, tmp_path):
 def test_a_finished_run_is_read_and_not_computed_again(model, folder, monkeypatch):
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".parquet"}
     monkeypatch.setattr(
-        "relation_neurons.experiment.ablation_sweep", lambda *a, **k: pytest.fail("ran again")
+        "relation_neurons.stage_ablate.ablation_sweep", lambda *a, **k: pytest.fail("ran again")
     )
     said = []
     rn.run(model, tiny.relations(), out=folder, say=said.append, **OPTIONS)
@@ -173,6 +252,10 @@ def test_options_that_do_not_exist_name_their_neighbours():
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),
         ({"draws": -1}, "draws"),
+        ({"judged_draws": -1}, "judged_draws"),
+        ({"max_collateral": 0}, "max_collateral"),
+        ({"permutations": 10}, "permutations"),
+        ({"by": "average_precison"}, "average_precision"),
         ({"hold_out_templates": -1}, "hold_out_templates"),
         ({"shots": -1}, "shots"),
         ({"max_object_share": 2}, "max_object_share"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -274,3 +275,16 @@ def test_background_asks_for_no_relation() -> None:
         "which country|country of|border|neighboring"
     )
     assert not re.search(forbidden, prompts)
+
+
+def test_pitfall_27_the_demo_set_is_frozen():
+    """Pitfall 27: facts and templates are those committed before the first ablation, chosen by recall.
+
+    A set that is changed after its effects were seen is another set and needs another name.
+    """
+    digest = hashlib.sha256()
+    for path in sorted((DATA / "demo").glob("*.json")):
+        said = json.loads(path.read_text(encoding="utf-8"))
+        kept = [said["name"], said["templates"], said["facts"]]
+        digest.update(json.dumps(kept, sort_keys=True, ensure_ascii=False).encode())
+    assert digest.hexdigest() == "9932b79e8f31a77f6db8adafa88c5cd21c028f047adea57b3a24bb104147bcdf"

@@ -32,6 +32,8 @@ def make_matrix(names) -> pd.DataFrame:
             rows.append(
                 {"ablated": ablated, "relation": relation, "dose": 92, "n": 16}
                 | {"effect": effect, "control": -0.03, "difference": effect + 0.03, **near}
+                | {"p_value": 0.001 if i == j else 0.3, "q_value": 0.002 if i == j else 0.4}
+                | {"draws": 4, "significant": i == j}
             )
     return pd.DataFrame(rows)
 
@@ -152,11 +154,13 @@ def test_interference_holds_the_table_with_zero_in_the_middle() -> None:
     assert list(fig.layout.yaxis.ticktext) == ["country 0", "country 1", "country 2"]
 
 
-def test_interference_marks_only_intervals_without_zero() -> None:
-    text = plots.interference(make_matrix(names_of(3))).data[0].text
-    assert text[0][0] == f"{MINUS}0.45 •"
+def test_interference_marks_only_significant_cells() -> None:
+    fig = plots.interference(make_matrix(names_of(3)))
+    text = fig.data[0].text
+    assert text[0][0] == f"{MINUS}0.45*"
     assert text[0][2] == f"{MINUS}0.07"
-    assert text[0][1] == "+0.19", "-0.01 to 0.44 holds 0"
+    assert text[0][1] == "+0.19", "its interval leaves out 0, and yet it is no finding"
+    assert "* marks the 3 of 9 cells" in fig.layout.title.subtitle.text
 
 
 def test_interference_says_a_cell_in_words() -> None:
@@ -164,14 +168,18 @@ def test_interference_says_a_cell_in_words() -> None:
     assert hover.replace("<br>", " ") == (
         "Ablating 92 neurons of <i>country 2</i> changes <i>country 0</i>: "
         f"{MINUS}0.07 net flips per prompt (16 prompts; control {MINUS}0.03; 95% interval of the "
-        f"difference {MINUS}0.27 to +0.18)"
+        f"difference {MINUS}0.27 to +0.18) not significant: p = 0.3, q = 0.4"
     )
 
 
 def test_interference_without_controls_marks_nothing() -> None:
-    matrix = make_matrix(names_of(2)).assign(control=math.nan, low=math.nan, high=math.nan)
-    heat = plots.interference(matrix).data[0]
-    assert "•" not in str(heat.text) and "control n/a" in heat.hovertext[0][0]
+    nothing = dict.fromkeys(("control", "low", "high", "p_value", "q_value"), math.nan)
+    matrix = make_matrix(names_of(2)).assign(**nothing, draws=0, significant=False)
+    fig = plots.interference(matrix)
+    heat = fig.data[0]
+    assert "*" not in str(heat.text) and "control n/a" in heat.hovertext[0][0]
+    assert "Not tested" in heat.hovertext[0][0]
+    assert "No control draw" in fig.layout.title.subtitle.text
 
 
 def test_dose_curve_holds_the_table() -> None:
@@ -282,7 +290,7 @@ def test_every_figure_takes_few_and_many_relations(count: int) -> None:
         fig = plots.interference(make_matrix(names_of(48)))
         assert fig.layout.xaxis.tickfont.size >= 9 and fig.layout.xaxis.tickangle == -90
         assert fig.layout.height - fig.layout.margin.t > 48 * fig.layout.xaxis.tickfont.size
-        assert set(np.ravel(fig.data[0].text)) == {"", "•"}, "no room for numbers"
+        assert set(np.ravel(fig.data[0].text)) == {"", "*"}, "no room for numbers"
 
 
 @pytest.mark.parametrize(

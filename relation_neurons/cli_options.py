@@ -1,0 +1,106 @@
+"""The command line's options: their types and help, and what they are in Python."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[
+    str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
+]
+Relations = Annotated[
+    str,
+    typer.Option(help="A shipped set or relation (see `relations list`), lre, a file or a folder."),
+]
+Out = Annotated[Path, typer.Option(help="The results folder.")]
+Preset = Annotated[str, typer.Option(help="`default`, or `paper`: what the published code does.")]
+Doses = Annotated[
+    str | None, typer.Option(help="Neurons ablated, as counts or shares: 10,100 or 0.05%,0.2%.")
+]
+HeldOut = Annotated[
+    float | None, typer.Option(help="Facts set aside per relation: a count, or a share below 1.")
+]
+HoldOutTemplates = Annotated[
+    int | None,
+    typer.Option(help="Templates judged on and not found on; as the data says by default."),
+]
+Languages = Annotated[
+    str | None, typer.Option(help="en,de,… or all; a shipped set comes in English by default.")
+]
+Names = Annotated[str | None, typer.Option(help="Only these relations: name,name,…")]
+Shots = Annotated[int | None, typer.Option(help="Solved examples in front of each prompt.")]
+MaxFacts = Annotated[
+    int | None, typer.Option(help="Draw this many facts of each relation: a quick look.")
+]
+DropCopied = Annotated[
+    bool | None,
+    typer.Option("--drop-copied", help="Leave out answers that stand in their subject."),
+]
+MaxObjectShare = Annotated[
+    float | None, typer.Option(help="Balance: the largest share of a relation's facts per object.")
+]
+Score = Annotated[
+    str | None, typer.Option(help="The ranking swept: specific, or background for one relation.")
+]
+MinKnown = Annotated[
+    int | None, typer.Option(help="Known facts a relation needs on either side; 10 by default.")
+]
+By = Annotated[
+    str | None,
+    typer.Option(help="The criterion ranked by: average_precision, auroc, attribution, …"),
+]
+Draws = Annotated[int | None, typer.Option(help="Draws of the contribution control at each dose.")]
+JudgedDraws = Annotated[
+    int | None, typer.Option(help="Draws of it at the judged dose, on which the tests rest.")
+]
+LayerDraws = Annotated[
+    int | None, typer.Option(help="Draws of the control matched on layer alone.")
+]
+MaxCollateral = Annotated[
+    float | None,
+    typer.Option(help="Judge the largest dose within this KL (nats a token) on neutral text."),
+]
+Blocks = Annotated[int | None, typer.Option(help="Disjoint blocks ablated alone and jointly.")]
+Permutations = Annotated[
+    int | None, typer.Option(help="Permutations for the null of the largest AP; 0 for none.")
+]
+Repeats = Annotated[
+    int | None, typer.Option(help="Repeats of each split that measures stability; 0 for none.")
+]
+Checks = Annotated[
+    str | None,
+    typer.Option(help="Rankings ablated at the middle dose: unknown,nonsense,background."),
+]
+CheckDraws = Annotated[int | None, typer.Option(help="Control draws for each check.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Of the split, the nonsense subjects and the controls.")
+]
+Pool = Annotated[str | None, typer.Option(help="mean, last, max, or include_first (the paper's).")]
+Site = Annotated[str | None, typer.Option(help="post, gate, up or out.")]
+Mode = Annotated[str | None, typer.Option(help="zero or mean.")]
+Positions = Annotated[str | None, typer.Option(help="no_first, all (the paper's) or last.")]
+Nonsense = Annotated[int | None, typer.Option(help="Nonsense subjects per relation.")]
+BatchSize = Annotated[int | None, typer.Option(help="Prompts a pass.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+
+
+def listed(text: str | None) -> list[str] | None:
+    """Splits at commas."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def fields_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Turns the command's parameters into fields of `Options`."""
+    apart = {"out", "model", "relations", "languages", "names", "preset", "dtype", "device"}
+    options = {name: value for name, value in given.items() if name not in apart}
+    for name in ("doses", "checks"):
+        if options[name] is not None:
+            options[name] = tuple(listed(options[name]) or ())
+    held_out = options["held_out"]
+    if held_out is not None and math.isfinite(held_out) and held_out == int(held_out):
+        options["held_out"] = int(held_out)
+    return options

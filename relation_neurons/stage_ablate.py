@@ -1,0 +1,158 @@
+"""The ablation stage of a run: collateral damage, the sweep, and disjoint blocks of neurons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from relation_neurons.collateral import collateral_damage, largest_dose
+from relation_neurons.models import HookedTransformer
+from relation_neurons.options import Options
+from relation_neurons.prompts import Prompts
+from relation_neurons.ranking import Ranking, resolve_doses
+from relation_neurons.stage_rank import middle_dose
+from relation_neurons.stages import Stages
+from relation_neurons.sweep import ablation_sweep, block_sweep, plan_sweep
+
+__all__ = ["Ablations", "ablate_stage", "judged_dose", "read_ablate_stage"]
+
+_NAMES = ("ablated", "ablated_language", "kind", "score", "relation", "language", "fact")
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """What the ablation stage leaves."""
+
+    effects: pd.DataFrame
+    """The sweep's table."""
+    collateral: pd.DataFrame
+    """What the same sets, and one control draw each, do to neutral text."""
+    blocks: pd.DataFrame
+    """Disjoint blocks of the ranking, alone and jointly, at home; empty where none were asked for."""
+    dose: int
+    """The dose that the report judges."""
+
+
+def ablate_stage(
+    model: HookedTransformer, prompts: Prompts, ranking: Ranking, options: Options, stages: Stages
+) -> Ablations:
+    """Collateral damage of every set, the sweep over all doses, and the checks at the judged one."""
+    counts = resolve_doses(options.doses, len(ranking.neurons))
+    shared: dict[str, Any] = {
+        "mode": options.mode,
+        "positions": options.positions,
+        "seed": options.seed,
+    }
+    collateral = stages.make(
+        "collateral",
+        lambda: collateral_damage(model, ranking, counts, score=options.score, **shared),
+    )
+    dose = judged_dose(options, ranking, collateral)
+    shared["batch_size"] = options.batch_size
+    effects = stages.make(
+        "effects", lambda: _sweep(model, prompts, ranking, options, dose, stages, shared)
+    )
+    blocks = pd.DataFrame()
+    count = min(options.blocks, int(ranking.frame["rank"].max()) // dose)
+    if count > 1:
+        blocks = stages.make(
+            "blocks",
+            lambda: block_sweep(
+                model,
+                prompts.held_out,
+                ranking,
+                dose,
+                blocks=count,
+                score=options.score,
+                control_draws=min(options.draws, 1),
+                **shared,
+            ),
+        )
+    return Ablations(effects, collateral, blocks, dose)
+
+
+def read_ablate_stage(options: Options, ranking: Ranking, stages: Stages) -> Ablations:
+    """Reads what `ablate_stage` left in a folder; what an older run did not make is empty."""
+    collateral = stages.read_or_empty("collateral")
+    dose = judged_dose(options, ranking, collateral)
+    return Ablations(stages.read("effects"), collateral, stages.read_or_empty("blocks"), dose)
+
+
+def judged_dose(options: Options, ranking: Ranking, collateral: pd.DataFrame) -> int:
+    """The middle dose, or the largest whose collateral damage stays within `max_collateral`.
+
+    Raises:
+        DoseError: no dose stays within it.
+    """
+    if options.max_collateral is None:
+        return middle_dose(options, len(ranking.neurons))
+    return largest_dose(collateral, float(options.max_collateral))
+
+
+def _sweep(
+    model: HookedTransformer,
+    prompts: Prompts,
+    ranking: Ranking,
+    options: Options,
+    dose: int,
+    stages: Stages,
+    shared: dict[str, Any],
+) -> pd.DataFrame:
+    """The score's sets at every dose with their controls, and the checks at the judged dose."""
+    counts = resolve_doses(options.doses, len(ranking.neurons))
+    controls: dict[str, Any] = {
+        "control_draws": {
+            "control_contribution": options.draws,
+            "control_layer": options.layer_draws,
+        },
+        "draws_at": {dose: max(options.draws, options.judged_draws) if options.draws else 0},
+    }
+    planned = plan_sweep(ranking, counts, scores=(options.score,), seed=options.seed, **controls)
+    asked = pd.MultiIndex.from_frame(prompts.held_out.frame[["relation", "language"]])
+    held_out = int(asked.isin(ranking.pairs).sum())
+    stages.say(f"sweep: {len(planned):,} ablations and the checks, {held_out:,} prompts each")
+    _say_unmatched(ranking, planned, counts, options, stages)
+    parts = [
+        ablation_sweep(
+            model,
+            prompts.held_out,
+            ranking,
+            counts,
+            scores=(options.score,),
+            **controls,
+            **shared,
+        )
+    ]
+    checks = [s for s in options.checks if (ranking.frame["score"] == s).any()]
+    if checks:
+        parts.append(
+            ablation_sweep(
+                model,
+                prompts.held_out,
+                ranking,
+                (dose,),
+                scores=checks,
+                control_draws=options.check_draws,
+                control_kinds=("control_contribution",),
+                **shared,
+            )
+        )
+    plain = [part.astype(dict.fromkeys(part.select_dtypes("category"), str)) for part in parts]
+    return pd.concat(plain, ignore_index=True).astype(dict.fromkeys(_NAMES, "category"))
+
+
+def _say_unmatched(
+    ranking: Ranking, planned: Any, counts: tuple[int, ...], options: Options, stages: Stages
+) -> None:
+    """Says which sets have no control because more than half of a layer is ranked."""
+    if not options.draws:
+        return
+    matched = {(c.ablated, c.language, c.dose) for c in planned if c.kind != "ranked"}
+    for one in planned:
+        if one.kind == "ranked" and (one.ablated, one.language, one.dose) not in matched:
+            stages.say(
+                f"note: {one.ablated} at a dose of {one.dose:,} has no control: more than half of a "
+                "layer is ranked, which leaves no disjoint match in it"
+            )

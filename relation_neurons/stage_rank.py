@@ -1,0 +1,154 @@
+"""The ranking stage of a run: prompts, recall, activations, ranking, and how far to trust it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from relation_neurons.activations import ActivationTable, collect_activations
+from relation_neurons.attribution import collect_attribution
+from relation_neurons.errors import ResultsError
+from relation_neurons.models import HookedTransformer, neuron_count
+from relation_neurons.null import null_maximum
+from relation_neurons.options import Options
+from relation_neurons.prompts import Prompts, make_prompts
+from relation_neurons.ranking import Ranking, left_out_relations, rank_neurons, resolve_doses
+from relation_neurons.recall import measure_recall
+from relation_neurons.relations import Relation
+from relation_neurons.results import read_prompts, write_prompts
+from relation_neurons.stability import ranking_stability
+from relation_neurons.stages import Stages
+
+__all__ = ["middle_dose", "rank_stage", "read_rank_stage"]
+
+Check = Callable[[ActivationTable], pd.DataFrame]
+
+
+def rank_stage(
+    model: HookedTransformer, relations: Sequence[Relation], options: Options, stages: Stages
+) -> tuple[Prompts, pd.DataFrame, Ranking]:
+    """Prompts, recall, activations and ranking, with its null and its stability.
+
+    What is there already is read.
+    """
+    prompts = stages.make(
+        "prompts",
+        lambda: make_prompts(
+            relations,
+            model.tokenizer,
+            held_out=options.held_out,
+            seed=options.seed,
+            hold_out_templates=options.hold_out_templates,
+            nonsense=options.nonsense,
+            shots=options.shots,
+            single_template=options.single_template,
+        ),
+        write_prompts,
+        read_prompts,
+    )
+    recall = stages.make(
+        "recall", lambda: measure_recall(model, prompts, batch_size=options.batch_size)
+    )
+    checks = _checks(recall, options)
+    if stages.has("ranking", "neurons", *checks):
+        return prompts, recall, _read_ranking(recall, options, stages)
+    started = time.monotonic()
+    table = collect_activations(
+        model,
+        prompts.detection,
+        pool=options.pool,
+        site=options.site,
+        active=options.by == "activation_entropy",
+        batch_size=options.batch_size,
+    )
+    ranking = _rank(model, prompts, recall, table, options)
+    stages.keep("neurons", ranking.neurons)
+    stages.keep("ranking", ranking.frame)
+    stages.done("ranking", started)
+    for name, check in checks.items():
+        stages.make(name, partial(check, table))
+    return prompts, recall, ranking
+
+
+def read_rank_stage(
+    manifest: dict[str, Any], stages: Stages
+) -> tuple[Options, Prompts, pd.DataFrame, Ranking]:
+    """Reads what `rank_stage` left in a folder, with the options it was made with."""
+    saved = dict(manifest["options"])
+    for name in ("doses", "checks"):
+        saved[name] = tuple(saved[name])
+    try:
+        options = Options(**saved, seed=manifest["seed"])
+    except TypeError as error:
+        raise ResultsError(
+            f"The folder was made by another version of this package: {error}. Run it anew."
+        ) from error
+    recall = stages.read("recall")
+    ranking = _read_ranking(recall, options, stages)
+    return options, stages.read("prompts", read_prompts), recall, ranking
+
+
+def middle_dose(options: Options, neurons: int) -> int:
+    """The dose that is judged where no budget chooses another."""
+    counts = resolve_doses(options.doses, neurons)
+    return counts[len(counts) // 2]
+
+
+def _rank(
+    model: HookedTransformer,
+    prompts: Prompts,
+    recall: pd.DataFrame,
+    table: ActivationTable,
+    options: Options,
+) -> Ranking:
+    """Ranks by the run's criterion, and keeps what the largest dose and the blocks need."""
+    neurons = neuron_count(model, options.site)
+    keep = max(
+        resolve_doses(options.doses, neurons)[-1], options.blocks * middle_dose(options, neurons)
+    )
+    attribution = None
+    if options.by == "attribution":
+        attribution = collect_attribution(
+            model,
+            prompts.detection,
+            pool=options.pool,
+            site=options.site,
+            batch_size=options.batch_size,
+        )
+    return rank_neurons(
+        table,
+        recall,
+        by=options.by,
+        order=options.order,
+        min_known=options.min_known,
+        keep=max(1000, keep),
+        attribution=attribution,
+    )
+
+
+def _checks(recall: pd.DataFrame, options: Options) -> dict[str, Check]:
+    """What is asked of the table beside the ranking; both are about average precision."""
+    if options.by != "average_precision":
+        return {}
+    shared: dict[str, Any] = {"min_known": options.min_known, "seed": options.seed}
+
+    def null(table: ActivationTable) -> pd.DataFrame:
+        return null_maximum(table, recall, permutations=options.permutations, **shared)
+
+    def stability(table: ActivationTable) -> pd.DataFrame:
+        dose = middle_dose(options, table.values[0].numel())
+        return ranking_stability(table, recall, dose=dose, repeats=options.repeats, **shared)
+
+    wanted = {"null": (null, options.permutations), "stability": (stability, options.repeats)}
+    return {name: check for name, (check, count) in wanted.items() if count}
+
+
+def _read_ranking(recall: pd.DataFrame, options: Options, stages: Stages) -> Ranking:
+    left_out = left_out_relations(recall, options.min_known)
+    return Ranking(
+        stages.read("ranking"), stages.read("neurons"), options.site, left_out, by=options.by
+    )

@@ -1,0 +1,250 @@
+"""Nothing where there is nothing, and something where there is: the whole method, many times over.
+
+Each run goes from prompts to the tested interference matrix.
+
+- null: labels are shuffled among facts *before* ranking, on planted models and on a random one; how
+  many runs claim any significant cell? Beside it, what the sign-flip test alone would claim.
+- null of the largest AP: how many shuffled rankings have neurons "beyond chance"?
+- power: planted models whose relations lose a stated share of their facts; how many runs find it?
+- coverage: how often a 95% interval holds the truth, over simulated paired outcomes.
+
+Usage: python scripts/calibration.py [--runs 200] [--out docs/calibration.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import relation_neurons as rn
+from relation_neurons.cell_tests import ALPHA, false_discovery
+from relation_neurons.null import null_maximum
+from relation_neurons.planted import Planted
+from relation_neurons.statistics import bootstrap_interval
+from relation_neurons.summary import contrasts
+
+DOSE, DRAWS = 12, 5
+RELATIONS = 4
+
+
+@cache
+def planted(seed: int, carried: float = 1.0) -> Planted:
+    return rn.planted_model(relations=RELATIONS, carried=carried, seed=seed)
+
+
+@cache
+def random_model(seed: int) -> Planted:
+    """A random Llama that is asked the planted facts, of which it knows nothing."""
+    truth = planted(seed)
+    torch.manual_seed(seed)  # transformers draws weights from the global generator
+    config = LlamaConfig(
+        vocab_size=truth.model.cfg.d_vocab,
+        hidden_size=48,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=128,
+        architectures=["LlamaForCausalLM"],
+    )
+    model = LlamaForCausalLM(config).float().eval()
+    return replace(truth, model=rn.load_model(model, tokenizer=truth.model.tokenizer))
+
+
+@cache
+def measured(
+    kind: str, seed: int, split: int
+) -> tuple[Planted, rn.Prompts, pd.DataFrame, rn.ActivationTable]:
+    source = (planted if kind == "planted" else random_model)(seed)
+    prompts = rn.make_prompts(
+        source.relations,
+        source.model.tokenizer,
+        held_out=0.4,
+        nonsense=0,
+        seed=split,
+        hold_out_templates=1,
+    )
+    recall = rn.measure_recall(source.model, prompts)
+    return source, prompts, recall, rn.collect_activations(source.model, prompts.detection)
+
+
+def shuffled(
+    table: rn.ActivationTable, recall: pd.DataFrame, rng: np.random.Generator
+) -> tuple[rn.ActivationTable, pd.DataFrame]:
+    """Deals the relations' labels out anew among the detection facts, all prompts of one together."""
+    prompts = table.prompts
+    fact = prompts["kind"] == "fact"
+    units = prompts.loc[fact, ["relation", "fact"]].drop_duplicates()
+    dealt = units.assign(dealt=rng.permutation(units["relation"].to_numpy()))
+    renamed = prompts.loc[fact].merge(dealt, on=["relation", "fact"], how="left")["dealt"]
+    frame = prompts.copy()
+    frame.loc[fact, "relation"] = renamed.to_numpy()
+    # Subjects recur in every relation; one that is dealt twice to the same must count as two facts.
+    frame.loc[fact, "subject"] = (prompts["relation"] + "/" + prompts["subject"])[fact]
+    names = frame.set_index("prompt_id")[["relation", "subject"]]
+    here = recall["prompt_id"].isin(names.index)
+    recall = recall.copy()
+    recall.loc[here, ["relation", "subject"]] = names.loc[recall.loc[here, "prompt_id"]].to_numpy()
+    return replace(table, prompts=frame), recall
+
+
+def judge(
+    source: Planted, prompts: rn.Prompts, ranking: rn.Ranking, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    effects = rn.ablation_sweep(
+        source.model,
+        prompts.held_out,
+        ranking,
+        (DOSE,),
+        control_draws={"control_contribution": DRAWS},
+        seed=seed,
+    )
+    quantity = "correct" if effects["correct_intact"].any() else "margin"
+    return effects, rn.interference_matrix(effects, quantity=quantity, seed=seed)
+
+
+def null_runs(kind: str, runs: int) -> Iterator[dict[str, object]]:
+    """Runs on shuffled labels; ten models, each with its own splits."""
+    for run in range(runs):
+        source, prompts, recall, table = measured(kind, run % 10, run // 10 % 5)
+        rng = np.random.default_rng([run, 0x6E756C])
+        if kind == "random":  # it knows nothing: which facts count as known is drawn
+            recall = recall.assign(known=rng.random(len(recall)) < 0.8)
+        table, recall = shuffled(table, recall, rng)
+        _, matrix = judge(source, prompts, rn.rank_neurons(table, recall), run)
+        yield {
+            "claims": bool(matrix["significant"].any()),
+            "claims_by_facts_alone": bool((false_discovery(matrix["p_sign_flip"]) <= ALPHA).any()),
+        }
+
+
+def null_maximum_runs(kind: str, runs: int) -> Iterator[dict[str, object]]:
+    """The largest AP under shuffled labels, against its permutation null."""
+    for run in range(runs):
+        _, _, recall, table = measured(kind, run % 10, run // 10 % 5)
+        rng = np.random.default_rng([run, 0x6D6178])
+        if kind == "random":
+            recall = recall.assign(known=rng.random(len(recall)) < 0.8)
+        table, recall = shuffled(table, recall, rng)
+        null = null_maximum(table, recall, permutations=39, scores=("specific",), seed=run)
+        for row in null.itertuples():
+            yield {"claims": row.beyond > 0}
+
+
+def power_runs(carried: float, runs: int) -> Iterator[dict[str, object]]:
+    """Planted models of another seed each, in which a share of the known facts needs the neurons."""
+    for run in range(runs):
+        source = rn.planted_model(relations=RELATIONS, carried=carried, seed=1000 + run)
+        prompts = rn.make_prompts(
+            source.relations, source.model.tokenizer, held_out=0.4, nonsense=0, seed=run
+        )
+        recall = rn.measure_recall(source.model, prompts)
+        table = rn.collect_activations(source.model, prompts.detection)
+        effects, matrix = judge(source, prompts, rn.rank_neurons(table, recall), run)
+        home = matrix[matrix["ablated"] == matrix["relation"]]
+        overall = contrasts(effects, dose=DOSE).query(
+            "relation == 'all relations' and against == 'control_contribution'"
+        )
+        away = matrix[matrix["ablated"] != matrix["relation"]]
+        yield {
+            "home": float(home["effect"].mean()),
+            "cells_found": float(home["significant"].mean()),
+            "found": bool(overall["p_value"].item() <= ALPHA),
+            "harm_elsewhere": bool((away["significant"] & (away["difference"] < 0)).any()),
+        }
+
+
+def coverage(facts: int, chances: tuple[float, float, float], trials: int) -> float:
+    """Share of intervals that hold the truth: two prompts a fact, minus the mean of four controls."""
+    rng = np.random.default_rng(0)
+    flips, truth = np.array([-1.0, 0.0, 1.0]), chances[2] - chances[0] + 0.03
+    covered = 0
+    for trial in range(trials):
+        first, other = rng.choice(flips, size=(2, facts), p=chances)
+        second = np.where(rng.random(facts) < 0.5, first, other)
+        control = rng.choice(flips, size=(4, facts), p=(0.05, 0.93, 0.02)).mean(axis=0)
+        low, high = bootstrap_interval((first + second) / 2 - control, seed=trial)
+        covered += low <= truth <= high
+    return covered / trials
+
+
+def table_of(runs: int) -> pd.DataFrame:
+    """Every study, a row each: what, on what, how many, what was found, and the goal."""
+    rows = []
+    for kind in ("planted", "random"):
+        found = pd.DataFrame(null_runs(kind, runs))
+        what = f"any significant cell, labels shuffled, {kind} model"
+        rows.append((what, len(found), found["claims"].mean(), "at most 5%"))
+        alone = found["claims_by_facts_alone"].mean()
+        rows.append((f"{what}, sign-flip test alone", len(found), alone, ""))
+    for kind in ("planted", "random"):
+        found = pd.DataFrame(null_maximum_runs(kind, runs // RELATIONS))
+        what = f"neurons beyond chance, labels shuffled, {kind} model"
+        rows.append((what, len(found), found["claims"].mean(), "about 5%"))
+    for carried in (0.1, 0.15, 0.4, 0.7):
+        found = pd.DataFrame(power_runs(carried, runs // 4))
+        home = f"{found['home'].mean():.2f}".replace("-", "\N{MINUS SIGN}")
+        rows.append(
+            (
+                f"harm at home found over all relations, {home}",
+                len(found),
+                found["found"].mean(),
+                "",
+            )
+        )
+        cells = found["cells_found"].mean()
+        rows.append((f"single home cells found, {home}", RELATIONS * len(found), cells, ""))
+        rows.append(
+            (f"any harm claimed elsewhere, {home}", len(found), found["harm_elsewhere"].mean(), "")
+        )
+    for facts in (20, 40):
+        for chances in ((0.35, 0.6, 0.05), (0.1, 0.85, 0.05), (0.5, 0.5, 0.0)):
+            share = coverage(facts, chances, 5 * runs)
+            lost = f"{chances[0]:.0%} lost, {chances[2]:.0%} won"
+            what = f"95% intervals that hold the truth, {facts} facts, {lost}"
+            rows.append((what, 5 * runs, share, "at least 93%"))
+    return pd.DataFrame(rows, columns=["what", "runs", "share", "goal"])
+
+
+INTRO = """# Calibration: nothing where there is nothing, something where there is
+
+Made by `python scripts/calibration.py --runs {runs}` (`make calibration`), on planted models
+([planted.md](planted.md)) and on a random one, each run from prompts to the tested interference matrix
+({relations} relations, {dose} neurons, {draws} control draws).
+
+- *Labels shuffled* among facts before ranking: a run that then claims a significant cell claims what is
+  not there. "Sign-flip test alone" leaves out the test against the spread of control draws: any set of
+  neurons does *something* to a fixed set of prompts, and prompts alone cannot tell that from a finding.
+- *Harm found*: planted models in which only a share of the facts needs the relation's neurons; the number
+  is the mean effect at home. SmolLM2's is about that of the second such row. Single cells of 16 facts need
+  a larger one: three facts that flip the same way have p = 0.25, whatever the model.
+- *Intervals*: simulated outcomes of two prompts a fact, minus the mean of four control draws.
+
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    table = table_of(options.runs)
+    lines = ["| what | runs | share | goal |", "| --- | --- | --- | --- |"]
+    lines += [f"| {r.what} | {r.runs} | {r.share:.1%} | {r.goal} |" for r in table.itertuples()]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.out:
+        intro = INTRO.format(runs=options.runs, relations=RELATIONS, dose=DOSE, draws=DRAWS)
+        options.out.write_text(intro + text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

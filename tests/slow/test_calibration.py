@@ -1,0 +1,46 @@
+"""The method many times over, from prompts to the tested matrix (`make test-all`; docs/calibration.md)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import calibration
+
+pytestmark = pytest.mark.slow
+RUNS = 200
+
+
+@pytest.mark.parametrize("kind", ["planted", "random"])
+def test_shuffled_labels_claim_a_significant_cell_in_at_most_5_of_100_runs(kind):
+    """Pitfall 26: with the test against the spread of control draws left out, a random model fails this."""
+    found = pd.DataFrame(calibration.null_runs(kind, RUNS))
+    assert len(found) == RUNS and found["claims"].mean() <= 0.05
+    if kind == "random":
+        assert found["claims_by_facts_alone"].mean() > 0.05
+
+
+@pytest.mark.parametrize("kind", ["planted", "random"])
+def test_pitfall_12_shuffled_labels_have_no_neurons_beyond_chance(kind):
+    found = pd.DataFrame(calibration.null_maximum_runs(kind, RUNS // calibration.RELATIONS))
+    assert len(found) >= RUNS - calibration.RELATIONS
+    assert found["claims"].mean() <= 0.09  # 5% and two standard errors of so many runs
+
+
+def test_harm_of_the_size_that_smollm2_shows_is_found_in_9_of_10_runs():
+    """SmolLM2 loses 0.12 at home over all relations of the demo; carried=0.15 plants about as much."""
+    found = pd.DataFrame(calibration.power_runs(0.15, RUNS // 4))
+    assert -0.15 <= found["home"].mean() <= -0.09
+    assert found["found"].mean() >= 0.9
+    assert found["harm_elsewhere"].mean() <= 0.05
+
+
+@pytest.mark.parametrize("facts", [20, 40])
+@pytest.mark.parametrize("chances", [(0.35, 0.6, 0.05), (0.1, 0.85, 0.05), (0.5, 0.5, 0.0)])
+def test_intervals_cover_at_least_93_in_100(facts, chances):
+    assert calibration.coverage(facts, chances, 1000) >= 0.93
