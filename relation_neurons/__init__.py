@@ -117,78 +117,31 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "ablation": ("ablated",),
-    "activations": (
-        "ActivationTable",
-        "collect_activations",
-    ),
+    "activations": ("ActivationTable", "collect_activations"),
     "attribution": ("collect_attribution",),
-    "cards": (
-        "NeuronCard",
-        "neuron_card",
-    ),
+    "cards": ("NeuronCard", "neuron_card"),
     "collateral": ("collateral_damage",),
     "comparison": ("Comparison", "compare_scores"),
     "controls": ("draw_control",),
-    "cumulativity": (
-        "dose_curves",
-        "dose_numbers",
-        "joint_effect",
-    ),
+    "cumulativity": ("dose_curves", "dose_numbers", "joint_effect"),
     "experiment": ("run",),
     "findings": ("check_relations",),
-    "flips": (
-        "majority_share",
-        "turned_right",
-    ),
-    "interference": (
-        "interference_matrix",
-        "specificity",
-        "specificity_intervals",
-    ),
+    "flips": ("majority_share", "turned_right"),
+    "interference": ("interference_matrix", "specificity", "specificity_intervals"),
     "lre": ("fetch_lre",),
-    "models": (
-        "known_models",
-        "load_model",
-    ),
+    "models": ("known_models", "load_model"),
     "null": ("null_maximum",),
-    "planted": (
-        "Planted",
-        "planted_model",
-    ),
-    "prompts": (
-        "Prompts",
-        "make_prompts",
-    ),
-    "ranking": (
-        "Ranking",
-        "neuron_name",
-        "parse_neuron",
-        "rank_neurons",
-    ),
-    "readers": (
-        "list_shipped",
-        "load_relations",
-    ),
+    "planted": ("Planted", "planted_model", "recovered", "recovered_shared"),
+    "prompts": ("Prompts", "make_prompts"),
+    "ranking": ("Ranking", "neuron_name", "parse_neuron", "rank_neurons"),
+    "readers": ("list_shipped", "load_relations"),
     "recall": ("measure_recall",),
-    "relations": (
-        "Fact",
-        "Relation",
-        "Template",
-    ),
-    "results": (
-        "Results",
-        "load_results",
-    ),
+    "relations": ("Fact", "Relation", "Template"),
+    "results": ("Results", "load_results"),
     "scores": ("average_precision",),
     "stability": ("ranking_stability",),
-    "sweep": (
-        "ablation_sweep",
-        "block_sweep",
-    ),
-    "versatility": (
-        "overlap_matrix",
-        "transfer_matrix",
-    ),
+    "sweep": ("ablation_sweep", "block_sweep"),
+    "versatility": ("overlap_matrix", "transfer_matrix"),
     "writers": ("save_relations",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
