@@ -191,6 +191,16 @@ def test_the_committed_reference_run_loads_and_says_what_the_readme_says():
     lines = (root / "README.md").read_text(encoding="utf-8").splitlines()
     (stated,) = [line for line in lines if line.startswith("| **all relations**")]
     found = [cell.split("(")[0].strip() for cell in stated.strip("|").split("|")[1:]]
-    kinds = ("home", "elsewhere", "control_contribution", "control_layer")
-    assert found == [number(rows[what]["effect"]) for what in kinds]
+    kinds = ("home", "elsewhere", "control_contribution")
+    assert found[:3] == [number(rows[what]["effect"]) for what in kinds]
+    control = next(
+        row
+        for row in results.summary["contrasts"]
+        if (row["relation"], row["against"]) == ("all relations", "control_contribution")
+    )
+    assert found[3] == number(control["difference"])
+    assert found[4] == "p < 0.001" and control["p_value"] < 0.001
+    clear = [row["label"] for row in results.summary["relations"] if row["home_significant"]]
+    starred = [line.split("|")[1].strip() for line in lines if line.endswith("| **0.04** |")]
+    assert clear == starred == ["word_opposite"]
     assert results.effects["template_held_out"].all()
