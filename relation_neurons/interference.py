@@ -168,11 +168,13 @@ def _cell_means(
             )
         table = here.pivot(index="prompt_id", columns="ablated", values=f"{quantity}_change")
         facts = here.drop_duplicates("prompt_id").set_index("prompt_id")["fact"].loc[table.index]
-        values = np.column_stack([by_fact(table[name].to_numpy(), facts) for name in names])
+        judged = [name in table.columns for name in names]  # a set of another language is not
+        values = np.column_stack([by_fact(table[name].to_numpy(), facts) for name in table.columns])
+        values = values[:, [table.columns.get_loc(n) for n in np.array(names)[judged]]]
         count = len(values)
         rng = np.random.default_rng([seed, j])
         weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
-        means[:, j], resampled[:, :, j] = values.mean(axis=0), weights @ values
+        means[judged, j], resampled[:, judged, j] = values.mean(axis=0), weights @ values
     return means, resampled
 
 
@@ -180,11 +182,13 @@ def _both_ways(
     cells: Float[np.ndarray, "*draw ablated relation"],
 ) -> dict[str, Float[np.ndarray, "*draw ablated"]]:
     """Home, elsewhere, others_here, row and column from a matrix of effects."""
-    count = cells.shape[-1]
+    there = ~np.isnan(cells)
     home = np.diagonal(cells, axis1=-2, axis2=-1)
-    with np.errstate(invalid="ignore"):
-        elsewhere = (cells.sum(axis=-1) - home) / (count - 1 or np.nan)
-        others = (cells.sum(axis=-2) - home) / (count - 1 or np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        elsewhere = (np.nansum(cells, axis=-1) - home) / (there.sum(axis=-1) - 1)
+        others = (np.nansum(cells, axis=-2) - home) / (there.sum(axis=-2) - 1)
+    alone = (there.sum(axis=-1) < 2), (there.sum(axis=-2) < 2)
+    elsewhere, others = np.where(alone[0], np.nan, elsewhere), np.where(alone[1], np.nan, others)
     return {
         "home": home,
         "elsewhere": elsewhere,
