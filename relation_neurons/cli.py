@@ -5,7 +5,9 @@ Exit code 0, or 2 with one line on bad input; never a traceback for a user's mis
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +26,7 @@ from relation_neurons.cli_options import (
     Draws,
     DropCopied,
     Dtype,
+    ForceNew,
     HeldOut,
     HoldOutTemplates,
     JudgedDraws,
@@ -102,20 +105,28 @@ def run(
     batch_size: BatchSize = None,
     dtype: Dtype = None,
     device: Device = None,
+    force_new: ForceNew = False,
 ) -> None:
-    """Run the whole experiment, from relations to the report."""
+    """Run the whole experiment, from relations to the report.
+
+    On an unfinished folder of the same run it goes on after what is whole; on a finished one it does
+    nothing.
+    """
     options = fields_of(locals())
     from relation_neurons import experiment
+    from relation_neurons.folder import require_folder
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
     from relation_neurons.readers import load_relations
-    from relation_neurons.results import require_folder
 
     require_folder(out)
     make_options(preset, **options)  # what is wrong shows before the model loads
     data = load_relations(relations, languages=languages, names=listed(names))
     loaded = load_model(model, dtype=dtype, device=device)
-    results = experiment.run(loaded, data, out=out, preset=preset, say=_say, **options)
+    with _interruptible():
+        results = experiment.run(
+            loaded, data, out=out, preset=preset, say=_say, force_new=force_new, **options
+        )
     for name, reason in results.ranking.left_out.items():
         _say(f"left out: {name}, {reason}")
     typer.echo(f"report: {out / 'report.html'}")
@@ -161,10 +172,10 @@ def rank(
     """The first stage: which facts are known, and the neurons of each relation."""
     given = fields_of(locals())
     from relation_neurons import experiment
+    from relation_neurons.folder import open_folder, owned, require_folder
     from relation_neurons.models import load_model
     from relation_neurons.options import make_manifest, make_options
     from relation_neurons.readers import load_relations
-    from relation_neurons.results import open_folder, require_folder
     from relation_neurons.stages import Stages
 
     require_folder(out)
@@ -174,8 +185,9 @@ def rank(
     )
     options = experiment.across_languages(options, data, stated=given)
     loaded = load_model(model, dtype=dtype, device=device)
-    open_folder(out, make_manifest(loaded, data, options))
-    _, _, ranking = experiment.rank_stage(loaded, data, options, Stages(out, _say))
+    with _interruptible(), owned(out):
+        open_folder(out, make_manifest(loaded, data, options))
+        _, _, ranking = experiment.rank_stage(loaded, data, options, Stages(out, _say))
     typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {out}")
 
 
@@ -187,8 +199,9 @@ def ablate(
 ) -> None:
     """The second stage: the ablation sweep, from the folder that `rank` left."""
     from relation_neurons import experiment
+    from relation_neurons.files import read_json
+    from relation_neurons.folder import owned
     from relation_neurons.models import load_model, weight_hash
-    from relation_neurons.results import read_json
     from relation_neurons.stages import Stages
 
     manifest = read_json(out / "manifest.json")
@@ -201,9 +214,10 @@ def ablate(
             f"{out} was ranked on another model than {model or known['name']}: the weights differ."
         )
     stages = Stages(out, _say)
-    options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
-    ablations = experiment.ablate_stage(loaded, prompts, ranking, options, stages)
-    experiment.report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+    with _interruptible(), owned(out):
+        options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
+        ablations = experiment.ablate_stage(loaded, prompts, ranking, options, stages)
+        experiment.report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
     typer.echo(f"report: {out / 'report.html'}")
 
 
@@ -216,15 +230,19 @@ def report(
 ) -> None:
     """The last stage: summary, figures and report, with no model."""
     from relation_neurons import experiment
+    from relation_neurons.files import read_json
+    from relation_neurons.folder import owned
     from relation_neurons.report import write_images
-    from relation_neurons.results import read_json
     from relation_neurons.stages import Stages
 
     manifest = read_json(out / "manifest.json")
     stages = Stages(out, _say)
-    options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
-    ablations = experiment.read_ablate_stage(options, ranking, stages)
-    results = experiment.report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+    with owned(out):
+        options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
+        ablations = experiment.read_ablate_stage(options, ranking, stages)
+        results = experiment.report_stage(
+            manifest, prompts.frame, recall, ranking, ablations, stages
+        )
     if images:
         typer.echo(f"images: {len(write_images(results, out / 'figures'))} in {out / 'figures'}")
     typer.echo(f"report: {out / 'report.html'}")
@@ -258,6 +276,16 @@ def main() -> None:
     except RelationNeuronsError as error:
         typer.echo("error: " + " ".join(str(error).split()), err=True)
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Says what Ctrl-C leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on after what is whole", err=True)
+        raise typer.Exit(130) from None
 
 
 def _say(line: str) -> None:

@@ -16,6 +16,9 @@ Relations = Annotated[
     typer.Option(help="A shipped set or relation (see `relations list`), lre, a file or a folder."),
 ]
 Out = Annotated[Path, typer.Option(help="The results folder.")]
+ForceNew = Annotated[
+    bool, typer.Option("--force-new", help="Move a folder that is there aside and begin anew.")
+]
 Preset = Annotated[str, typer.Option(help="`default`, or `paper`: what the published code does.")]
 Doses = Annotated[
     str | None, typer.Option(help="Neurons ablated, as counts or shares: 10,100 or 0.05%,0.2%.")
@@ -96,6 +99,7 @@ def listed(text: str | None) -> list[str] | None:
 def fields_of(given: dict[str, Any]) -> dict[str, Any]:
     """Turns the command's parameters into fields of `Options`."""
     apart = {"out", "model", "relations", "languages", "names", "preset", "dtype", "device"}
+    apart |= {"force_new"}
     options = {name: value for name, value in given.items() if name not in apart}
     for name in ("doses", "checks"):
         if options[name] is not None:

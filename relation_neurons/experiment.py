@@ -5,8 +5,9 @@ relations -> prompts -> recall -> activations -> ranking -> ablation sweep -> ef
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ import pandas as pd
 
 from relation_neurons.claims import claims
 from relation_neurons.errors import TooFewFactsError
+from relation_neurons.files import write_json, write_text
+from relation_neurons.folder import move_aside, open_folder, owned, read_checksums, record
 from relation_neurons.models import HookedTransformer, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.ranking import Ranking, resolve_doses
 from relation_neurons.readers import load_relations
 from relation_neurons.relations import Relation, draw_facts, drop_copied, limit_objects
 from relation_neurons.report import build_report, make_figures
-from relation_neurons.results import Results, open_folder, write_json, write_text
+from relation_neurons.results import Results, load_results
 from relation_neurons.split import choose_templates, require_links
 from relation_neurons.stage_ablate import Ablations, ablate_stage, read_ablate_stage
 from relation_neurons.stage_rank import rank_stage, read_rank_stage
@@ -32,6 +35,7 @@ __all__ = [
     "ablate_stage",
     "across_languages",
     "choose_facts",
+    "is_finished",
     "rank_stage",
     "read_ablate_stage",
     "read_rank_stage",
@@ -47,21 +51,25 @@ def run(
     out: str | Path | None = None,
     preset: str = "default",
     say: Callable[[str], None] | None = None,
+    force_new: bool = False,
     **options: Any,
 ) -> Results:
     """Does all of it, from relations to the report.
 
+    A folder with an unfinished run of the same options goes on after what is whole in it; a finished
+    one is read.
+
     Args:
         model: what `load_model` gives.
         relations: anything that `load_relations` reads.
-        out: the results folder; nothing is written without one. A folder with an unfinished run of
-            the same options goes on after the files that are whole.
+        out: the results folder; nothing is written without one.
         preset: `default` or `paper`.
         say: told what was done, a line a stage.
+        force_new: moves a folder that is there aside (to `out.old-1`), and begins anew.
         options: fields of `Options`.
 
     Raises:
-        ResultsError: the folder holds another run.
+        ResultsError: the folder holds another run, or another process writes it.
     """
     chosen = make_options(preset, **options)
     folder = Path(out) if out is not None else None
@@ -79,11 +87,34 @@ def run(
                 "those it is found on"
             )
     manifest = make_manifest(model, loaded, chosen)
-    if folder is not None:
+    with _opened(folder, manifest, force_new, stages):
+        if folder is not None and is_finished(folder):
+            stages.say(f"{folder} holds this very run, finished: nothing to do")
+            return load_results(folder)
+        prompts, recall, ranking = rank_stage(model, loaded, chosen, stages)
+        ablations = ablate_stage(model, prompts, ranking, chosen, stages)
+        return report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+
+
+@contextlib.contextmanager
+def _opened(
+    folder: Path | None, manifest: dict[str, Any], force_new: bool, stages: Stages
+) -> Iterator[None]:
+    """Holds the results folder of this run, where there is one."""
+    if folder is None:
+        yield
+        return
+    moved = move_aside(folder) if force_new else None
+    if moved is not None:
+        stages.say(f"moved what was there to {moved}")
+    with owned(folder):
         open_folder(folder, manifest)
-    prompts, recall, ranking = rank_stage(model, loaded, chosen, stages)
-    ablations = ablate_stage(model, prompts, ranking, chosen, stages)
-    return report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+        yield
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run reached its end: the report, written last, is there and noted."""
+    return "report.html" in read_checksums(folder) and (folder / "report.html").exists()
 
 
 def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relation, ...]:
@@ -172,10 +203,14 @@ def report_stage(
     summary = summarise(manifest, recall, ranking, ablations.effects, dose=ablations.dose)
     results = replace(results, summary=summary | claims(results, ablations.dose))
     if stages.folder is not None:
-        write_json(stages.folder / "summary.json", results.summary)
+        summary_path = stages.folder / "summary.json"
+        write_json(summary_path, results.summary)
         figures = make_figures(results)
+        paths = {name: stages.folder / "figures" / f"{name}.json" for name in figures}
         for name, figure in figures.items():
-            write_text(stages.folder / "figures" / f"{name}.json", figure.to_json())
-        write_text(stages.folder / "report.html", build_report(results, figures))
+            write_text(paths[name], figure.to_json())
+        page = stages.folder / "report.html"
+        write_text(page, build_report(results, figures))
+        record(stages.folder, summary_path, *paths.values(), page)
         stages.done("report", started)
     return results

@@ -67,6 +67,7 @@ def ablate_stage(
                 blocks=count,
                 score=options.score,
                 control_draws=min(options.draws, 1),
+                chunks=stages.chunks("blocks"),
                 **shared,
             ),
         )
@@ -121,6 +122,7 @@ def _sweep(
             ranking,
             counts,
             scores=(options.score,),
+            chunks=stages.chunks("effects"),
             **controls,
             **shared,
         )
@@ -136,6 +138,7 @@ def _sweep(
                 scores=checks,
                 control_draws=options.check_draws,
                 control_kinds=("control_contribution",),
+                chunks=stages.chunks("effects"),
                 **shared,
             )
         )

@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.results import read_table, write_table
+from relation_neurons.chunks import Chunks
+from relation_neurons.files import read_table, write_table
+from relation_neurons.folder import check_file, record
 
 __all__ = ["Stages"]
 
@@ -39,7 +41,8 @@ class Stages:
     def read(self, name: str, reader: Callable[[Path], Any] = read_table) -> Any:
         """Reads a table that is there."""
         path = self.path(name)
-        assert path is not None
+        assert path is not None and self.folder is not None
+        check_file(self.folder, path)
         return reader(path)
 
     def read_or_empty(self, name: str) -> pd.DataFrame:
@@ -49,8 +52,13 @@ class Stages:
     def keep(self, name: str, made: Any, writer: Callable[[Path, Any], None] = write_table) -> None:
         """Writes a table, where there is a folder."""
         path = self.path(name)
-        if path is not None:
+        if path is not None and self.folder is not None:
             writer(path, made)
+            record(self.folder, path)
+
+    def chunks(self, name: str) -> Chunks:
+        """Where the parts of a table are kept until it is whole."""
+        return Chunks(self.folder / "parts" / name if self.folder else None)
 
     def make(
         self,
@@ -64,8 +72,12 @@ class Stages:
             self.say(f"{name}: read from {self.folder}")
             return self.read(name, reader)
         started = time.monotonic()
+        there = len(self.chunks(name))
+        if there:
+            self.say(f"{name}: going on after {there:,} finished parts")
         made = make()
         self.keep(name, made, writer)
+        self.chunks(name).drop()
         self.done(name, started)
         return made
 

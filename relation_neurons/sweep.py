@@ -8,19 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 
 from relation_neurons.ablation import ablated
+from relation_neurons.batches import Batch
+from relation_neurons.chunks import Chunks, chunk_key
 from relation_neurons.controls import CONTROL_KINDS, draw_control, largest_matched
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.models import HookedTransformer
 from relation_neurons.progress import progress_bar
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import SCORES, Ranking, resolve_doses
-from relation_neurons.recall import BATCH_SIZE, Outcomes, answer_prompts, plan_passes
+from relation_neurons.recall import (
+    BATCH_SIZE,
+    Outcomes,
+    TeacherForcing,
+    answer_prompts,
+    plan_passes,
+)
 
 __all__ = ["Condition", "ablation_sweep", "block_sweep", "plan_sweep"]
 
@@ -128,6 +137,7 @@ def ablation_sweep(
     positions: str = "no_first",
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
+    chunks: Chunks | None = None,
 ) -> pd.DataFrame:
     """Ablates every relation's ranked sets and controls and asks every held-out prompt again.
 
@@ -145,6 +155,7 @@ def ablation_sweep(
         positions: see `ablated`.
         batch_size: prompts a pass; it changes log-probabilities by no more than rounding.
         seed: of the control draws.
+        chunks: where each ablated set's rows are kept as soon as they are there, and read again.
 
     Returns:
         The table `effects`: ablated, ablated_language, kind, score, dose, draw, prompt_id, relation,
@@ -173,6 +184,7 @@ def ablation_sweep(
         value=value,
         positions=positions,
         batch_size=batch_size,
+        chunks=chunks,
     )
     return _tabled(tables)
 
@@ -192,6 +204,7 @@ def block_sweep(
     positions: str = "no_first",
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
+    chunks: Chunks | None = None,
 ) -> pd.DataFrame:
     """Ablates disjoint blocks of each ranking, alone and all at once, on the relation's own facts.
 
@@ -208,6 +221,7 @@ def block_sweep(
         control_kinds: how they are matched.
         mode: as in `ablation_sweep`, and so are value, positions and batch_size.
         seed: of the control draws.
+        chunks: as in `ablation_sweep`.
 
     Returns:
         The columns of `ablation_sweep` and block: 1, 2, … with the dose `size`, and 0, all at once.
@@ -247,6 +261,7 @@ def block_sweep(
             value=value,
             positions=positions,
             batch_size=batch_size,
+            chunks=chunks,
         )
         tables += [
             table.assign(block=block) for (block, _), table in zip(planned, answered, strict=True)
@@ -296,30 +311,70 @@ def _ablate(
     value: float | None,
     positions: str,
     batch_size: int,
+    chunks: Chunks | None,
 ) -> list[pd.DataFrame]:
     """Asks every prompt under each condition, and once of the intact model; a table per condition."""
     passes = plan_passes(asked)
     batches = passes.batches(batch_size, next(model.parameters()).device)
+    chunks = chunks or Chunks()
     intact = answer_prompts(model, passes, batches=batches)
-    typical = torch.tensor(ranking.neurons["mean"].to_numpy(copy=True))
     tables = []
     with progress_bar(len(conditions) * len(passes.sequences), "ablation sweep", "row") as bar:
-        for condition in conditions:
-            layers, indices = condition.neurons["layer"], condition.neurons["neuron"]
-            mean = typical[torch.tensor((layers * ranking.width + indices).to_list())]
-            with ablated(
+        for place, condition in enumerate(conditions):
+            ask = partial(
+                _ask_ablated,
                 model,
-                condition.neurons,
-                site=ranking.site,
+                asked,
+                ranking,
+                condition,
+                passes=passes,
+                batches=batches,
+                intact=intact,
                 mode=mode,
+                value=value,
                 positions=positions,
-                value=mean if mode == "mean" else value,
-            ) as ablation:
-                after = answer_prompts(
-                    model, passes, batches=batches, bar=bar, before_batch=ablation.start
-                )
-            tables.append(_rows(condition, asked.frame, intact, after))
+            )
+            key = _key(condition, asked, mode, value, positions)
+            tables.append(chunks.make(place, key, ask))
+            bar.update(len(passes.sequences))
     return tables
+
+
+def _key(
+    condition: Condition, asked: Prompts, mode: str, value: float | None, positions: str
+) -> str:
+    """Names a condition's chunk by all that decides it, but for what the run's manifest says."""
+    neurons = condition.neurons[["layer", "neuron"]].to_numpy().tolist()
+    asked_ids = asked.frame["prompt_id"].tolist()
+    return chunk_key(condition.labels(), neurons, asked_ids, mode, value, positions)
+
+
+def _ask_ablated(
+    model: HookedTransformer,
+    asked: Prompts,
+    ranking: Ranking,
+    condition: Condition,
+    *,
+    passes: TeacherForcing,
+    batches: list[Batch],
+    intact: Outcomes,
+    mode: str,
+    value: float | None,
+    positions: str,
+) -> pd.DataFrame:
+    """Asks every prompt under one condition."""
+    places = condition.neurons["layer"] * ranking.width + condition.neurons["neuron"]
+    mean = torch.tensor(ranking.neurons["mean"].to_numpy()[places.to_numpy()])
+    with ablated(
+        model,
+        condition.neurons,
+        site=ranking.site,
+        mode=mode,
+        positions=positions,
+        value=mean if mode == "mean" else value,
+    ) as ablation:
+        after = answer_prompts(model, passes, batches=batches, before_batch=ablation.start)
+    return _rows(condition, asked.frame, intact, after)
 
 
 def _tabled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -38,7 +38,9 @@ OPTIONS = {
     "repeats": 1,
 }
 FILES = [
+    ".lock",
     "blocks.parquet",
+    "checksums.json",
     "collateral.parquet",
     "effects.parquet",
     "manifest.json",

@@ -22,7 +22,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.results import read_table
+from relation_neurons.files import read_table
 from relation_neurons.scores import family_auroc
 
 RELATIONS = ("a", "b", "c")

@@ -1,0 +1,100 @@
+"""Chunks: the parts of a long stage, each kept as soon as it is made, so that a killed run goes on there.
+
+A chunk is a parquet file named after its place in the plan, what it holds, and the checksum of its bytes:
+`00012-<key>-<sha256>.parquet`. One rename makes it exist, so a chunk is whole or is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from relation_neurons.errors import ResultsError
+from relation_neurons.files import plain, write_bytes
+
+__all__ = ["Chunks", "chunk_key"]
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Where the chunks of one stage are kept; nowhere without a folder."""
+
+    folder: Path | None = None
+
+    def make(self, place: int, key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Makes a chunk and keeps it, or reads the one that is there.
+
+        Args:
+            place: its number in the plan.
+            key: what `chunk_key` gives of all that decides its content.
+            make: called where it is not there, or is damaged.
+        """
+        if self.folder is None:
+            return make()
+        found = self.read(place, key)
+        if found is not None:
+            return found
+        data = _packed(make())
+        digest = hashlib.sha256(data).hexdigest()
+        write_bytes(self.folder / f"{_stem(place, key)}-{digest}.parquet", data)
+        return _unpacked(data)  # as it is read back, so that a resumed run has the same bytes
+
+    def read(self, place: int, key: str) -> pd.DataFrame | None:
+        """Reads a chunk, if it is there and whole; a damaged one is taken away."""
+        if self.folder is None:
+            return None
+        for path in sorted(self.folder.glob(f"{_stem(place, key)}-*.parquet")):
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise ResultsError(f"{path} cannot be read: {error.strerror or error}.") from error
+            if hashlib.sha256(data).hexdigest() == path.stem.rsplit("-", 1)[1]:
+                return _unpacked(data)
+            path.unlink()
+        return None
+
+    def __len__(self) -> int:
+        """How many chunks are there."""
+        return 0 if self.folder is None else len(list(self.folder.glob("*.parquet")))
+
+    def drop(self) -> None:
+        """Removes the chunks, once the table that was made of them is whole."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for path in [*self.folder.glob("*.parquet"), *self.folder.glob(".*.part")]:
+            path.unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent):
+            with contextlib.suppress(OSError):  # holds something else
+                folder.rmdir()
+
+
+def chunk_key(*what: Any) -> str:
+    """Names what decides a chunk's content: 16 hexadecimal digits of a hash of plain values.
+
+    >>> chunk_key("country_capital", 92) == chunk_key("country_capital", 92)
+    True
+    """
+    text = json.dumps(plain(list(what)), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stem(place: int, key: str) -> str:
+    return f"{place:05d}-{key}"
+
+
+def _packed(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(data))

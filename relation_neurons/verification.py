@@ -1,0 +1,159 @@
+"""Verification: is a results folder whole, and does it agree with its manifest and with itself?
+
+Every check is a line: what was looked at, and what was found wrong. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from relation_neurons.errors import RelationNeuronsError, ResultsError
+from relation_neurons.files import read_json
+from relation_neurons.folder import checksum, read_checksums
+from relation_neurons.ranking import resolve_doses
+from relation_neurons.results import Results, load_results
+
+__all__ = ["Check", "verify_folder", "verify_tables"]
+
+_CONDITION = ["score", "ablated", "ablated_language", "kind", "dose", "draw"]
+_LOGITS = 1e-3
+"""Between two passes of the same prompt in other batches."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, and what is wrong with it; nothing where `problem` is empty."""
+
+    what: str
+    problem: str = ""
+
+    def __bool__(self) -> bool:
+        return not self.problem
+
+
+def verify_folder(folder: str | Path) -> list[Check]:
+    """Recomputes every checksum and checks the tables against the manifest and one another.
+
+    Args:
+        folder: a finished run.
+
+    Raises:
+        ResultsError: there is no manifest, so it is no results folder.
+    """
+    folder = Path(folder)
+    read_json(folder / "manifest.json")
+    checks = list(_checksums(folder))
+    try:
+        results = load_results(folder)
+    except ResultsError as error:
+        return [*checks, Check("tables", str(error))]
+    return [*checks, *verify_tables(results)]
+
+
+def _checksums(folder: Path) -> Iterator[Check]:
+    known = read_checksums(folder)
+    if not known:
+        yield Check("checksums", "the folder has no checksums.json; an older version made it")
+    for name, expected in known.items():
+        path = folder / name
+        if not path.exists():
+            yield Check(name, "is missing")
+            continue
+        try:
+            same = checksum(path) == expected
+        except RelationNeuronsError as error:
+            yield Check(name, str(error))
+            continue
+        yield Check(name, "" if same else "its bytes are not those that were written")
+
+
+def verify_tables(results: Results) -> list[Check]:
+    """Checks tables against the manifest and one another.
+
+    Args:
+        results: what `load_results` gives.
+    """
+    found = []
+    for what, problem in (
+        ("manifest and ranking: layers and neurons", _neurons(results)),
+        ("manifest and prompts: relations", _relations(results)),
+        ("prompts and recall: the same prompts", _recalled(results)),
+        ("prompts and effects: held-out prompts only", _judged(results)),
+        ("effects: every condition asks the same prompts once", _complete(results.effects)),
+        ("effects: correct is margin above 0", _correct(results.effects)),
+        ("recall and effects: the intact model", _intact(results)),
+        ("manifest and effects: doses", _doses(results)),
+    ):
+        found.append(Check(what, problem))
+    return found
+
+
+def _neurons(results: Results) -> str:
+    known, neurons, frame = results.manifest["model"], results.ranking.neurons, results.ranking.frame
+    if len(neurons) != known["n_neurons"]:
+        return f"{len(neurons):,} neurons in the table, {known['n_neurons']:,} in the manifest"
+    width = known["n_neurons"] // known["n_layers"]
+    inside = frame["layer"].between(0, known["n_layers"] - 1) & frame["neuron"].between(0, width - 1)
+    if not inside.all():
+        row = frame[~inside].iloc[0]
+        return f"L{row['layer']}N{row['neuron']} is no neuron of this model"
+    twice = frame.duplicated(["score", "relation", "language", "layer", "neuron"])
+    return "a neuron stands twice in one ranking" if twice.any() else ""
+
+
+def _relations(results: Results) -> str:
+    stated = {(one["name"], one["language"]) for one in results.manifest["relations"]}
+    facts = results.prompts[results.prompts["kind"] == "fact"]
+    there = set(facts[["relation", "language"]].itertuples(index=False, name=None))
+    return _difference(there, stated)
+
+
+def _recalled(results: Results) -> str:
+    facts = results.prompts.loc[results.prompts["kind"] == "fact", "prompt_id"]
+    return _difference(set(results.recall["prompt_id"]), set(facts))
+
+
+def _judged(results: Results) -> str:
+    held_out = results.prompts.loc[results.prompts["side"] == "held_out", "prompt_id"]
+    strange = set(results.effects["prompt_id"]) - set(held_out)
+    return f"{min(strange)} is no held-out prompt" if strange else ""
+
+
+def _complete(effects: pd.DataFrame) -> str:
+    plain = effects.astype(dict.fromkeys(_CONDITION, str))
+    sizes = plain.groupby(_CONDITION)["prompt_id"].agg(["size", "nunique"])
+    wrong = sizes[(sizes["size"] != sizes["nunique"]) | (sizes["size"] != sizes["size"].max())]
+    return "" if wrong.empty else f"the rows of {' '.join(wrong.index[0])} are not whole"
+
+
+def _correct(effects: pd.DataFrame) -> str:
+    wrong = (effects["correct"] != (effects["margin"] > 0)) & (effects["margin"].abs() > 1e-6)
+    return f"{int(wrong.sum()):,} rows say otherwise" if wrong.any() else ""
+
+
+def _intact(results: Results) -> str:
+    intact = results.effects.drop_duplicates("prompt_id").set_index("prompt_id")["margin_intact"]
+    recall = results.recall.set_index("prompt_id")["margin"].reindex(intact.index)
+    apart = float(np.max(np.abs(intact.to_numpy() - recall.to_numpy()), initial=0.0))
+    exact = results.manifest["model"]["dtype"] == "float32"
+    return f"margins differ by {apart:.2g} logits" if exact and apart > _LOGITS else ""
+
+
+def _doses(results: Results) -> str:
+    stated = set(resolve_doses(results.manifest["options"]["doses"], len(results.ranking.neurons)))
+    score = results.manifest["options"]["score"]
+    there = set(results.effects.loc[results.effects["score"] == score, "dose"])
+    return _difference(there, stated)
+
+
+def _difference(there: set[Any], expected: set[Any]) -> str:
+    more, less = there - expected, expected - there
+    if more:
+        return f"{min(map(str, more))} is there and not expected"
+    return f"{min(map(str, less))} is missing" if less else ""
