@@ -16,8 +16,9 @@ Compiled by numba, without the GIL: callers give each thread neurons of its own.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numba
@@ -119,13 +120,13 @@ def in_threads(work: Callable[[int, int], bool], neurons: int, step: int, what: 
         stop = min(start + step, neurons)
         return stop - start, work(start, stop)
 
+    threads = min(torch.get_num_threads(), len(starts))
     fine = True
-    with (
-        progress_bar(neurons, what, "neuron") as bar,
-        ThreadPoolExecutor(torch.get_num_threads()) as pool,
-    ):
-        done: Iterator[tuple[int, bool]] = pool.map(part, starts)
-        for count, good in done:
+    with progress_bar(neurons, what, "neuron") as bar, ExitStack() as stack:
+        run: Callable = map
+        if threads > 1:
+            run = stack.enter_context(ThreadPoolExecutor(threads)).map
+        for count, good in run(part, starts):
             bar.update(count)
             fine = fine and good
     return fine
