@@ -30,7 +30,7 @@ PROMPTS = {"small": 240, "full": 1_200}
 NEURONS = {"small": 512, "full": 46_080}  # SmolLM2-135M
 SAMPLE = {"small": 4, "full": 128}
 LARGE = {"small": (300, 4_096), "full": (3_000, 352_256)}  # Llama-2-7B
-ROUNDS = {"small": 1, "full": 5}
+ROUNDS = {"small": 1, "full": 3}
 
 
 def rows(size: str) -> list[dict[str, str]]:

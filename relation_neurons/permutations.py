@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
+from relation_neurons.columns import Columns, in_threads
 from relation_neurons.errors import ActivationError
-from relation_neurons.sorting import Columns, compiled, in_threads, sort_block
+from relation_neurons.sorting import compiled, sort_block
 
 __all__ = ["LEVEL", "MaximumNull", "maximum_nulls", "permuted_labels"]
 

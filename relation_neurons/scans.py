@@ -1,9 +1,7 @@
 """Scans: one walk through a neuron's sorted prompts serves all families and all ties.
 
-Prompts that are positives and negatives of the same families form a class. The sorted keys carry the
-class, so that a prompt costs what its own class costs: one hit for each family that it is a positive of,
-and one count for each distinct set of counted prompts (all relations against all others share one).
-A division is made only where a family gains a hit.
+The sorted keys carry the class of each prompt (see `classes`). A division is made only where a family
+gains a hit. Compiled by numba; neurons are read, sorted and scanned block by block while they are in cache.
 """
 
 from __future__ import annotations
@@ -11,41 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int8, UInt64
-from torch import Tensor
+from jaxtyping import Float
 
+from relation_neurons.classes import Classes
+from relation_neurons.columns import Columns
 from relation_neurons.sorting import (
     BLOCK,
-    Columns,
+    BUCKETS,
     column_stride,
     compiled,
     read_block,
     sort_column,
 )
 
-__all__ = ["FLOOR", "Classes", "Scores", "empty_scores", "group_prompts", "score_columns"]
+__all__ = ["FLOOR", "Scores", "empty_scores", "score_columns"]
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 FLOOR = 1e-6  # of the two means: below it, a spread is rounding
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Prompts by class, and what each class is to each family."""
-
-    labels: UInt64[np.ndarray, " prompt"]
-    """The class of each prompt."""
-    positive: Bool[np.ndarray, "family class"]
-    negative: Bool[np.ndarray, "family class"]
-    sizes: Int[np.ndarray, " class"]
-    """Prompts of each class."""
-    hit: Int[np.ndarray, "class hits"]
-    """The families that each class is a positive of; then a family too many, to fill the row."""
-    counted: Int[np.ndarray, "class group"]
-    """1 where a class is counted, as a positive or a negative, in the families of a group."""
-    groups: Int[np.ndarray, " family_and_one"]
-    """The group of each family, and of the one too many."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +38,6 @@ class Scores:
     d_prime: Float[np.ndarray, "family _"]
     mean_positive: Float[np.ndarray, "family _"]
     mean_negative: Float[np.ndarray, "family _"]
-
-
-def group_prompts(membership: Int8[Tensor, "family prompt"]) -> Classes:
-    """Groups the prompts that are positives and negatives of the same families."""
-    member = membership.numpy()
-    kinds, labels, sizes = np.unique(member, axis=1, return_inverse=True, return_counts=True)
-    counted, groups = np.unique(kinds >= 0, axis=0, return_inverse=True)
-    per_class = (kinds == 1).sum(axis=0)
-    hit = np.full((len(sizes), max(1, int(per_class.max()))), len(member), dtype=np.int64)
-    classes, families = np.nonzero(kinds.T == 1)
-    hit[classes, np.arange(len(classes)) - (per_class.cumsum() - per_class)[classes]] = families
-    return Classes(
-        labels=labels.reshape(-1).astype(np.uint64),
-        positive=np.ascontiguousarray(kinds == 1),
-        negative=np.ascontiguousarray(kinds == 0),
-        sizes=sizes.astype(np.int64),
-        hit=hit,
-        counted=np.ascontiguousarray(counted.T.astype(np.int32)),
-        groups=np.append(groups, 0).astype(np.int64),
-    )
 
 
 def empty_scores(families: int, neurons: int, wanted: tuple[str, ...]) -> Scores:
@@ -142,7 +103,7 @@ def _score(  # type: ignore[no-untyped-def]
     areas = auroc.shape[1] > 0
     keys = np.empty((BLOCK, column_stride(prompts)), dtype=np.uint32)
     one, other = np.empty(prompts, dtype=np.uint64), np.empty(prompts, dtype=np.uint64)
-    counts = np.empty((3, 2048), dtype=np.int32)
+    counts = np.empty((3, BUCKETS), dtype=np.int32)
     seen, before = np.empty(counted.shape[1], np.int32), np.empty(counted.shape[1], np.int32)
     hits, gained = np.empty(len(groups), np.int64), np.zeros(len(groups), np.int64)
     total = np.empty(len(groups))

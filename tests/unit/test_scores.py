@@ -16,8 +16,9 @@ from sklearn.metrics import average_precision_score
 
 import relation_neurons as rn
 from relation_neurons import scores_cuda
+from relation_neurons.classes import group_prompts
 from relation_neurons.errors import ActivationError
-from relation_neurons.scans import empty_scores, group_prompts
+from relation_neurons.scans import empty_scores
 from relation_neurons.scores import (
     family_auroc,
     family_average_precision,
