@@ -5,7 +5,9 @@ Modules, each depending only on earlier ones:
 
     errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
     -> prompts -> batches -> checkpoints -> models -> recall -> activations, attribution
-    -> scores, criteria -> ranking -> null, stability -> ablation, controls -> sweep, collateral
+    -> sorting, columns, classes -> scans -> scores, criteria -> families, doses -> ranking
+    -> permutations, null, stability
+    -> ablation, controls -> sweep, collateral
     -> statistics, cell_tests -> cumulativity, versatility, interference, flips -> summary -> plots
     -> results, claims, report -> comparison, cards, planted -> options, stages -> experiment -> cli
 

@@ -18,52 +18,26 @@ are drawn so that each relation's known and unknown facts, and the neutral promp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int, Int8
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from relation_neurons.activations import ActivationTable
+from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
-from relation_neurons.ranking import left_out_relations, resolve_doses
-from relation_neurons.redraws import redraw_subjects, split_halves
-from relation_neurons.relations import MIN_KNOWN, relation_label
+from relation_neurons.relations import MIN_KNOWN
 from relation_neurons.scores import family_average_precision, standardised_difference
+from relation_neurons.stability_pairs import RankingPair, ranking_pairs, relation_families
 
 __all__ = ["WHAT", "ranking_stability", "stability_summary", "top_neurons"]
 
 WHAT = ("halves", "seeds", "templates", "relations")
 SCORES = ("specific", "background")
 _CELLS = 1 << 24  # average precisions held at once: 128 MB
-
-
-@dataclass(frozen=True)
-class _Family:
-    """A relation under one score: which prompts are its positives and negatives."""
-
-    score: str
-    relation: str
-    language: str
-    positive: Bool[np.ndarray, " prompt"]
-    negative: Bool[np.ndarray, " prompt"]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two rankings of one family to compare."""
-
-    family: _Family
-    what: str
-    repeat: int
-    left_out: str
-    first: Int8[np.ndarray, " prompt"]
-    """1 for a positive, 0 for a negative, -1 for neither."""
-    second: Int8[np.ndarray, " prompt"]
 
 
 def ranking_stability(
@@ -114,13 +88,13 @@ def ranking_stability(
     prompts = table.prompts.reset_index(drop=True)
     known = prompts["prompt_id"].map(recall.set_index("prompt_id")["known"])
     known_rows = known.fillna(False).to_numpy(bool)
-    families = _families(prompts, known_rows, recall, scores, min_known)
+    families = relation_families(prompts, known_rows, recall, scores, min_known)
     if not families:
         raise TooFewFactsError(
             "No relation can be ranked, so there is no stability to measure. Give more facts that "
             "the model knows, or lower min_known."
         )
-    pairs = _pairs(families, prompts, known_rows, repeats, set_aside, seed)
+    pairs = ranking_pairs(families, prompts, known_rows, repeats, set_aside, seed)
     tops = _top_sets(values, pairs, prompts["fact"].to_numpy(str), count, min_known)
     expected = count**2 / values.shape[1]
     return pd.DataFrame([_row(pair, count, expected, tops) for pair in pairs])
@@ -178,93 +152,9 @@ def top_neurons(
     return best
 
 
-def _families(
-    prompts: pd.DataFrame,
-    known: Bool[np.ndarray, " prompt"],
-    recall: pd.DataFrame,
-    scores: Sequence[str],
-    min_known: int,
-) -> list[_Family]:
-    """Lists what `rank_neurons` ranks: relations in a language, with enough known facts."""
-    left_out = left_out_relations(recall, min_known)
-    several = recall["language"].nunique() > 1
-    kind, relations, languages = (
-        prompts[c].to_numpy(str) for c in ("kind", "relation", "language")
-    )
-    fact, families = kind == "fact", []
-    pairs = prompts.loc[fact, ["relation", "language"]].drop_duplicates()
-    for relation, language in pairs.itertuples(index=False):
-        if relation_label(relation, language, several=several) in left_out:
-            continue
-        here = languages == language
-        positive = here & fact & known & (relations == relation)
-        negatives = {
-            "specific": here & fact & (relations != relation),
-            "background": here & (kind == "background"),
-        }
-        families += [
-            _Family(score, relation, language, positive, negatives[score])
-            for score in scores
-            if min(positive.sum(), negatives[score].sum()) >= min_known
-        ]
-    return families
-
-
-def _pairs(
-    families: Sequence[_Family],
-    prompts: pd.DataFrame,
-    known: Bool[np.ndarray, " prompt"],
-    repeats: int,
-    set_aside: float,
-    seed: int,
-) -> list[_Pair]:
-    """Lists every comparison; each draw is the same for all relations, languages and scores."""
-    everywhere = np.ones(len(prompts), dtype=bool)
-    halves, draws = [], []
-    for repeat in range(repeats):
-        half = split_halves(prompts, known, np.random.default_rng([seed, 0, repeat]))
-        halves.append((half, ~half))
-        first, second = (
-            redraw_subjects(prompts, set_aside, np.random.default_rng([seed, 1, repeat, draw]))
-            for draw in range(2)
-        )
-        draws.append((first, second))
-    made = []
-    for family in families:
-        for what, sides in (("halves", halves), ("seeds", draws)):
-            for repeat, (one, other) in enumerate(sides):
-                first, second = _member(family, one, one), _member(family, other, other)
-                made.append(_Pair(family, what, repeat, "", first, second))
-        template = prompts["template"].to_numpy(str)
-        names = dict.fromkeys(template[family.positive])
-        for repeat, (one, other) in enumerate(combinations(names, 2)):
-            first, second = (_member(family, template == name, everywhere) for name in (one, other))
-            made.append(_Pair(family, "templates", repeat, "", first, second))
-        made += _without_one(family, prompts["relation"].to_numpy(str))
-    return made
-
-
-def _without_one(family: _Family, relations: np.ndarray) -> Iterator[_Pair]:
-    """Leaves each other relation out of the negatives in turn."""
-    if family.score != "specific":
-        return
-    everywhere = np.ones(len(relations), dtype=bool)
-    whole = _member(family, everywhere, everywhere)
-    for repeat, name in enumerate(dict.fromkeys(relations[family.negative])):
-        kept = _member(family, everywhere, relations != name)
-        yield _Pair(family, "relations", repeat, name, whole, kept)
-
-
-def _member(
-    family: _Family, positives: np.ndarray, negatives: np.ndarray
-) -> Int8[np.ndarray, " prompt"]:
-    positive, negative = family.positive & positives, family.negative & negatives
-    return np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8)
-
-
 def _top_sets(
     values: Float[Tensor, "prompt neuron"],
-    pairs: Sequence[_Pair],
+    pairs: Sequence[RankingPair],
     facts: np.ndarray,
     dose: int,
     min_known: int,
@@ -285,7 +175,7 @@ def _top_sets(
 
 
 def _row(
-    pair: _Pair, dose: int, expected: float, tops: dict[bytes, frozenset[int]]
+    pair: RankingPair, dose: int, expected: float, tops: dict[bytes, frozenset[int]]
 ) -> dict[str, object]:
     first, second = (tops.get(row.tobytes()) for row in (pair.first, pair.second))
     shared = float("nan") if first is None or second is None else float(len(first & second))

@@ -16,6 +16,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
+from relation_neurons.families import rank_families
 from relation_neurons.null import (
     MaximumNull,
     maximum_nulls,
@@ -24,7 +25,7 @@ from relation_neurons.null import (
     permuted_labels,
 )
 from relation_neurons.plot_null import spectrum
-from relation_neurons.ranking import _families, rank_neurons
+from relation_neurons.ranking import rank_neurons
 
 RELATIONS = ("capital", "river", "food")
 
@@ -101,7 +102,7 @@ def test_pitfall_10_equals_scikit_learn_with_ties_under_every_permutation(dtype,
 def test_chunks_do_not_change_the_null(monkeypatch):
     table = detection_table()
     whole = null_maximum(table, recall_of(table), permutations=19)
-    monkeypatch.setattr("relation_neurons.null._CHUNK", 1000)
+    monkeypatch.setattr("relation_neurons.permutations._CHUNK", 1000)
     pd.testing.assert_frame_equal(whole, null_maximum(table, recall_of(table), permutations=19))
 
 
@@ -191,7 +192,7 @@ def test_facts_that_cluster_need_their_labels_to_move_together():
 def test_it_tests_what_is_ranked():
     table = detection_table()
     recall = recall_of(table, unknown=(0, 1, 2, 45))
-    families, membership = _families(table.prompts, recall, 10, {})
+    families, membership = rank_families(table.prompts, recall, 10, {})
     found = null_maximum(table, recall, permutations=19, scores=("background", "unknown"))
     assert set(found["score"]) == {"background"}  # too few unknown prompts to rank by
     for row in found.itertuples():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +15,64 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 import relation_neurons as rn
+from relation_neurons import scores_cuda
+from relation_neurons.classes import group_prompts
 from relation_neurons.errors import ActivationError
-from relation_neurons.scores import family_average_precision, standardised_difference
+from relation_neurons.scans import empty_scores
+from relation_neurons.scores import (
+    family_auroc,
+    family_average_precision,
+    family_scores,
+    standardised_difference,
+)
+from relation_neurons.sorting import sort_block
+
+ROOT = Path(__file__).parents[2]
+DTYPES = [
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.int8,
+    torch.int32,
+    torch.int64,
+]
+
+
+def awkward(prompts, seed=0):
+    """Columns of every kind that a float32 sort can get wrong, a neuron each."""
+    rng = np.random.default_rng(seed)
+    normal = rng.normal(size=prompts)
+    last_bits = (np.float32(1) + rng.integers(0, 900, prompts) * np.float32(2**-23)).astype(float)
+    far = last_bits.copy()
+    far[0] = -3e38  # beside values that differ in the last bits only
+    columns = {
+        "normal": normal,
+        "heavy tails": normal**9,
+        "constant": np.ones(prompts),
+        "two values": np.sign(normal),
+        "zeros of both signs": np.where(normal > 0.5, 1, np.where(normal > 0, 0.0, -0.0)),
+        "subnormals of both signs": rng.integers(-40, 40, prompts) * 1e-45,
+        "last bits": last_bits,
+        "last bits and one far away": far,
+        "last bits of both signs": last_bits * np.sign(normal),
+        "integers": rng.integers(-5, 6, prompts),
+        "the whole range": np.where(normal > 0, 1, -1) * 10 ** rng.uniform(-44, 38, prompts),
+    }
+    return torch.from_numpy(np.stack(list(columns.values()), axis=1).astype(np.float32))
+
+
+def brute_force(scores, member):
+    """AP by its definition: threshold by threshold, over those that count."""
+    kept = member >= 0
+    scores, positive = scores[kept], member[kept] == 1
+    found, recall = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        above = scores >= threshold
+        reached = positive[above].sum() / positive.sum()
+        found += (reached - recall) * positive[above].mean()
+        recall = reached
+    return found
 
 
 def oracle(activations, labels, relations):
@@ -40,6 +101,113 @@ def test_equals_scikit_learn_in_every_dtype(dtype):
     found = rn.average_precision(activations, labels)
     assert found.shape == (4, 5, 8)
     np.testing.assert_allclose(found.reshape(4, -1), oracle(activations, labels, 4), atol=1e-6)
+
+
+@pytest.mark.parametrize("prompts", [2, 63, 64, 65, 200, 1500])
+def test_equals_brute_force_and_scikit_learn_on_awkward_columns(prompts):
+    activations = awkward(prompts)
+    member = np.random.default_rng(prompts).integers(-1, 2, (3, prompts)).astype(np.int8)
+    member[:, :2] = [0, 1]  # at least one of each
+    found = family_average_precision(activations, torch.from_numpy(member)).numpy()
+    for family, row in enumerate(member):
+        kept = row >= 0
+        for neuron, scores in enumerate(activations.double().numpy().T):
+            oracle = average_precision_score(row[kept] == 1, scores[kept])
+            assert found[family, neuron] == pytest.approx(oracle, abs=1e-9)
+            if prompts <= 200:
+                assert found[family, neuron] == pytest.approx(brute_force(scores, row), abs=1e-9)
+
+
+@pytest.mark.parametrize("prompts", [1, 50, 3000])
+def test_sorts_as_numpy_does_and_keeps_the_order_of_ties(prompts):
+    activations = awkward(prompts, seed=1)
+    bits = activations.numpy().view(np.uint32)
+    keys = np.empty((activations.shape[1], prompts), dtype=np.uint64)
+    number = np.arange(prompts, dtype=np.uint64)
+    assert sort_block(bits, None, 0, activations.shape[1], number, keys)
+    for row, values in zip(keys, activations.numpy().T, strict=True):
+        expected = np.argsort(-values.astype(np.float64), kind="stable")
+        np.testing.assert_array_equal(row & 0xFFFFFFFF, expected)
+        ties = np.diff(values[expected]) == 0
+        np.testing.assert_array_equal(np.diff(row >> 32) == 0, ties)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_pass_gives_what_each_score_gives_alone(dtype):
+    rng = np.random.default_rng(4)
+    activations = torch.from_numpy(rng.normal(size=(90, 70)) * 4).to(dtype)
+    membership = torch.from_numpy(rng.integers(-1, 2, (6, 90)).astype(np.int8))
+    found = family_scores(activations, membership)
+    alone = standardised_difference(activations, membership)
+    np.testing.assert_array_equal(
+        found.average_precision, family_average_precision(activations, membership)
+    )
+    for one, other in zip((found.d_prime, found.mean_positive), alone, strict=False):
+        np.testing.assert_array_equal(one, other)
+    values = activations.double().numpy()
+    for family, member in enumerate(membership.numpy()):
+        above, below = values[member == 1], values[member == 0]
+        spread = np.sqrt((above.var(axis=0) + below.var(axis=0)) / 2)
+        expected = (above.mean(axis=0) - below.mean(axis=0)) / spread
+        np.testing.assert_allclose(found.d_prime[family], expected, atol=1e-9)
+        np.testing.assert_allclose(found.mean_negative[family], below.mean(axis=0), atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_way_for_graphics_cards_gives_the_same(dtype, monkeypatch):
+    """It is torch's operations alone, so it runs here too; the device is not what differs."""
+    monkeypatch.setattr("relation_neurons.scores_cuda._CELLS", 700)
+    rng = np.random.default_rng(5)
+    activations = torch.cat([torch.from_numpy(rng.normal(size=(90, 30))), awkward(90)], dim=1)
+    activations = activations.clamp(-100, 100).to(dtype)
+    membership = torch.from_numpy(rng.integers(-1, 2, (6, 90)).astype(np.int8))
+    found = empty_scores(6, activations.shape[1], ("average_precision", "auroc", "d_prime"))
+    assert scores_cuda.score(activations, group_prompts(membership), found)
+    expected = family_scores(activations, membership)
+    area = family_auroc(activations, membership)
+    np.testing.assert_allclose(found.average_precision, expected.average_precision, atol=1e-12)
+    np.testing.assert_allclose(found.auroc, area, atol=1e-12)
+    np.testing.assert_allclose(found.d_prime, expected.d_prime, atol=1e-6)
+    np.testing.assert_allclose(found.mean_positive, expected.mean_positive, atol=1e-12)
+    if activations.is_floating_point():
+        activations[3, 7] = float("inf")
+        assert not scores_cuda.score(activations, group_prompts(membership), found)
+
+
+def test_any_layout_in_memory_gives_the_same():
+    rng = np.random.default_rng(6)
+    wide = torch.from_numpy(rng.normal(size=(60, 300))).float()
+    labels = torch.from_numpy(rng.integers(0, 3, 60))
+    expected = rn.average_precision(wide[:, 10:90].contiguous(), labels)
+    assert torch.equal(rn.average_precision(wide[:, 10:90], labels), expected)
+    columns = wide[:, 10:90].T.contiguous()
+    assert torch.equal(rn.average_precision(columns.T, labels), expected)
+
+
+def test_threads_do_not_change_the_scores():
+    activations = torch.randn(40, 2000, generator=torch.Generator().manual_seed(0))
+    membership = torch.arange(40)[None].remainder(2).to(torch.int8)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(family_scores(activations, membership))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0].average_precision, found[1].average_precision)
+    np.testing.assert_array_equal(found[0].d_prime, found[1].d_prime)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_memory_above_a_memory_mapped_table_stays_below_its_bound():
+    """1.5 GB for 3,000 prompts x 352,256 neurons, in proportion; float32 copies would take 160 MB."""
+    neurons = 20_000
+    script = ROOT / "benchmarks" / "scoring_memory.py"
+    command = [sys.executable, str(script), "2000", str(neurons)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    measured = json.loads(run.stdout)
+    assert measured["scores"] == 4 * 12 * neurons * 8
+    assert measured["scores"] <= measured["above"] <= 1.5e9 * neurons / 352_256
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,6 +310,22 @@ def test_pitfall_4_nan_is_an_error():
     activations[1, 2] = float("nan")
     with pytest.raises(ActivationError, match="NaN"):
         rn.average_precision(activations, torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_pitfall_4_what_is_not_finite_is_an_error_in_every_dtype(dtype, bad):
+    activations = torch.randn(20, 130).to(dtype)
+    activations[7, 129] = bad
+    membership = torch.arange(20)[None].remainder(2).to(torch.int8)
+    for score in (family_average_precision, family_auroc, standardised_difference):
+        with pytest.raises(ActivationError, match="expected finite values"):
+            score(activations, membership)
+
+
+def test_without_prompts_there_is_nothing_to_score():
+    with pytest.raises(ActivationError, match="no prompt"):
+        family_scores(torch.zeros(0, 3), torch.zeros(2, 0, dtype=torch.int8))
 
 
 def test_scoring_leaves_torch_threads_alone():

@@ -1,0 +1,95 @@
+"""Columns: activations as the compiled code reads them, and the threads that share their neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from relation_neurons.progress import progress_bar
+
+__all__ = ["Columns", "in_threads"]
+
+_EXACT = (torch.float32, torch.int8, torch.uint8, torch.int16, torch.bool)  # as float32
+
+
+class Columns:
+    """Activations as the compiled code reads them, whatever their dtype; nothing is copied up front.
+
+    float32 and half precision are read where they lie, a memory-mapped file included. Other layouts and
+    dtypes are converted some neurons at a time: what float32 holds exactly (8 and 16 bits) to float32, the
+    rest to its rank among the neuron's values, as only their order counts.
+    """
+
+    def __init__(self, activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"]):
+        self.activations = activations.detach()
+        self.prompts, self.neurons = activations.shape
+        dtype = activations.dtype
+        self._halved = dtype in (torch.float16, torch.bfloat16)
+        self._wide = not self._halved and dtype not in _EXACT
+        self._table = None
+        if self._halved:
+            every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(dtype)
+            self._table = every.float().numpy().view(np.uint32)
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None, Any, int, int]:
+        """Gives bits, what half precision stands for, values of their own, and where the neurons lie."""
+        given = self.activations
+        if given.is_contiguous() and (self._halved or given.dtype == torch.float32):
+            return self._bits(given), self._table, None, start, stop
+        part = given[:, start:stop].contiguous()
+        if self._wide:
+            values = part.numpy()
+            ranks = torch.from_numpy(_ranks(values))
+            return self._bits(ranks), None, values.astype(np.float64), 0, stop - start
+        if not self._halved:
+            part = part.float()
+        return self._bits(part), self._table, None, 0, stop - start
+
+    @staticmethod
+    def _bits(values: Tensor) -> np.ndarray:
+        if values.element_size() == 2:
+            return values.view(torch.int16).numpy().view(np.uint16)
+        return values.view(torch.int32).numpy().view(np.uint32)
+
+
+def _ranks(values: np.ndarray) -> Float[np.ndarray, "prompt neuron"]:
+    """Numbers each column's distinct values from the lowest; Inf and NaN stay what they are."""
+    order = values.argsort(axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    ranks = np.zeros(values.shape, dtype=np.float32)
+    steps = (np.diff(ordered, axis=0) != 0).cumsum(axis=0)  # below 2^24 prompts, float32 is exact
+    np.put_along_axis(ranks, order[1:], steps.astype(np.float32), axis=0)
+    if values.dtype.kind == "f":
+        ranks[~np.isfinite(values)] = np.nan
+    return ranks
+
+
+def in_threads(work: Callable[[int, int], bool], neurons: int, step: int, what: str) -> bool:
+    """Calls `work(start, stop)` on `step` neurons at a time and says whether all calls were fine.
+
+    As many threads as torch uses (`torch.set_num_threads`). numba's own would do too, but its OpenMP
+    layer changes the number of threads that torch uses from then on.
+    """
+    starts = range(0, neurons, step)
+
+    def part(start: int) -> tuple[int, bool]:
+        stop = min(start + step, neurons)
+        return stop - start, work(start, stop)
+
+    threads = min(torch.get_num_threads(), len(starts))
+    fine = True
+    with progress_bar(neurons, what, "neuron") as bar, ExitStack() as stack:
+        run: Callable = map
+        if threads > 1:
+            run = stack.enter_context(ThreadPoolExecutor(threads)).map
+        for count, good in run(part, starts):
+            bar.update(count)
+            fine = fine and good
+    return fine

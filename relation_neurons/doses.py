@@ -1,0 +1,42 @@
+"""Doses: how many of the top-ranked neurons are ablated, as counts or as shares of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relation_neurons.errors import DoseError
+
+__all__ = ["resolve_doses"]
+
+
+def resolve_doses(
+    doses: Sequence[int | float | str], neurons: int | None = None
+) -> tuple[int, ...]:
+    """Turns doses (a count, or a share such as `"0.2%"`) into increasing counts.
+
+    Without the number of neurons, only their form is checked.
+
+    Raises:
+        DoseError: a dose below 1 or above the number of neurons.
+
+    >>> resolve_doses(["0.2%", 10], 46080)
+    (10, 92)
+    """
+    counts = set()
+    for dose in doses:
+        try:
+            if isinstance(dose, str) and dose.strip().endswith("%"):
+                count = round(float(dose.strip()[:-1]) / 100 * (neurons or 1_000_000))
+            else:
+                count = int(dose)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise DoseError(
+                f"{dose!r} is no dose; expected a count or a share such as 0.2%."
+            ) from error
+        if count < 1 or (neurons is not None and count > neurons):
+            there = f"this model has {neurons}" if neurons else "one is the least"
+            raise DoseError(f"A dose of {dose} is {count} neurons; {there}.")
+        counts.add(count)
+    if not counts:
+        raise DoseError("No dose was given; expected at least one.")
+    return tuple(sorted(counts))

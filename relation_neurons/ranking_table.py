@@ -1,0 +1,112 @@
+"""The ranking as a table: the top neurons of every relation under every score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from relation_neurons.errors import (
+    DoseError,
+    UnknownOptionError,
+    UnknownRelationError,
+    near_matches,
+)
+from relation_neurons.families import SCORES
+from relation_neurons.relations import relation_label
+
+__all__ = ["Ranking"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The top neurons of every relation under every score."""
+
+    frame: pd.DataFrame
+    """score, relation, language, rank (from 1), layer, neuron, ap, d_prime, mean_positive,
+    mean_negative, is_sink, value (the criterion's; a table of an older run lacks it)."""
+    neurons: pd.DataFrame
+    """Every neuron, in (layer, neuron) order: layer, neuron, mean, contribution, is_sink."""
+    site: str = "post"
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Relations without a ranking, with the reason; named with their language where there are
+    several."""
+    by: str = "average_precision"
+    """The criterion ranked by; see `criteria`."""
+    bottom: bool = False
+    """Whether it holds the other end: the most anti-correlated neurons, those first."""
+
+    def __repr__(self) -> str:
+        kept = int(self.frame["rank"].max()) if len(self.frame) else 0
+        by = "" if self.by == "average_precision" else f" by {self.by}"
+        held = f"{self.end} {kept} of {len(self.neurons)} {self.site} neurons{by}"
+        return f"Ranking({', '.join(self.relations)}; {held})"
+
+    @property
+    def end(self) -> str:
+        """`top` or `bottom`."""
+        return "bottom" if self.bottom else "top"
+
+    @property
+    def relations(self) -> list[str]:
+        """The relations that have a ranking."""
+        return list(dict.fromkeys(self.frame["relation"]))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The relations that have a ranking, each with its language."""
+        pairs = self.frame[["relation", "language"]].drop_duplicates()
+        return list(pairs.itertuples(index=False, name=None))
+
+    def labels(self, score: str) -> dict[tuple[str, str], str]:
+        """Names the relations with a ranking of that score, by their language where there are several."""
+        several = self.frame["language"].nunique() > 1
+        ranked = self.frame[self.frame["score"] == score][["relation", "language"]]
+        pairs = ranked.drop_duplicates().itertuples(index=False, name=None)
+        return {pair: relation_label(*pair, several=several) for pair in pairs}
+
+    @property
+    def width(self) -> int:
+        """Neurons per layer."""
+        return int(self.neurons["neuron"].max()) + 1
+
+    def languages(self, relation: str, score: str = "specific") -> list[str]:
+        """The languages in which a relation has a ranking."""
+        here = self.frame[(self.frame["relation"] == relation) & (self.frame["score"] == score)]
+        return list(dict.fromkeys(here["language"]))
+
+    def top(
+        self, relation: str, dose: int, *, score: str = "specific", language: str | None = None
+    ) -> pd.DataFrame:
+        """Gives the first `dose` neurons, best first (of a bottom ranking, the lowest first).
+
+        Raises:
+            UnknownRelationError: no ranking of that relation, score and language.
+            DoseError: a dose below 1 or above what the ranking holds.
+        """
+        if relation not in self.relations:
+            reasons = [self.left_out.get(name) for name in (relation, f"{relation} ({language})")]
+            reason = next((found for found in reasons if found), None)
+            raise UnknownRelationError(
+                f"{relation!r} was left out: {reason}."
+                if reason
+                else f"No ranking of {relation!r}. {near_matches(relation, self.relations)}"
+            )
+        if score not in SCORES:
+            raise UnknownOptionError(f"No score {score!r}. {near_matches(score, SCORES)}")
+        language = language or (self.languages(relation, score) or ["en"])[0]
+        rows = self.frame[
+            (self.frame["relation"] == relation)
+            & (self.frame["score"] == score)
+            & (self.frame["language"] == language)
+        ]
+        if rows.empty:
+            raise UnknownRelationError(
+                f"{relation!r} has no {score!r} ranking in {language!r}: too few such prompts."
+            )
+        if not 1 <= dose <= len(rows):
+            raise DoseError(
+                f"A dose of {dose} was asked for; the ranking of {relation!r} holds {len(rows)} of "
+                f"the model's {len(self.neurons)} neurons. Give a smaller dose, or rank_neurons(keep=…)."
+            )
+        return rows.head(dose).reset_index(drop=True)

@@ -1,0 +1,285 @@
+"""Scans: one walk through a neuron's sorted prompts serves all families and all ties.
+
+The sorted keys carry the class of each prompt (see `classes`). A division is made only where a family
+gains a hit. Compiled by numba; neurons are read, sorted and scanned block by block while they are in cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from relation_neurons.classes import Classes
+from relation_neurons.columns import Columns
+from relation_neurons.sorting import (
+    BLOCK,
+    BUCKETS,
+    column_stride,
+    compiled,
+    read_block,
+    sort_column,
+)
+
+__all__ = ["FLOOR", "Scores", "empty_scores", "score_columns"]
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+FLOOR = 1e-6  # of the two means: below it, a spread is rounding
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one pass over the activations gives; each has a column per neuron, or none."""
+
+    average_precision: Float[np.ndarray, "family _"]
+    auroc: Float[np.ndarray, "family _"]
+    d_prime: Float[np.ndarray, "family _"]
+    mean_positive: Float[np.ndarray, "family _"]
+    mean_negative: Float[np.ndarray, "family _"]
+
+
+def empty_scores(families: int, neurons: int, wanted: tuple[str, ...]) -> Scores:
+    """Makes room for the scores that are wanted."""
+    names = ("average_precision", "auroc", "d_prime", "mean_positive", "mean_negative")
+    needed = {*wanted, *(names[3:] if "d_prime" in wanted else ())}
+    return Scores(*(np.empty((families, neurons if n in needed else 0)) for n in names))
+
+
+def score_columns(columns: Columns, classes: Classes, found: Scores, start: int, stop: int) -> bool:
+    """Scores the neurons from start to stop into `found`; says whether all activations are finite."""
+    bits, table, values, first, last = columns.read(start, stop)
+    shift = start - first
+    return bool(
+        _score(
+            bits,
+            table,
+            values,
+            first,
+            last,
+            shift,
+            classes.labels,
+            classes.hit,
+            classes.counted,
+            classes.groups,
+            classes.positive,
+            classes.negative,
+            classes.sizes,
+            found.average_precision,
+            found.auroc,
+            found.d_prime,
+            found.mean_positive,
+            found.mean_negative,
+        )
+    )
+
+
+@compiled
+def _score(  # type: ignore[no-untyped-def]
+    bits,
+    table,
+    values,
+    start,
+    stop,
+    shift,
+    labels,
+    hit,
+    counted,
+    groups,
+    positive,
+    negative,
+    sizes,
+    precision,
+    auroc,
+    d_prime,
+    mean_positive,
+    mean_negative,
+):
+    """Reads neurons block by block; sorts and scans each while its block is in cache."""
+    prompts = bits.shape[0]
+    family_count = len(positive)
+    moments, ranked = d_prime.shape[1] > 0, precision.shape[1] > 0
+    areas = auroc.shape[1] > 0
+    keys = np.empty((BLOCK, column_stride(prompts)), dtype=np.uint32)
+    one, other = np.empty(prompts, dtype=np.uint64), np.empty(prompts, dtype=np.uint64)
+    counts = np.empty((3, BUCKETS), dtype=np.int32)
+    seen, before = np.empty(counted.shape[1], np.int32), np.empty(counted.shape[1], np.int32)
+    hits, gained = np.empty(len(groups), np.int64), np.zeros(len(groups), np.int64)
+    total = np.empty(len(groups))
+    gathered = len(sizes) if moments else 0
+    sums, squares = np.empty((gathered, BLOCK)), np.empty((gathered, BLOCK))
+    finite = True
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        sums[:] = 0
+        squares[:] = 0
+        finite &= read_block(bits, table, values, first, last, labels, keys, sums, squares)
+        for j in range(last - first if ranked or areas else 0):
+            column = sort_column(keys[j, :prompts], labels, one, other, counts)
+            at = first + shift + j
+            if ranked:
+                _precision(column, hit, counted, groups, seen, hits, gained, total)
+                for f in range(family_count):
+                    precision[f, at] = total[f] / hits[f] if hits[f] else np.nan
+            if areas:
+                _above(column, hit, counted, groups, seen, before, hits, gained, total)
+                for f in range(family_count):
+                    pairs = hits[f] * (seen[groups[f]] - hits[f])
+                    auroc[f, at] = 1 - total[f] / pairs if pairs else np.nan
+        if moments:
+            _standardise(
+                sums[:, : last - first],
+                squares[:, : last - first],
+                positive,
+                negative,
+                sizes,
+                first + shift,
+                d_prime,
+                mean_positive,
+                mean_negative,
+            )
+    return finite
+
+
+@compiled
+def _precision(column, hit, counted, groups, seen, hits, gained, total):  # type: ignore[no-untyped-def]
+    """Sums (hits gained) x (hits / prompts seen) over the thresholds; tied prompts are one."""
+    seen[:] = 0
+    hits[:] = 0
+    total[:] = 0
+    if len(seen) == 1:
+        _precision_of_one_group(column, hit, counted, groups, seen, hits, gained, total)
+        return
+    at = 0
+    while at < len(column):
+        packed = column[at]
+        if at + 1 < len(column) and column[at + 1] ^ packed <= _LOW:
+            at = _precision_of_tie(column, at, hit, counted, groups, seen, hits, gained, total)
+            continue
+        c = np.intp(packed & _LOW)
+        for g in range(len(seen)):
+            seen[g] += counted[c, g]
+        for k in range(hit.shape[1]):
+            f = hit[c, k]
+            so_far = hits[f] + 1
+            hits[f] = so_far
+            total[f] += so_far / seen[groups[f]]
+        at += 1
+
+
+@compiled
+def _precision_of_one_group(column, hit, counted, groups, seen, hits, gained, total):  # type: ignore[no-untyped-def]
+    """The same where all families count the same prompts: what is seen stays in a register."""
+    count = np.int64(0)
+    at = 0
+    while at < len(column):
+        packed = column[at]
+        if at + 1 < len(column) and column[at + 1] ^ packed <= _LOW:
+            seen[0] = count
+            at = _precision_of_tie(column, at, hit, counted, groups, seen, hits, gained, total)
+            count = np.int64(seen[0])
+            continue
+        c = np.intp(packed & _LOW)
+        count += counted[c, 0]
+        for k in range(hit.shape[1]):
+            f = hit[c, k]
+            so_far = hits[f] + 1
+            hits[f] = so_far
+            total[f] += so_far / count
+        at += 1
+
+
+@compiled
+def _count_tie(column, at, hit, counted, seen, gained):  # type: ignore[no-untyped-def]
+    """Counts the prompts tied from `at` on, and says where they end."""
+    first = column[at]
+    while at < len(column) and column[at] ^ first <= _LOW:
+        c = np.intp(column[at] & _LOW)
+        for g in range(len(seen)):
+            seen[g] += counted[c, g]
+        for k in range(hit.shape[1]):
+            gained[hit[c, k]] += 1
+        at += 1
+    return at
+
+
+@compiled
+def _precision_of_tie(column, at, hit, counted, groups, seen, hits, gained, total):  # type: ignore[no-untyped-def]
+    """Adds one threshold of several prompts, and says where they end."""
+    end = _count_tie(column, at, hit, counted, seen, gained)
+    for i in range(at, end):
+        c = np.intp(column[i] & _LOW)
+        for k in range(hit.shape[1]):
+            f = hit[c, k]
+            if gained[f]:
+                hits[f] += gained[f]
+                total[f] += gained[f] * (hits[f] / seen[groups[f]])
+                gained[f] = 0
+    return end
+
+
+@compiled
+def _above(column, hit, counted, groups, seen, before, hits, gained, total):  # type: ignore[no-untyped-def]
+    """Counts the negatives above each positive, half of those that are tied with it."""
+    seen[:] = 0
+    hits[:] = 0
+    total[:] = 0
+    at = 0
+    while at < len(column):
+        packed = column[at]
+        if at + 1 == len(column) or column[at + 1] ^ packed > _LOW:
+            c = np.intp(packed & _LOW)
+            for g in range(len(seen)):
+                seen[g] += counted[c, g]
+            for k in range(hit.shape[1]):
+                f = hit[c, k]
+                hits[f] += 1
+                total[f] += seen[groups[f]] - hits[f]
+            at += 1
+            continue
+        before[:] = seen
+        end = _count_tie(column, at, hit, counted, seen, gained)
+        for i in range(at, end):
+            c = np.intp(column[i] & _LOW)
+            for k in range(hit.shape[1]):
+                f = hit[c, k]
+                if gained[f]:
+                    misses_before = before[groups[f]] - hits[f]
+                    hits[f] += gained[f]
+                    misses = seen[groups[f]] - hits[f]
+                    total[f] += gained[f] * (misses_before + misses) / 2
+                    gained[f] = 0
+        at = end
+
+
+@compiled
+def _standardise(  # type: ignore[no-untyped-def]
+    sums, squares, positive, negative, sizes, start, d_prime, mean_positive, mean_negative
+):
+    """Turns the classes' sums into each family's means and standardised difference."""
+    width = sums.shape[1]
+    mean, variance = np.empty((2, width)), np.empty((2, width))
+    for f in range(len(positive)):
+        for side in range(2):
+            members = positive[f] if side == 0 else negative[f]
+            mean[side] = 0
+            variance[side] = 0
+            count = 0
+            for c in range(len(sizes)):
+                if members[c]:
+                    count += sizes[c]
+                    for j in range(width):
+                        mean[side, j] += sums[c, j]
+                        variance[side, j] += squares[c, j]
+            count = max(count, 1)
+            for j in range(width):
+                mean[side, j] /= count
+                variance[side, j] = max(variance[side, j] / count - mean[side, j] ** 2, 0.0)
+        for j in range(width):
+            above, below = mean[0, j], mean[1, j]
+            spread = np.sqrt((variance[0, j] + variance[1, j]) / 2)
+            known = spread > FLOOR * (abs(above) + abs(below))
+            d_prime[f, start + j] = (above - below) / spread if known else 0.0
+            mean_positive[f, start + j] = above
+            mean_negative[f, start + j] = below
