@@ -21,6 +21,8 @@ from relation_neurons.activations import first_positions
 from relation_neurons.batches import Batch
 from relation_neurons.errors import AblationError, HookError, UnknownOptionError, near_matches
 from relation_neurons.models import HookedTransformer
+from relation_neurons.passes import attach
+from relation_neurons.prefixes import TreeBatch
 
 __all__ = ["MODES", "POSITIONS", "Ablation", "ablated"]
 
@@ -67,15 +69,39 @@ class Ablation:
 
         @functools.wraps(forward)
         def aware(*args: Any, **kwargs: Any) -> Any:
-            with contextlib.ExitStack() as stack:
-                stack.callback(self._forget)
+            with self._checked():
                 self._decide(args[0] if args else kwargs["input"], kwargs)
-                for name in self._parts:  # registered now, so behind whatever else is hooked
-                    stack.callback(_attach(self._model, name, self.check).remove)
                 return forward(*args, **kwargs)
 
         vars(aware)["ablation"] = self  # for a context inside this one
         return aware
+
+    @property
+    def per_row(self) -> bool:
+        """Whether rows have sets of their own."""
+        return self._set_count is not None
+
+    @contextlib.contextmanager
+    def over(self, batch: TreeBatch) -> Iterator[None]:
+        """Holds for one pass over prefix trees, which goes past the model's `forward`."""
+        self.calls += 1
+        with self._checked():
+            if self._positions == "all":
+                self._where = batch.mask
+            elif self._positions == "no_first":
+                self._where = batch.mask & (batch.depth > 0)
+            else:
+                self._where = batch.answering
+            yield
+
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Checks what goes on from each hook point during a pass, and forgets the pass after it."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._forget)
+            for name in self._parts:  # registered now, so behind whatever else is hooked
+                stack.callback(attach(self._model, name, self.check).remove)
+            yield
 
     def _forget(self) -> None:
         self._where = self._rows = None
@@ -236,7 +262,7 @@ def ablated(
     try:
         model.forward = ablation.around(forward)
         for point in parts:
-            handles.append(_attach(model, point, ablation.hook))
+            handles.append(attach(model, point, ablation.hook))
         yield ablation
         missed = [point for point in parts if point not in ablation.fired]
         if ablation.calls and missed:
@@ -251,10 +277,3 @@ def ablated(
             model.forward = forward
         else:
             vars(model).pop("forward", None)
-
-
-def _attach(
-    model: HookedTransformer, name: str, act: Callable[[Tensor, str], Tensor | None]
-) -> Any:
-    """Hooks a hook point directly, so that nothing else resets or outlives it."""
-    return model.hook_dict[name].register_forward_hook(lambda _m, _i, out: act(out, name))
