@@ -17,11 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.ablation_plan import Neurons, Part, Values, plan_ablation, rows_of
-from relation_neurons.activations import first_positions
 from relation_neurons.batches import Batch
 from relation_neurons.errors import AblationError, HookError, UnknownOptionError, near_matches
 from relation_neurons.models import HookedTransformer
 from relation_neurons.passes import attach
+from relation_neurons.pooling import first_positions
 from relation_neurons.prefixes import TreeBatch
 
 __all__ = ["MODES", "POSITIONS", "Ablation", "ablated"]
