@@ -54,10 +54,7 @@ def section(part: str, size: str) -> str:
 
 def merged(before: str, made: dict[str, str]) -> str:
     """Puts new sections in the place of the old ones, and says so where no GPU was used."""
-    old = {
-        title: text
-        for title, text in re.findall(r"^(## [^\n]+)\n(.*?)(?=^## |\Z)", before, re.S | re.M)
-    }
+    old = dict(re.findall(r"^(## [^\n]+)\n(.*?)(?=^## |\Z)", before, re.S | re.M))
     parts = [HEADER]
     for part, title in PARTS.items():
         heading = f"## {title}"

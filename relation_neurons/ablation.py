@@ -83,7 +83,16 @@ class Ablation:
 
     @contextlib.contextmanager
     def over(self, batch: TreeBatch) -> Iterator[None]:
-        """Holds for one pass over prefix trees, which goes past the model's `forward`."""
+        """Holds for one pass over prefix trees, which goes past the model's `forward`.
+
+        Raises:
+            AblationError: rows have sets of their own, and tokens are shared between rows here.
+        """
+        if self.per_row:
+            raise AblationError(
+                "With per_row each sequence has neurons of its own, and in prefix trees sequences share "
+                "tokens. Make the batches inside the ablation, where they are padded rows."
+            )
         self.calls += 1
         with self._checked():
             if self._positions == "all":

@@ -52,7 +52,8 @@ def ablation_sweep(
         mode: `zero`, `mean` (each neuron's mean over the detection prompts) or `scale`.
         value: the factor of `scale`.
         positions: see `ablated`.
-        batch_size: prompts a pass; it changes log-probabilities by no more than rounding.
+        batch_size: prompts a pass, or 16 times as many tokens where prompts share what they begin
+            with (see `prefixes`); it changes log-probabilities by no more than rounding.
         seed: of the control draws.
 
     Returns:

@@ -178,6 +178,14 @@ def test_an_ablation_over_trees_is_checked_and_leaves_no_hook(model, prompts):
     assert not any(p._forward_hooks for p in model.hook_dict.values())
 
 
+def test_trees_under_a_set_per_row_are_an_error(model, prompts):
+    plan = plan_passes(prompts.held_out)
+    batches = plan.batches(model, 64)
+    sets = [NEURONS] * len(plan.sequences)
+    with rn.ablated(model, per_row=sets), pytest.raises(AblationError, match="per_row"):
+        answer_prompts(model, plan, batches=batches)
+
+
 def test_a_prompt_longer_than_the_context_is_an_error(model):
     batches = make_tree_batches([[1] * (model.cfg.n_ctx + 1)], batch_size=1, pad_id=0)
     with pytest.raises(ContextLengthError, match="64"):
