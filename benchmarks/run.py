@@ -20,6 +20,7 @@ PARTS = {
     "scoring": "Scoring",
     "capture": "Capture",
     "sweep": "Sweep",
+    "demo": "The demo's sweep, before and after",
     "published": "Against the published procedure",
     "llama2_shape": "Llama-2 shape",
 }

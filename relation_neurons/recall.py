@@ -242,11 +242,12 @@ def _score_reads(
         logits = unembed(model, residual[here])
         mine = ((at >= start) & (at < start + _READ_AT_ONCE)).nonzero()[:, 0]
         owns[mine] = logits[at[mine] - start, tokens[mine]]
-        norms[here] = logits.logsumexp(dim=1)
         tops[here], bests[here] = logits.max(dim=1)
         logits.scatter_(1, bests[here][:, None], -torch.inf)
         seconds[here] = logits.amax(dim=1)
-    if not torch.isfinite(owns).all():
+        others = logits.sub_(tops[here][:, None]).exp_().sum(dim=1)
+        norms[here] = tops[here] + others.log1p()
+    if not (torch.isfinite(owns).all() and torch.isfinite(norms).all()):
         raise ActivationError(
             "The model's logits hold NaN or Inf. float16 overflows in some models: load it "
             "with dtype='bfloat16' or 'float32'."
