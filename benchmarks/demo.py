@@ -18,6 +18,7 @@ from relation_neurons.recall import answer_prompts, plan_passes
 
 COMMAND = "python -m benchmarks.demo"
 BATCH_SIZE = 64
+REPEATS = {"small": 1, "full": 2}
 
 
 def rows(size: str) -> list[dict[str, str]]:
@@ -34,7 +35,8 @@ def rows(size: str) -> list[dict[str, str]]:
             found[name] = answer_prompts(hooked, plan, batches=batches, before_batch=hooks.start)
 
     spent = timing.seconds(
-        {"before": lambda: run("before", padded), "now": lambda: run("now", trees)}, 1
+        {"before": lambda: run("before", padded), "now": lambda: run("now", trees)},
+        REPEATS[size],
     )
     apart = float(np.abs(found["before"].logprob - found["now"].logprob).max())
     same = found["before"].correct == found["now"].correct

@@ -30,11 +30,10 @@ Ratios of things that were run side by side in one process; each competitor coun
 command of all rows is `make bench` (`python -m benchmarks.run`). Numbers are of the machine that each
 section names, and of no other.
 """
-GPU = (
-    "No GPU run has been made yet: everything below was measured on a CPU, and the Llama-2 rows at a "
-    "scaled-down shape. On a machine with a GPU `python -m benchmarks.llama2_shape` runs 7B and 13B where "
-    "they fit.\n"
-)
+GPU = """No GPU run has been made yet: everything below was measured on a CPU, and the Llama-2 rows
+at a scaled-down shape. On a machine with a GPU `python -m benchmarks.llama2_shape` runs 7B and 13B where
+they fit.
+"""
 
 
 def section(part: str, size: str) -> str:

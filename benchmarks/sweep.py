@@ -23,7 +23,7 @@ COMMAND = "python -m benchmarks.sweep"
 PROMPTS = {"small": 12, "full": 64}
 FEW_SHOT = {"small": 6, "full": 16}
 SHOTS = {"small": 2, "full": 5}
-REPEATS = {"small": 1, "full": 2}
+REPEATS = {"small": 1, "full": 4}
 BATCH_SIZE = 64
 
 
