@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all reference compare calibration lint clean
+.PHONY: demo test test-all reference compare calibration bench lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
@@ -22,6 +22,9 @@ compare: $(INSTALLED)
 
 calibration: $(INSTALLED)
 	$(BIN)/python scripts/calibration.py --runs 200 --out docs/calibration.md
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.run --out benchmarks/RESULTS.md
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest

@@ -4,15 +4,16 @@ A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et
 Modules, each depending only on earlier ones:
 
     errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
-    -> prompts -> batches -> checkpoints -> models -> recall -> activations, attribution
+    -> prompts -> batches, prefixes -> checkpoints -> lens -> sites, weights, passes -> models
+    -> streams -> recall -> pooling -> collector -> activations, attribution
     -> sorting, columns, classes -> scans -> scores, criteria -> families, doses -> ranking
-    -> permutations, null, stability
-    -> ablation, controls -> sweep, collateral
+    -> permutations, null, stability -> ablation, controls
+    -> files, chunks, folder -> conditions -> asking -> blocks -> sweep -> collateral
     -> statistics, cell_tests -> cumulativity, versatility, interference, flips -> summary -> plots
     -> results, claims, report -> comparison, cards, planted -> options, stages -> experiment -> cli
 
 Only `models` loads a model; only `recall`, `activations` (with `attribution`) and `ablation` (with `sweep`
-and `collateral`) run one.
+and `collateral`) run one, through `passes`.
 Names are imported when they are first used, so that a look at the relations needs no torch.
 """
 

@@ -8,184 +8,19 @@ happens (pitfalls 18 and 20).
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
-from relation_neurons.ablation_plan import Neurons, Part, Values, plan_ablation, rows_of
-from relation_neurons.activations import first_positions
-from relation_neurons.batches import Batch
-from relation_neurons.errors import AblationError, HookError, UnknownOptionError, near_matches
+from relation_neurons.ablation_hooks import Ablation
+from relation_neurons.ablation_plan import Neurons, Values, plan_ablation, rows_of
+from relation_neurons.errors import HookError, UnknownOptionError, near_matches
 from relation_neurons.models import HookedTransformer
+from relation_neurons.passes import attach
 
 __all__ = ["MODES", "POSITIONS", "Ablation", "ablated"]
 
 MODES = ("zero", "mean", "scale")
 POSITIONS = ("no_first", "all", "last")
-
-
-class Ablation:
-    """The hooks of one ablation; what `ablated` yields.
-
-    `start(batch, answers)` tells it which positions are real and where answers begin; a plain call
-    of the model needs none: the mask is read from the call.
-    """
-
-    def __init__(
-        self,
-        model: HookedTransformer,
-        parts: dict[str, Part],
-        *,
-        mode: str,
-        positions: str,
-        rows: int | None = None,
-        outer: Ablation | None = None,
-    ) -> None:
-        self._model, self._parts, self._mode, self._positions = model, parts, mode, positions
-        self._set_count, self._outer = rows, outer
-        self._where: Bool[Tensor, "batch pos"] | None = None
-        self._rows: Int[Tensor, " batch"] | None = None
-        self._expected: dict[str, Tensor] = {}
-        self._given: Batch | None = None
-        self._answers: Int[Tensor, " batch"] | None = None
-        self.calls = 0
-        self.fired: set[str] = set()
-
-    def start(self, batch: Batch, answers: Int[Tensor, " batch"]) -> None:
-        """Announces the next batch and the position of each row's last prompt token.
-
-        With a set per row, set i then belongs to sequence i of the list that was batched.
-        """
-        self._given, self._answers = batch, answers
-
-    def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        """Wraps the model's forward pass, so that every way of running it says its positions."""
-
-        @functools.wraps(forward)
-        def aware(*args: Any, **kwargs: Any) -> Any:
-            with contextlib.ExitStack() as stack:
-                stack.callback(self._forget)
-                self._decide(args[0] if args else kwargs["input"], kwargs)
-                for name in self._parts:  # registered now, so behind whatever else is hooked
-                    stack.callback(_attach(self._model, name, self.check).remove)
-                return forward(*args, **kwargs)
-
-        vars(aware)["ablation"] = self  # for a context inside this one
-        return aware
-
-    def _forget(self) -> None:
-        self._where = self._rows = None
-        self._expected.clear()
-
-    def _decide(self, inputs: Any, kwargs: dict[str, Any]) -> None:
-        """Decides which positions of the coming pass are ablated, and each row's set."""
-        self.calls += 1
-        cache = kwargs.get("past_kv_cache")
-        continued = cache is not None and len(cache.entries) > 0 and cache[0].past_keys.shape[1] > 0
-        mask = kwargs.get("attention_mask")
-        given = self._given if self._given is not None and inputs is self._given.tokens else None
-        if given is not None:
-            mask = given.mask
-        if mask is None:
-            mask = self._inferred_mask(inputs)
-        mask = mask.bool()
-        self._rows = self._own_rows(given, mask)
-        if self._positions == "all":
-            self._where = mask
-        elif self._positions == "no_first":
-            self._where = mask if continued else mask & ~first_positions(mask)
-        elif given is not None and self._answers is not None:
-            at = torch.arange(mask.shape[1], device=mask.device)
-            self._where = mask & (at >= self._answers[:, None])
-        else:
-            self._where = torch.zeros_like(mask)
-            self._where[:, -1] = True
-
-    def _own_rows(
-        self, given: Batch | None, mask: Bool[Tensor, "batch pos"]
-    ) -> Int[Tensor, " batch"] | None:
-        """Which set each row of the coming pass has; nothing where all share one."""
-        if self._set_count is None:
-            return None
-        rows = torch.arange(len(mask)) if given is None else torch.as_tensor(given.rows)
-        wrong = len(rows) != self._set_count if given is None else max(rows) >= self._set_count
-        if wrong:
-            there = f"a batch of {len(rows)} rows" if given is None else f"sequence {max(rows)}"
-            raise AblationError(
-                f"{self._set_count} sets of neurons were given with per_row, and now {there} is run; "
-                "expected one set for each row (or, for announced batches, for each sequence)."
-            )
-        return rows.to(mask.device)
-
-    def hook(self, value: Float[Tensor, "batch pos d_mlp"], name: str) -> Tensor:
-        """Sets the values at one hook point."""
-        self.fired.add(name)
-        part = self._parts[name]
-        found = value[:, :, part.index]
-        target = self._of_rows(part.target)[:, None, :]
-        new = found * target if self._mode == "scale" else target.expand_as(found)
-        wanted = torch.where(self._ablated_at(part, found), new.to(found.dtype), found)
-        result = value.clone()
-        result[:, :, part.index] = self._expected[name] = wanted
-        if self._outer is not None:
-            self._outer.overrule(name, value, result)
-        return result
-
-    def overrule(self, name: str, before: Tensor, after: Tensor) -> None:
-        """Takes note of what a context inside this one changed at the same hook point."""
-        if name in self._expected:
-            index = self._parts[name].index
-            old, new = before[:, :, index], after[:, :, index]
-            self._expected[name] = torch.where(old == new, self._expected[name], new)
-        if self._outer is not None:
-            self._outer.overrule(name, before, after)
-
-    def check(self, value: Float[Tensor, "batch pos d_mlp"], name: str) -> None:
-        """Runs last at the hook point and looks at what goes on from there."""
-        part, expected = self._parts[name], self._expected[name]
-        found = value[:, :, part.index]
-        wrong = (found != expected) & self._ablated_at(part, found)
-        if bool((wrong & ~(found.isnan() & expected.isnan())).any()):
-            raise AblationError(
-                f"After the ablation of {len(part.index)} neurons, {name} still holds other values. "
-                "Another hook on the same point changed them back."
-            )
-
-    def _ablated_at(
-        self, part: Part, found: Float[Tensor, "batch pos k"]
-    ) -> Bool[Tensor, "batch pos k"]:
-        where = self._where
-        if where is None or where.shape != found.shape[:2]:
-            raise HookError(
-                "The ablation does not know the positions of this pass. Call the model itself, "
-                "with tokens and, where rows are padded, attention_mask."
-            )
-        return where[..., None].to(found.device) & self._of_rows(part.member)[:, None, :]
-
-    def _of_rows(self, of_sets: Tensor) -> Tensor:
-        return of_sets if self._rows is None else of_sets[self._rows.to(of_sets.device)]
-
-    def _inferred_mask(self, inputs: Any) -> Bool[Tensor, "batch pos"]:
-        if isinstance(inputs, str) or (isinstance(inputs, list) and len(inputs) == 1):
-            tokens = self._model.to_tokens(inputs)
-        elif isinstance(inputs, Tensor) and not inputs.is_floating_point():
-            tokens = inputs if inputs.ndim == 2 else inputs[None]
-        else:
-            raise AblationError(
-                "Several texts at once are padded in ways the ablation cannot see. Give tokens with "
-                "attention_mask, or one text at a time."
-            )
-        pad = getattr(self._model.tokenizer, "pad_token_id", None)
-        if len(tokens) > 1 and pad is not None and bool((tokens == pad).any()):
-            raise AblationError(
-                "These rows hold the padding token and no attention_mask says what is padding. "
-                "Pass attention_mask."
-            )
-        return torch.ones(tokens.shape, dtype=torch.bool, device=tokens.device)
 
 
 @contextlib.contextmanager
@@ -236,7 +71,7 @@ def ablated(
     try:
         model.forward = ablation.around(forward)
         for point in parts:
-            handles.append(_attach(model, point, ablation.hook))
+            handles.append(attach(model, point, ablation.hook))
         yield ablation
         missed = [point for point in parts if point not in ablation.fired]
         if ablation.calls and missed:
@@ -251,10 +86,3 @@ def ablated(
             model.forward = forward
         else:
             vars(model).pop("forward", None)
-
-
-def _attach(
-    model: HookedTransformer, name: str, act: Callable[[Tensor, str], Tensor | None]
-) -> Any:
-    """Hooks a hook point directly, so that nothing else resets or outlives it."""
-    return model.hook_dict[name].register_forward_hook(lambda _m, _i, out: act(out, name))

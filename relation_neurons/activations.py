@@ -7,6 +7,8 @@ for (method 5; pitfalls 1 and 3).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.batches import Batch, make_batches
+from relation_neurons.collector import Collector
 from relation_neurons.errors import (
     ActivationError,
     ContextLengthError,
@@ -27,6 +30,9 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.models import HookedTransformer, output_norms, site_hook, site_width
+from relation_neurons.passes import attach, takes_trees, tree_residual
+from relation_neurons.pooling import POOLS, first_positions, pool
+from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
 from relation_neurons.prompts import Prompts
 from relation_neurons.recall import BATCH_SIZE
@@ -39,9 +45,6 @@ __all__ = [
     "first_positions",
     "pool",
 ]
-
-POOLS = ("mean", "last", "max", "include_first")
-"""`include_first` is the mean over every real token, the paper's."""
 
 SINK_RATIO = 10.0
 """A sink neuron contributes this many times more at the first position than the loudest neuron of the
@@ -92,55 +95,6 @@ class ActivationTable:
         )
 
 
-def first_positions(mask: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
-    """Marks each row's first attended position."""
-    return mask & (mask.cumsum(dim=1) == 1)
-
-
-def pool(
-    activations: Float[Tensor, "batch pos d_mlp"],
-    mask: Bool[Tensor, "batch pos"],
-    how: str = "mean",
-    context: Int[Tensor, " batch"] | None = None,
-) -> Float[Tensor, "batch d_mlp"]:
-    """Pools activations over the real tokens of each prompt.
-
-    Args:
-        activations: of left-padded rows.
-        mask: True at real tokens.
-        how: one of `POOLS`.
-        context: how many of each row's first tokens are demonstrations, which are not pooled.
-
-    Raises:
-        ActivationError: a prompt of one token, which leaves nothing without the first position.
-    """
-    if how not in POOLS:
-        raise UnknownOptionError(f"No pooling {how!r}. {near_matches(how, POOLS)}")
-    values = activations.float()
-    if how == "last":
-        return values[:, -1]
-    keep = _pooled_positions(mask, how, context)
-    counts = keep.sum(dim=1, keepdim=True)
-    if (counts == 0).any():
-        raise ActivationError(
-            "A prompt of one token has nothing to pool once the first position is left out. "
-            "Use a longer template, or pool='include_first'."
-        )
-    if how == "max":
-        return values.masked_fill(~keep[..., None], -torch.inf).amax(dim=1)
-    return values.masked_fill(~keep[..., None], 0.0).sum(dim=1) / counts
-
-
-def _pooled_positions(
-    mask: Bool[Tensor, "batch pos"], how: str, context: Int[Tensor, " batch"] | None
-) -> Bool[Tensor, "batch pos"]:
-    """Marks the tokens that are pooled."""
-    leave_out = torch.full((len(mask), 1), 0 if how == "include_first" else 1, device=mask.device)
-    if context is not None:
-        leave_out = torch.maximum(leave_out, context[:, None])
-    return mask & (mask.cumsum(dim=1) > leave_out)
-
-
 def collect_activations(
     model: HookedTransformer,
     prompts: Prompts,
@@ -166,11 +120,13 @@ def collect_activations(
         HookError: a layer whose hook did not fire.
         ActivationError: NaN or Inf; the first neuron is named.
     """
+    if pool not in POOLS:
+        raise UnknownOptionError(f"No pooling {pool!r}. {near_matches(pool, POOLS)}")
     layers, width = model.cfg.n_layers, site_width(model, site)
-    collector = _Collector(len(prompts), layers, width, pool, prompts.context)
     is_fact = np.asarray(prompts.frame["kind"] == "fact")
+    collector = Collector(len(prompts), layers, width, pool, prompts.context, is_fact)
     names = {site_hook(model, site, layer): layer for layer in range(layers)}
-    hooks: Any = [(name, partial(collector.hook, layer=layer)) for name, layer in names.items()]
+    hooks = [(name, partial(collector.hook, layer=layer)) for name, layer in names.items()]
     if active:
         if site == "out":
             raise UnknownSiteError(
@@ -180,26 +136,15 @@ def collect_activations(
         gates = {site_hook(model, "gate", layer): layer for layer in range(layers)}
         hooks += [(name, partial(collector.count, layer=layer)) for name, layer in gates.items()]
         collector.count_active()
-    device = next(model.parameters()).device
-    longest = max(map(len, prompts.tokens))
-    if longest > model.cfg.n_ctx:
-        raise ContextLengthError(
-            f"The longest prompt has {longest} tokens; this model reads {model.cfg.n_ctx}. "
-            "Shorten its template or drop the fact."
-        )
-    batches = make_batches(
-        prompts.tokens, batch_size=batch_size, pad_id=prompts.pad_id, device=device
-    )
-    with torch.inference_mode(), progress_bar(len(prompts), "activations") as bar:
+    batches = _batches(model, prompts, batch_size)
+    with (
+        torch.inference_mode(),
+        _attached(model, hooks),
+        progress_bar(len(prompts), "activations") as bar,
+    ):
         for batch in batches:
-            collector.start(batch, is_fact)
-            model.run_with_hooks(
-                batch.tokens,
-                attention_mask=batch.mask.long(),
-                fwd_hooks=hooks,
-                return_type=None,
-                stop_at_layer=layers,
-            )
+            collector.start(batch)
+            _run(model, batch)
             collector.finish(names)
             bar.update(len(batch.rows))
     norms = output_norms(model, site)
@@ -217,70 +162,48 @@ def collect_activations(
     )
 
 
-class _Collector:
-    """Takes pooled values and running sums out of each layer's hook."""
-
-    def __init__(
-        self, prompts: int, layers: int, width: int, how: str, context: tuple[int, ...]
-    ) -> None:
-        self.values = torch.empty(prompts, layers, width)
-        self.sum, self.sum_abs, self.first_abs = (
-            torch.zeros(layers, width, dtype=torch.float64) for _ in range(3)
+def _batches(
+    model: HookedTransformer, prompts: Prompts, batch_size: int
+) -> Sequence[Batch | TreeBatch]:
+    """The prompts without their answers: as prefix trees where the model takes them."""
+    longest = max(map(len, prompts.tokens))
+    if longest > model.cfg.n_ctx:
+        raise ContextLengthError(
+            f"The longest prompt has {longest} tokens; this model reads {model.cfg.n_ctx}. "
+            "Shorten its template or drop the fact."
         )
-        self.tokens = self.firsts = 0
-        self.how = how
-        self.contexts = np.asarray(context, dtype=np.int64)
-        self.fired: set[int] = set()
-        self.active: Tensor | None = None
-        self.counted: set[int] = set()
-        self.token_counts = torch.zeros(prompts, dtype=torch.int64)
+    device = next(model.parameters()).device
+    kinds: Any = {"batch_size": batch_size, "pad_id": prompts.pad_id, "device": device}
+    if takes_trees(model):
+        return make_tree_batches(prompts.tokens, **kinds)
+    return list(make_batches(prompts.tokens, **kinds))
 
-    def count_active(self) -> None:
-        """Makes room for the shares of active tokens."""
-        self.active = torch.empty_like(self.values)
 
-    def start(self, batch: Batch, is_fact: np.ndarray) -> None:
-        """Prepares the masks of one batch."""
-        self.batch = batch
-        self.fired.clear()
-        self.counted.clear()
-        self.context = (
-            torch.from_numpy(self.contexts[batch.rows]).to(batch.mask.device)
-            if len(self.contexts)
-            else None
+@contextlib.contextmanager
+def _attached(
+    model: HookedTransformer, hooks: Sequence[tuple[str, Callable[..., None]]]
+) -> Iterator[None]:
+    """Hooks hook points for as long as the context is open."""
+    with contextlib.ExitStack() as stack:
+        for name, act in hooks:
+            stack.callback(attach(model, name, partial(_look, act)).remove)
+        yield
+
+
+def _look(act: Callable[..., None], value: Tensor, _name: str) -> None:
+    act(value)
+
+
+def _run(model: HookedTransformer, batch: Batch | TreeBatch) -> None:
+    if isinstance(batch, TreeBatch):
+        tree_residual(model, batch)
+    else:
+        model(
+            batch.tokens,
+            attention_mask=batch.mask.long(),
+            return_type=None,
+            stop_at_layer=model.cfg.n_layers,
         )
-        fact = torch.from_numpy(is_fact[batch.rows]).to(batch.mask.device)[:, None]
-        self.first = first_positions(batch.mask) & fact
-        self.rest = batch.mask & ~first_positions(batch.mask) & fact
-        kept = _pooled_positions(batch.mask, self.how, self.context)
-        self.token_counts[batch.rows] = kept.sum(dim=1).cpu()
-        self.tokens += int(self.rest.sum())
-        self.firsts += int(self.first.sum())
-
-    def hook(self, value: Float[Tensor, "batch pos d_mlp"], hook: Any, *, layer: int) -> None:
-        """Pools one layer."""
-        self.values[self.batch.rows, layer] = pool(
-            value, self.batch.mask, self.how, self.context
-        ).cpu()
-        rest, first = value[self.rest].float(), value[self.first].float()
-        self.sum[layer] += rest.sum(dim=0).cpu().double()
-        self.sum_abs[layer] += rest.abs().sum(dim=0).cpu().double()
-        self.first_abs[layer] += first.abs().sum(dim=0).cpu().double()
-        self.fired.add(layer)
-
-    def count(self, value: Float[Tensor, "batch pos d_mlp"], hook: Any, *, layer: int) -> None:
-        """Takes the share of active tokens in one layer."""
-        assert self.active is not None
-        how = "include_first" if self.how == "include_first" else "mean"
-        shares = pool((value > 0).float(), self.batch.mask, how, self.context)
-        self.active[self.batch.rows, layer] = shares.cpu()
-        self.counted.add(layer)
-
-    def finish(self, names: dict[str, int]) -> None:
-        """Makes sure that every layer was seen (pitfall 18)."""
-        for name, layer in names.items():
-            if layer not in self.fired or (self.active is not None and layer not in self.counted):
-                raise HookError(f"The hook {name} did not fire; its neurons would be missing.")
 
 
 def _finite(

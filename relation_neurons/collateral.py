@@ -40,6 +40,9 @@ from relation_neurons.sweep import Condition, plan_sweep
 __all__ = ["collateral_damage", "largest_dose", "neutral_text"]
 
 _READ_AT_ONCE = 128
+INTACT_BYTES = 1 << 29
+"""What the intact model's log-probabilities may take (the package's own text takes 0.1 GB with a
+vocabulary of 49,152); above it they are made anew for every ablated set."""
 
 
 def neutral_text() -> tuple[str, ...]:
@@ -155,6 +158,8 @@ class _Reading:
     batches: tuple[Batch, ...]
     intact: tuple[Float[Tensor, "_ d_model"], ...]
     """Per batch, the final residual at every position that predicts a token."""
+    logprobs: tuple[Float[Tensor, "_ d_vocab"], ...] | None
+    """Per batch, the next-token log-probabilities there; None where they are too many to keep."""
 
     @classmethod
     def start(
@@ -171,18 +176,24 @@ class _Reading:
                 device=device,
             )
         )
-        return cls(batches, tuple(_read(model, batch) for batch in batches))
+        intact = tuple(_read(model, batch) for batch in batches)
+        size = 4 * sum(map(len, intact)) * model.cfg.d_vocab
+        logprobs = None
+        if size <= INTACT_BYTES:
+            logprobs = tuple(_logprobs(model, residual) for residual in intact)
+        return cls(batches, intact, logprobs)
 
     def compare(self, model: HookedTransformer, ablation: Ablation) -> dict[str, int | float]:
-        """Reads the text again under an ablation; the intact logits are made anew, chunk by chunk."""
+        """Reads the text again under an ablation."""
         total = torch.zeros(3, dtype=torch.float64)
         tokens = 0
-        for batch, before in zip(self.batches, self.intact, strict=True):
+        for number, (batch, before) in enumerate(zip(self.batches, self.intact, strict=True)):
             firsts = batch.tokens.shape[1] - batch.lengths
             ablation.start(batch, firsts)
             after = _read(model, batch)
             targets = batch.tokens[:, 1:][_predicting(batch)]
-            total += _compare(model, before, after, targets)
+            kept = None if self.logprobs is None else self.logprobs[number]
+            total += _compare(model, before, kept, after, targets)
             tokens += len(targets)
         intact, ablated_, kl = (float(part) / tokens for part in total)
         return {
@@ -220,18 +231,30 @@ def _read(model: HookedTransformer, batch: Batch) -> Float[Tensor, "read d_model
         return final_residual(model, batch.tokens, batch.mask)[:, :-1][_predicting(batch)]
 
 
+def _logprobs(
+    model: HookedTransformer, residual: Float[Tensor, "read d_model"]
+) -> Float[Tensor, "read d_vocab"]:
+    """Next-token log-probabilities, a bounded number of logits at once."""
+    with torch.inference_mode():
+        parts = [unembed(model, part).log_softmax(1) for part in residual.split(_READ_AT_ONCE)]
+        return torch.cat(parts)
+
+
 def _compare(
     model: HookedTransformer,
     before: Float[Tensor, "read d_model"],
+    kept: Float[Tensor, "read d_vocab"] | None,
     after: Float[Tensor, "read d_model"],
     targets: Int[Tensor, " read"],
 ) -> Float[Tensor, " 3"]:
     """Sums over tokens: log-loss of the intact model, of the ablated one, and KL between them."""
     total = torch.zeros(3, dtype=torch.float64)
-    chunks = (torch.split(part, _READ_AT_ONCE) for part in (before, after, targets))
-    for one, other, target in zip(*chunks, strict=True):
+    for start in range(0, len(targets), _READ_AT_ONCE):
+        here = slice(start, start + _READ_AT_ONCE)
+        target = targets[here]
         with torch.inference_mode():
-            intact, changed = (unembed(model, part).log_softmax(dim=1) for part in (one, other))
+            intact = _logprobs(model, before[here]) if kept is None else kept[here]
+            changed = _logprobs(model, after[here])
             losses = [-part.gather(1, target[:, None])[:, 0] for part in (intact, changed)]
             kl = (intact.exp() * (intact - changed)).sum(dim=1).clamp(min=0)  # but for rounding
             total += torch.stack([*losses, kl]).cpu().double().sum(dim=1)

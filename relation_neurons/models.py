@@ -1,13 +1,13 @@
 """Models: a name, a folder or a GGUF file to a hooked model.
 
-The one seam to TransformerLens: no other module names its classes or hook points. Weights are
-loaded as they are (no folding, no centring), so that a neuron is the checkpoint's own.
+With `lens`, `sites`, `weights` and `passes`, whose names stand here too, the one seam to
+TransformerLens: no other module names its classes or hook points. Weights are loaded as they are (no
+folding, no centring), so that a neuron is the checkpoint's own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -15,27 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from relation_neurons import checkpoints
 from relation_neurons.errors import (
-    ContextLengthError,
     ModelLoadError,
     UnknownModelError,
     UnknownOptionError,
-    UnknownSiteError,
     near_matches,
 )
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformer_lens.loading_from_pretrained import (
-        OFFICIAL_MODEL_NAMES,
-        get_official_model_name,
-    )
-    from transformer_lens.pretrained.weight_conversions import convert_llama_weights
+from relation_neurons.lens import (
+    OFFICIAL_MODEL_NAMES,
+    HookedTransformer,
+    HookedTransformerConfig,
+    convert_llama_weights,
+    get_official_model_name,
+)
+from relation_neurons.passes import final_residual, unembed
+from relation_neurons.sites import SITES, neuron_count, site_hook, site_width
+from relation_neurons.weights import logit_weights, output_direction, output_norms, weight_hash
 
 __all__ = [
     "SITES",
@@ -53,14 +50,6 @@ __all__ = [
     "unembed",
     "weight_hash",
 ]
-
-SITES = {
-    "post": "blocks.{layer}.mlp.hook_post",
-    "gate": "blocks.{layer}.mlp.hook_pre",
-    "up": "blocks.{layer}.mlp.hook_pre_linear",
-    "out": "blocks.{layer}.hook_mlp_out",
-}
-"""Where a neuron is read and ablated; `out` is a dimension of what the MLP writes."""
 
 
 def load_model(
@@ -129,111 +118,6 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def site_hook(model: HookedTransformer, site: str, layer: int) -> str:
-    """Gives the hook point of a site at one layer, making sure that the model has it.
-
-    Raises:
-        UnknownSiteError: no such site, or a model without it (`up` needs a gated MLP).
-    """
-    if site not in SITES:
-        raise UnknownSiteError(f"No site {site!r}. {near_matches(site, SITES)}")
-    name = SITES[site].format(layer=layer)
-    if name not in model.hook_dict:
-        raise UnknownSiteError(
-            f"This model has no {name} for the site {site!r}; `up` needs a gated MLP. Use `post`."
-        )
-    return name
-
-
-def site_width(model: HookedTransformer, site: str = "post") -> int:
-    """Gives the neurons per layer at a site: d_mlp, or d_model at `out`."""
-    site_hook(model, site, 0)
-    return int(model.cfg.d_model if site == "out" else model.cfg.d_mlp)
-
-
-def neuron_count(model: HookedTransformer, site: str = "post") -> int:
-    """Gives the neurons of the whole model at a site."""
-    return int(model.cfg.n_layers) * site_width(model, site)
-
-
-def output_norms(model: HookedTransformer, site: str = "post") -> Float[Tensor, "layer d_mlp"]:
-    """Gives the norm of what one unit of each neuron writes to the residual stream (1 at `out`)."""
-    if site == "out":
-        return torch.ones(model.cfg.n_layers, model.cfg.d_model)
-    return torch.stack([block.mlp.W_out.float().norm(dim=1).cpu() for block in model.blocks])
-
-
-def output_direction(
-    model: HookedTransformer, layer: int, neuron: int, site: str = "post"
-) -> Float[Tensor, " d_model"]:
-    """Gives what one unit of a neuron writes to the residual stream, in float32.
-
-    That is `W_out[layer, neuron]`, also at `gate` and `up`; at `out`, the dimension itself.
-    """
-    site_hook(model, site, layer)
-    if site == "out":
-        direction = torch.zeros(model.cfg.d_model)
-        direction[neuron] = 1.0
-        return direction
-    return model.blocks[layer].mlp.W_out[neuron].detach().float().cpu()
-
-
-def logit_weights(
-    model: HookedTransformer, direction: Float[Tensor, " d_model"]
-) -> Float[Tensor, " d_vocab"]:
-    """Gives what a direction of the residual stream adds to each token's logit, up to a scale.
-
-        logit weight of token t = sum over i of direction[i] * g[i] * W_U[i, t]
-
-    with g the final norm's weight. The norm's division by the stream's root mean square is left
-    out: it is one positive number for all tokens, so their order is right and the unit is not
-    logits. (A LayerNorm also subtracts the direction's mean.) Biases are no part of a direction.
-    """
-    norm = str(model.cfg.normalization_type or "")
-    weighted = direction.float()
-    if norm.startswith("LN"):
-        weighted = weighted - weighted.mean()
-    scale = getattr(getattr(model, "ln_final", None), "w", None)
-    if scale is not None:
-        weighted = weighted * scale.detach().float().cpu()
-    unembedding = model.unembed.W_U.detach()
-    return (weighted.to(unembedding.device) @ unembedding.float()).cpu()
-
-
-def final_residual(
-    model: HookedTransformer, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
-) -> Float[Tensor, "batch pos d_model"]:
-    """Runs every block and gives the residual stream after the last one."""
-    if tokens.shape[1] > model.cfg.n_ctx:
-        raise ContextLengthError(
-            f"A prompt with its answer has {tokens.shape[1]} tokens; this model reads "
-            f"{model.cfg.n_ctx}. Shorten the template or drop the fact."
-        )
-    return model(tokens, attention_mask=mask.long(), stop_at_layer=model.cfg.n_layers)
-
-
-def unembed(
-    model: HookedTransformer, residual: Float[Tensor, "read d_model"]
-) -> Float[Tensor, "read d_vocab"]:
-    """Gives float32 logits for single positions of the final residual stream."""
-    hidden = residual[None]
-    if model.cfg.normalization_type is not None:
-        hidden = model.ln_final(hidden)
-    logits = model.unembed(hidden)[0].float()
-    cap = model.cfg.output_logits_soft_cap
-    return logits if cap is None or cap <= 0 else cap * torch.tanh(logits / cap)
-
-
-def weight_hash(model: HookedTransformer) -> str:
-    """SHA-256 over every parameter's name, dtype, shape and bytes."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
-        flat = parameter.detach().contiguous().cpu().flatten()
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
-    return digest.hexdigest()
 
 
 def _official(name: str) -> str:

@@ -11,6 +11,7 @@ best margin counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,11 @@ from torch import Tensor
 from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import ActivationError
 from relation_neurons.models import HookedTransformer, final_residual, unembed
+from relation_neurons.passes import takes_trees
+from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
 from relation_neurons.prompts import Prompts
+from relation_neurons.streams import IntactStreams, run_from
 
 __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_passes"]
 
@@ -59,11 +63,14 @@ class TeacherForcing:
     prompts: int
     pad_id: int
 
-    def batches(self, batch_size: int, device: Any) -> list[Batch]:
-        """The plan's batches, the same every time."""
-        return list(
-            make_batches(self.sequences, batch_size=batch_size, pad_id=self.pad_id, device=device)
-        )
+    def batches(self, model: HookedTransformer, batch_size: int) -> list[Batch | TreeBatch]:
+        """The plan's batches, the same every time: prefix trees where the model takes them."""
+        device = next(model.parameters()).device
+        kinds: Any = {"batch_size": batch_size, "pad_id": self.pad_id, "device": device}
+        if not takes_trees(model):
+            return [*make_batches(self.sequences, **kinds)]
+        starts = [reads[0][1] - 1 for reads in self.reads]
+        return [*make_tree_batches(self.sequences, starts, **kinds)]
 
 
 def plan_passes(prompts: Prompts) -> TeacherForcing:
@@ -121,27 +128,40 @@ def answer_prompts(
     plan: TeacherForcing,
     *,
     batch_size: int = BATCH_SIZE,
-    batches: list[Batch] | None = None,
+    batches: Sequence[Batch | TreeBatch] | None = None,
+    streams: IntactStreams | None = None,
+    first_layer: int = 0,
     bar: Any = None,
     before_batch: Any = None,
 ) -> Outcomes:
     """Runs a plan and gives the outcome of each prompt; hooks that are set apply.
 
     Args:
+        model: what `load_model` gives.
+        plan: what `plan_passes` gives.
+        batch_size: prompts a pass; prefix trees hold `TOKENS_PER_PROMPT` times as many tokens.
         batches: made ahead for a sweep that runs the same plan again and again.
-        before_batch: called with (batch, first answer position per row) ahead of each pass.
+        streams: keeps the intact model's stream when it is new, and is started from afterwards.
+        first_layer: the first one that an ablation changes.
+        bar: moved on by the sequences of each batch.
+        before_batch: called with (batch, first answer position per row) ahead of each pass over
+            padded rows; prefix trees say themselves where answers begin.
     """
-    device = next(model.parameters()).device
     margin = np.full(plan.prompts, -np.inf)
     logprob = np.full(plan.prompts, -np.inf)
     length = np.zeros(plan.prompts, dtype=np.int64)
     predicted: list[tuple[int, ...]] = [()] * plan.prompts
-    for batch in batches if batches is not None else plan.batches(batch_size, device):
-        if before_batch is not None:
-            before_batch(batch, _first_answer_positions(plan, batch))
-        for row, read_margin, read_logprob, answer_length, greedy in _read_batch(
-            model, plan, batch
-        ):
+    batches = plan.batches(model, batch_size) if batches is None else batches
+    for number, batch in enumerate(batches):
+        with torch.inference_mode():
+            if isinstance(batch, TreeBatch):
+                residual = run_from(model, batch, number, streams, first_layer)
+            else:
+                if before_batch is not None:
+                    before_batch(batch, _first_answer_positions(plan, batch))
+                residual = final_residual(model, batch.tokens, batch.mask)
+            read = _read_answers(model, plan, batch, residual.flatten(0, 1))
+        for row, read_margin, read_logprob, answer_length, greedy in read:
             if read_margin > margin[row]:
                 margin[row], logprob[row], length[row] = read_margin, read_logprob, answer_length
             if len(greedy) > len(predicted[row]):
@@ -159,67 +179,82 @@ def _first_answer_positions(plan: TeacherForcing, batch: Batch) -> Int[Tensor, "
     return torch.tensor(firsts, device=batch.tokens.device)
 
 
-def _read_batch(
-    model: HookedTransformer, plan: TeacherForcing, batch: Batch
+def _read_answers(
+    model: HookedTransformer,
+    plan: TeacherForcing,
+    batch: Batch | TreeBatch,
+    residual: Float[Tensor, "token d_model"],
 ) -> list[tuple[int, float, float, int, tuple[int, ...]]]:
-    """One pass; only the positions that predict an answer go through the unembedding."""
-    width = batch.tokens.shape[1]
-    where: list[tuple[int, int]] = []
-    targets: list[int] = []
-    spans: list[tuple[int, int, int]] = []
-    for i, row in enumerate(batch.rows):
-        pad = width - len(plan.sequences[row])
+    """Reads every answer of a pass; only the positions that predict one are unembedded, each once."""
+    where: dict[int, int] = {}
+    reads: list[tuple[int, int]] = []
+    spans: list[tuple[int, slice]] = []
+    for row, path in zip(batch.rows, _paths(plan, batch), strict=True):
         for prompt_row, prompt_length, answer in plan.reads[row]:
-            spans.append((prompt_row, len(targets), len(answer)))
-            start = pad + prompt_length - 1
-            where.extend((i, start + k) for k in range(len(answer)))
-            targets.extend(answer)
-    with torch.inference_mode():
-        residual = final_residual(model, batch.tokens, batch.mask)
-        at = torch.tensor(where, device=residual.device)
-        margins, logprobs, best = _score_positions(
-            model, residual[at[:, 0], at[:, 1]], torch.tensor(targets, device=residual.device)
-        )
+            spans.append((prompt_row, slice(len(reads), len(reads) + len(answer))))
+            reads += [
+                (where.setdefault(path[prompt_length - 1 + k], len(where)), token)
+                for k, token in enumerate(answer)
+            ]
+    at, tokens = (
+        torch.tensor(column, device=residual.device) for column in zip(*reads, strict=True)
+    )
+    positions = torch.tensor(list(where), device=residual.device)
+    margins, logprobs, best = _score_reads(model, residual[positions], at, tokens)
     rows = []
-    for prompt_row, start, count in spans:
-        here = slice(start, start + count)
+    for prompt_row, here in spans:
+        count = here.stop - here.start
         wrong = np.flatnonzero(margins[here] <= 0)
         upto = count if wrong.size == 0 else int(wrong[0]) + 1
+        greedy = tuple(int(token) for token in best[here][:upto])
         rows.append(
-            (
-                prompt_row,
-                float(margins[here].min()),
-                float(logprobs[here].sum()),
-                count,
-                tuple(int(token) for token in best[here][:upto]),
-            )
+            (prompt_row, float(margins[here].min()), float(logprobs[here].sum()), count, greedy)
         )
     return rows
 
 
-def _score_positions(
-    model: HookedTransformer, residual: Float[Tensor, "read d_model"], targets: Int[Tensor, " read"]
+def _paths(plan: TeacherForcing, batch: Batch | TreeBatch) -> list[Sequence[int]]:
+    """Where each sequence's tokens stand in the flattened batch."""
+    width = batch.tokens.shape[1]
+    if isinstance(batch, TreeBatch):
+        return [[row * width + column for column in columns] for row, columns in batch.at]
+    return [
+        range((i + 1) * width - len(plan.sequences[row]), (i + 1) * width)
+        for i, row in enumerate(batch.rows)
+    ]
+
+
+def _score_reads(
+    model: HookedTransformer,
+    residual: Float[Tensor, "position d_model"],
+    at: Int[Tensor, " read"],
+    tokens: Int[Tensor, " read"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Margin, log-probability and argmax at single positions, a bounded number at once."""
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for chunk, target in zip(
-        torch.split(residual, _READ_AT_ONCE), torch.split(targets, _READ_AT_ONCE), strict=True
-    ):
-        logits = unembed(model, chunk)
-        own = logits.gather(1, target[:, None])[:, 0]
-        if not torch.isfinite(own).all():
-            raise ActivationError(
-                "The model's logits hold NaN or Inf. float16 overflows in some models: load it "
-                "with dtype='bfloat16' or 'float32'."
-            )
-        best = logits.argmax(dim=1)
-        logprob = own - logits.logsumexp(dim=1)
-        logits.scatter_(1, target[:, None], -torch.inf)
-        parts.append((own - logits.amax(dim=1), logprob, best))
-    margins, logprobs, bests = (
-        torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)
-    )
-    return margins.astype(np.float64), logprobs.astype(np.float64), bests
+    """Margin, log-probability and argmax of tokens read at single positions.
+
+    Logits of a bounded number of positions are there at once; a read finds its own there.
+    """
+    owns = torch.empty(len(at), device=residual.device)
+    tops, seconds, norms = (torch.empty(len(residual), device=residual.device) for _ in range(3))
+    bests = torch.empty(len(residual), dtype=torch.int64, device=residual.device)
+    for start in range(0, len(residual), _READ_AT_ONCE):
+        here = slice(start, start + _READ_AT_ONCE)
+        logits = unembed(model, residual[here])
+        mine = ((at >= start) & (at < start + _READ_AT_ONCE)).nonzero()[:, 0]
+        owns[mine] = logits[at[mine] - start, tokens[mine]]
+        tops[here], bests[here] = logits.max(dim=1)
+        logits.scatter_(1, bests[here][:, None], -torch.inf)
+        seconds[here] = logits.amax(dim=1)
+        others = logits.sub_(tops[here][:, None]).exp_().sum(dim=1)
+        norms[here] = tops[here] + others.log1p()
+    if not (torch.isfinite(owns).all() and torch.isfinite(norms).all()):
+        raise ActivationError(
+            "The model's logits hold NaN or Inf. float16 overflows in some models: load it "
+            "with dtype='bfloat16' or 'float32'."
+        )
+    other = torch.where(bests[at] == tokens, seconds[at], tops[at])
+    margins, logprobs = ((owns - part).cpu().double().numpy() for part in (other, norms[at]))
+    return margins, logprobs, bests[at].cpu().numpy()
 
 
 def _decode(model: HookedTransformer, tokens: tuple[int, ...]) -> str:

@@ -216,7 +216,7 @@ def test_pitfall_18_a_hook_that_does_not_fire_is_an_error(model, prompts, monkey
         "relation_neurons.activations.site_hook",
         lambda m, s, layer: f"blocks.{min(layer, 0)}.mlp.hook_post",
     )
-    monkeypatch.setattr("relation_neurons.activations._Collector.hook", lambda *a, **k: None)
+    monkeypatch.setattr("relation_neurons.activations.Collector.hook", lambda *a, **k: None)
     with pytest.raises(HookError, match="did not fire"):
         rn.collect_activations(model, prompts.detection)
 

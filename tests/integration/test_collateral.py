@@ -165,6 +165,13 @@ def test_chunks_of_positions_do_not_change_the_numbers(model, ranking, monkeypat
     pd.testing.assert_frame_equal(whole, parts, check_exact=False, atol=1e-6, rtol=0)
 
 
+def test_intact_numbers_that_do_not_fit_are_made_anew(model, ranking, monkeypatch):
+    kept = collateral_damage(model, ranking, (20,), text=TEXT)
+    monkeypatch.setattr("relation_neurons.collateral.INTACT_BYTES", 0)
+    anew = collateral_damage(model, ranking, (20,), text=TEXT)
+    pd.testing.assert_frame_equal(kept, anew, check_exact=False, atol=1e-6, rtol=0)
+
+
 def test_wrong_options_say_what_was_expected(model, ranking):
     with pytest.raises(UnknownOptionError, match="needs a value"):
         collateral_damage(model, ranking, (4,), text=TEXT, mode="scale")

@@ -1,0 +1,86 @@
+"""Streams: the intact model's residual stream, kept so that ablated passes can start from it.
+
+Below the lowest ablated layer an ablated model does what the intact one did. So a sweep keeps the
+intact stream at the layers where its ablations start, in bounded memory, and runs only the rest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from relation_neurons.batches import Batch
+from relation_neurons.models import HookedTransformer
+from relation_neurons.passes import tree_residual
+from relation_neurons.prefixes import TreeBatch
+
+__all__ = ["IntactStreams", "run_from"]
+
+STREAM_BYTES = 1 << 30
+"""What the kept streams may take on the model's device."""
+
+
+class IntactStreams:
+    """The stream that enters chosen layers, for every batch of a plan.
+
+    Args:
+        model: whose stream it is.
+        batches: those of the plan; streams of padded rows are not kept.
+        first_layers: for each coming ablation, the first layer that it changes. Where they do not
+            all fit, those are kept that save most.
+        limit: bytes.
+    """
+
+    def __init__(
+        self,
+        model: HookedTransformer,
+        batches: Sequence[Batch | TreeBatch],
+        first_layers: Iterable[int],
+        *,
+        limit: int = STREAM_BYTES,
+    ) -> None:
+        trees = [batch for batch in batches if isinstance(batch, TreeBatch)]
+        size = torch.empty(0, dtype=model.cfg.dtype).element_size() * model.cfg.d_model
+        each = size * sum(batch.tokens.numel() for batch in trees)
+        wanted = Counter(layer for layer in first_layers if layer > 0)
+        saved = sorted(wanted, key=lambda layer: (-layer * wanted[layer], -layer))
+        self.layers = frozenset(saved[: limit // each] if each else ())
+        self._kept: dict[int, dict[int, Tensor]] = {}
+
+    def keep(self, batch_number: int, kept: dict[int, Float[Tensor, "batch pos d_model"]]) -> None:
+        """Keeps the streams of one batch of the intact pass."""
+        self._kept[batch_number] = kept
+
+    def holds(self, batch_number: int) -> bool:
+        """Whether the intact pass over this batch was made."""
+        return batch_number in self._kept
+
+    def start(self, layer: int) -> int:
+        """The highest layer to start at for an ablation that changes nothing below `layer`."""
+        return max((at for at in self.layers if at <= layer), default=0)
+
+    def at(self, batch_number: int, layer: int) -> Float[Tensor, "batch pos d_model"] | None:
+        """The stream that enters a layer; None at layer 0, which starts from the tokens."""
+        return self._kept[batch_number][layer] if layer else None
+
+
+def run_from(
+    model: HookedTransformer,
+    batch: TreeBatch,
+    number: int,
+    streams: IntactStreams | None,
+    first_layer: int,
+) -> Float[Tensor, "batch pos d_model"]:
+    """Gives the final residual stream, from as high a layer as what is kept allows."""
+    if streams is None:
+        return tree_residual(model, batch)[0]
+    if not streams.holds(number):
+        residual, kept = tree_residual(model, batch, keep=streams.layers)
+        streams.keep(number, kept)
+        return residual
+    start = streams.start(first_layer)
+    return tree_residual(model, batch, start=start, residual=streams.at(number, start))[0]

@@ -1,0 +1,49 @@
+"""The benchmarks work at their smallest size; how fast they are is no test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks import capture, demo, llama2_shape, published, run, sweep
+
+KEYS = {"what", "goal", "measured", "ratio", "command", "note"}
+
+
+@pytest.mark.parametrize("module", [capture, sweep, demo, published, llama2_shape])
+def test_every_row_is_whole(module, as_a_user, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    rows = module.rows("small")
+    assert rows
+    for row in rows:
+        assert set(row) == KEYS and all(isinstance(value, str) for value in row.values())
+        assert float(row["ratio"]) > 0
+        assert row["command"] == f"python -m {module.__name__}"
+
+
+def test_the_stand_in_answers_as_the_package_does(as_a_user):
+    row = published.ablation("small")
+    assert "agree on 3 of 3" in row["note"]
+
+
+def test_new_sections_take_the_place_of_old_ones(tmp_path, monkeypatch):
+    row = dict.fromkeys(KEYS, "0.93")
+    monkeypatch.setattr(capture, "rows", lambda size: [row])
+    monkeypatch.setattr(sweep, "rows", lambda size: [{**row, "note": "a | b"}])
+    out = tmp_path / "RESULTS.md"
+    run.main(["--only", "sweep", "--size", "small", "--out", str(out)])
+    assert "## Capture" not in out.read_text()
+    run.main(["--only", "capture", "--size", "small", "--out", str(out)])
+    text = out.read_text()
+    assert text.index("## Capture") < text.index("## Sweep")
+    assert "a \\| b" in text and text.count("size small") == 2
+    assert "No GPU run has been made yet" in text
+    monkeypatch.setattr(capture, "rows", lambda size: [{**row, "ratio": "0.5"}])
+    run.main(["--only", "capture", "--size", "small", "--out", str(out)])
+    assert out.read_text().count("## Capture") == 1 and "| 0.5 |" in out.read_text()
+    with pytest.raises(SystemExit):
+        run.main(["--only", "nothing", "--out", str(out)])

@@ -1,0 +1,231 @@
+"""Passes over prefix trees against plain TransformerLens, plain Hugging Face and padded rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM
+
+import relation_neurons as rn
+from relation_neurons import streams as streams_room
+from relation_neurons.batches import make_batches
+from relation_neurons.errors import AblationError, ContextLengthError
+from relation_neurons.passes import takes_trees, tree_residual
+from relation_neurons.prefixes import TreeBatch, make_tree_batches
+from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.streams import IntactStreams
+
+NEURONS = [(0, 5), (1, 7), (1, 30), (1, 90)]
+
+
+@pytest.fixture(scope="module", params=["zero-shot", "few-shot"])
+def asked(request, model, relations):
+    made = rn.make_prompts(
+        relations,
+        model.tokenizer,
+        held_out=0.4,
+        nonsense=6,
+        shots=2 if request.param == "few-shot" else 0,
+    )
+    return made.held_out
+
+
+@pytest.fixture
+def padded(monkeypatch):
+    """Runs what is inside it over padded rows."""
+
+    def run(act):
+        with monkeypatch.context() as patch:
+            for room in ("recall", "activations"):
+                patch.setattr(f"relation_neurons.{room}.takes_trees", lambda model: False)
+            return act()
+
+    return run
+
+
+def same(found, expected):
+    np.testing.assert_allclose(found.logprob, expected.logprob, atol=1e-4)
+    np.testing.assert_allclose(found.margin, expected.margin, atol=1e-3)
+    clear = np.abs(expected.margin) > 1e-3
+    assert (found.correct == expected.correct)[clear].all()
+    assert [p for p, c in zip(found.predicted, clear, strict=True) if c] == [
+        p for p, c in zip(expected.predicted, clear, strict=True) if c
+    ]
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_the_stream_at_every_token_is_hugging_faces(kv_heads):
+    tokenizer = tiny.byte_level_tokenizer()
+    hf_model = tiny.llama(tokenizer, kv_heads=kv_heads)
+    model = rn.load_model(hf_model, tokenizer=tokenizer)
+    sequences = [tokenizer(text)["input_ids"] for text in tiny.sentences()[:40]]
+    sequences = [*sequences, *(s[:-2] for s in sequences)]
+    for batch in make_tree_batches(sequences, batch_size=4, pad_id=0):
+        with torch.inference_mode():
+            stream, _ = tree_residual(model, batch)
+            for i, member in enumerate(batch.rows):
+                row, columns = batch.at[i]
+                plain = hf_model(torch.tensor([sequences[member]]), output_hidden_states=True)
+                expected = plain.hidden_states[-1][0]  # behind the final norm
+                found = model.ln_final(stream[row, list(columns)][None])[0]
+                torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("site", ["post", "gate", "up", "out"])
+@pytest.mark.parametrize("positions", ["no_first", "all", "last"])
+def test_trees_give_what_padded_rows_give(model, asked, padded, site, positions):
+    plan = plan_passes(asked)
+    neurons = [(0, 5), (1, 7), (1, 30)]
+
+    def run(**how):
+        with rn.ablated(model, neurons, site=site, positions=positions, **how) as hooks:
+            return answer_prompts(model, plan, before_batch=hooks.start)
+
+    for how in ({}, {"mode": "mean", "value": 0.3}, {"mode": "scale", "value": -2.0}):
+        same(run(**how), padded(lambda how=how: run(**how)))
+
+
+def test_nested_ablations_hold_over_trees(model, asked, padded):
+    plan = plan_passes(asked)
+
+    def run():
+        with (
+            rn.ablated(model, [(1, 7)], positions="last") as outer,
+            rn.ablated(model, [(1, 7), (0, 5)], mode="scale", value=0.5) as inner,
+        ):
+
+            def both(batch, firsts):
+                outer.start(batch, firsts)
+                inner.start(batch, firsts)
+
+            return answer_prompts(model, plan, before_batch=both)
+
+    same(run(), padded(run))
+
+
+@pytest.mark.parametrize("pool", ["mean", "last", "max", "include_first"])
+def test_capture_over_trees_pools_what_a_cache_holds(model, asked, padded, pool):
+    found = rn.collect_activations(model, asked, pool=pool, active=True)
+    expected = padded(lambda: rn.collect_activations(model, asked, pool=pool, active=True))
+    for name in ("values", "active", "mean", "contribution", "first_contribution"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-4
+        )
+    assert torch.equal(found.token_counts, expected.token_counts)
+    for row in range(0, len(asked), 9):
+        _, cache = model.run_with_cache(torch.tensor([asked.tokens[row]]))
+        values = cache["blocks.1.mlp.hook_post"][0]
+        start = max(asked.context[row] if asked.context else 0, pool != "include_first")
+        pooled = {
+            "mean": values[start:].mean(0),
+            "include_first": values[start:].mean(0),
+            "max": values[start:].amax(0),
+            "last": values[-1],
+        }[pool]
+        torch.testing.assert_close(found.values[row, 1], pooled, atol=1e-5, rtol=1e-4)
+
+
+def test_a_prompt_that_comes_twice_counts_twice(model, prompts):
+    some = prompts.detection.take(np.arange(len(prompts.detection)) < 12)
+    twice = replace(
+        some,
+        frame=some.frame.iloc[[*range(12), 3, 3]].reset_index(drop=True),
+        tokens=(*some.tokens, some.tokens[3], some.tokens[3]),
+        answers=(*some.answers, some.answers[3], some.answers[3]),
+    )
+    once, again = (rn.collect_activations(model, p) for p in (some, twice))
+    torch.testing.assert_close(again.values[12], once.values[3])
+    lengths = torch.tensor([len(t) - 1 for t in twice.tokens]).float()
+    expected = (lengths[:, None, None] * again.values).sum(0) / lengths.sum()
+    torch.testing.assert_close(again.mean, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_hooks_of_others_are_seen_and_a_set_per_row_is_told_apart(model, prompts):
+    assert takes_trees(model)
+    seen = []
+    with model.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", lambda v, hook: seen.append(1))]):
+        assert not takes_trees(model)
+        answer_prompts(model, plan_passes(prompts.held_out))
+    assert seen
+    handle = model.blocks[0].register_forward_hook(lambda *a: None)
+    assert not takes_trees(model)
+    handle.remove()
+    with rn.ablated(model, NEURONS):
+        assert takes_trees(model)
+        with rn.ablated(model, per_row=[NEURONS, []]):
+            assert not takes_trees(model)
+    model.forward = lambda *a, **k: None
+    assert not takes_trees(model)
+    del model.forward
+    assert takes_trees(model)
+
+
+def test_an_ablation_over_trees_is_checked_and_leaves_no_hook(model, prompts):
+    plan = plan_passes(prompts.held_out)
+    batches = plan.batches(model, 64)
+    assert all(isinstance(batch, TreeBatch) for batch in batches)
+    point = model.hook_dict["blocks.1.mlp.hook_post"]
+    with pytest.raises(AblationError, match="still holds other values"), rn.ablated(model, NEURONS):
+        handle = point.register_forward_hook(lambda _m, _i, out: out + 1.0)
+        try:
+            answer_prompts(model, plan, batches=batches)
+        finally:
+            handle.remove()
+    assert not any(p._forward_hooks for p in model.hook_dict.values())
+
+
+def test_trees_under_a_set_per_row_are_an_error(model, prompts):
+    plan = plan_passes(prompts.held_out)
+    batches = plan.batches(model, 64)
+    sets = [NEURONS] * len(plan.sequences)
+    with rn.ablated(model, per_row=sets), pytest.raises(AblationError, match="per_row"):
+        answer_prompts(model, plan, batches=batches)
+
+
+def test_a_prompt_longer_than_the_context_is_an_error(model):
+    batches = make_tree_batches([[1] * (model.cfg.n_ctx + 1)], batch_size=1, pad_id=0)
+    with pytest.raises(ContextLengthError, match="64"):
+        tree_residual(model, batches[0])
+
+
+@pytest.mark.parametrize("limit", [streams_room.STREAM_BYTES, 0])
+def test_starting_from_the_intact_stream_changes_nothing(model, asked, limit):
+    """Exactly: the same layers over the same batches."""
+    plan = plan_passes(asked)
+    batches = plan.batches(model, 16)
+    kept = IntactStreams(model, batches, [1, 1, 0], limit=limit)
+    assert kept.start(1) == (1 if limit else 0) and kept.start(0) == 0
+    first = answer_prompts(model, plan, batches=batches, streams=kept)
+    np.testing.assert_array_equal(first.margin, answer_prompts(model, plan, batches=batches).margin)
+    ran = []
+    handle = model.hook_dict["blocks.0.mlp.hook_post"].register_forward_hook(
+        lambda *a: ran.append(1)
+    )
+    with rn.ablated(model, [(1, 7), (1, 30)]):
+        from_stream = answer_prompts(model, plan, batches=batches, streams=kept, first_layer=1)
+        handle.remove()
+        anew = answer_prompts(model, plan, batches=batches)
+    assert len(ran) == (0 if limit else len(batches))
+    np.testing.assert_array_equal(from_stream.margin, anew.margin)
+    np.testing.assert_array_equal(from_stream.logprob, anew.logprob)
+
+
+def test_streams_that_save_most_are_kept(model, prompts):
+    batches = plan_passes(prompts.held_out).batches(model, 16)
+    each = 4 * model.cfg.d_model * sum(batch.tokens.numel() for batch in batches)
+    kept = IntactStreams(model, batches, [0, 3, 1, 1, 1, 1, 2], limit=each)
+    assert kept.layers == {1}
+    assert IntactStreams(model, batches, [9, 1, 2], limit=2 * each).layers == {9, 2}
+    rows = list(make_batches([[1, 2]], batch_size=1, pad_id=0))
+    assert not IntactStreams(model, rows, [1]).layers
+
+
+def test_padded_rows_are_left_where_the_architecture_is_another(tiny_folder):
+    hf_model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    model = rn.load_model(hf_model)
+    model.cfg.original_architecture = "SomethingElse"
+    assert not takes_trees(model)
