@@ -5,9 +5,9 @@ Modules, each depending only on earlier ones:
 
     errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
     -> prompts -> batches -> checkpoints -> models -> recall -> activations, attribution
-    -> scores, criteria -> ranking -> null, stability -> ablation, controls -> sweep, collateral
-    -> statistics, cell_tests -> cumulativity, versatility, interference, flips -> summary -> plots
-    -> results, claims, report -> comparison, cards, planted -> options, stages -> experiment -> cli
+    -> scores, criteria -> ranking -> null, stability, neuron_values -> ablation, controls -> sweep
+    -> collateral -> statistics, cell_tests -> cumulativity, versatility, interference, flips -> summary
+    -> plots -> results, claims, report -> comparison, cards, planted -> options, stages -> experiment -> cli
 
 Only `models` loads a model; only `recall`, `activations` (with `attribution`) and `ablation` (with `sweep`
 and `collateral`) run one.
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from relation_neurons.lre import fetch_lre
     from relation_neurons.models import known_models, load_model
+    from relation_neurons.neuron_values import neuron_activations
     from relation_neurons.null import null_maximum
     from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.prompts import Prompts, make_prompts
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from relation_neurons.scores import average_precision
     from relation_neurons.stability import ranking_stability
     from relation_neurons.sweep import ablation_sweep, block_sweep
-    from relation_neurons.versatility import overlap_matrix, transfer_matrix
+    from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
     from relation_neurons.writers import save_relations
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "majority_share",
     "make_prompts",
     "measure_recall",
+    "neuron_activations",
     "neuron_card",
     "neuron_name",
     "null_maximum",
@@ -107,6 +109,7 @@ __all__ = [
     "recovered_shared",
     "run",
     "save_relations",
+    "set_intersections",
     "specificity",
     "specificity_intervals",
     "transfer_matrix",
@@ -130,6 +133,7 @@ _HOMES = {
     "interference": ("interference_matrix", "specificity", "specificity_intervals"),
     "lre": ("fetch_lre",),
     "models": ("known_models", "load_model"),
+    "neuron_values": ("neuron_activations",),
     "null": ("null_maximum",),
     "planted": ("Planted", "planted_model", "recovered", "recovered_shared"),
     "prompts": ("Prompts", "make_prompts"),
@@ -141,7 +145,7 @@ _HOMES = {
     "scores": ("average_precision",),
     "stability": ("ranking_stability",),
     "sweep": ("ablation_sweep", "block_sweep"),
-    "versatility": ("overlap_matrix", "transfer_matrix"),
+    "versatility": ("overlap_matrix", "set_intersections", "transfer_matrix"),
     "writers": ("save_relations",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
