@@ -18,6 +18,7 @@ from relation_neurons.plot_style import label, named, require
 __all__ = ["intersections", "overlap"]
 
 ORDERS = ("given", "clustered")
+_BELOW = 20  # under a plot whose lower axis has no title
 
 
 def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given") -> go.Figure:
@@ -59,11 +60,12 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
     dose, expected, score = matrix.iloc[0][["dose", "expected", "score"]]
     chance = {"shared": expected, "jaccard": expected / (2 * dose - expected), "ratio": 1.0}[value]
     top = cells["value"].max()
+    least = max(3 * chance, 1.0 if value == "shared" else 0.0)
     return look.heat_plot(
         cells,
         rows=names,
         columns=names,
-        limit=(0.0, max(float(top), 3 * chance) if np.isfinite(top) else 1.0),
+        limit=(0.0, max(float(top), least) if np.isfinite(top) else 1.0),
         colours=look.SEQUENTIAL,
         bar=bars[value],
         title=f"Overlap of the top {dose:,} neurons, score “{label(score)}”",
@@ -128,7 +130,7 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
     fig.update_xaxes(range=[-0.6, len(shown) - 0.4], showticklabels=False, showgrid=False, ticks="")
     fig.update_layout(bargap=0.35)
     hidden = f" The {len(shown)} largest of {len(table)}." if len(table) > len(shown) else ""
-    return look.finish(
+    fig = look.finish(
         fig,
         f"Neurons that relations share, top {dose:,}, score “{label(score)}”",
         "A column counts the neurons that are in the top sets of the marked relations and of no other."
@@ -136,6 +138,7 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
         height=height,
         width=max(760, 240 + 30 * len(shown)),
     )
+    return fig.update_layout(margin_b=_BELOW, height=fig.layout.height - 60 + _BELOW)
 
 
 def _dot_matrix(fig: go.Figure, columns: list[list[int]], rows: int) -> None:

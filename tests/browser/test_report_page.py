@@ -1,0 +1,203 @@
+"""The report in a real browser: it draws, loads nothing, keeps text as text, and fits the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from finished import EVIL, make_results
+
+from relation_neurons.report import build_report
+from relation_neurons.results import load_results
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+SMALLEST = 8e6
+
+DRAWN = """() => Array.from(document.querySelectorAll('.plot')).map(plot => ({
+  name: plot.id, width: plot.getBoundingClientRect().width,
+  marks: plot.querySelectorAll('.scatterlayer .trace, .heatmaplayer .hm, .barlayer .trace').length}))"""
+OUTSIDE = """() => Array.from(document.querySelectorAll('body *')).filter(one => {
+  if (one.closest('.scroll, .box, nav, pre, script, style, noscript, #js-plotly-tester') || one.hidden) return false;
+  const box = one.getBoundingClientRect();
+  return box.width && box.height && (box.right > innerWidth + 1 || box.left < -1);
+}).map(one => one.tagName + ' ' + one.className + ' ' + one.textContent.slice(0, 40))"""
+CUT = """() => Array.from(document.querySelectorAll('.plot .main-svg text')).filter(text => {
+  const own = text.getBoundingClientRect(), plot = text.closest('.plot').getBoundingClientRect();
+  return own.width && (own.left < plot.left - 2 || own.right > plot.right + 2
+    || own.top < plot.top - 2 || own.bottom > plot.bottom + 2);
+}).map(text => text.closest('.plot').id + ': ' + text.textContent)"""
+OVERLAPPING = """() => Array.from(document.querySelectorAll('.plot')).flatMap(plot => {
+  const texts = Array.from(plot.querySelectorAll('.ytick text, .g-ytitle text, .infolayer .cbtitle text'))
+    .map(text => [text.textContent, text.getBoundingClientRect()]);
+  return texts.flatMap(([a, p], i) => texts.slice(i + 1).filter(([b, q]) =>
+    p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1)
+    .map(([b]) => plot.id + ': ' + a + ' / ' + b));
+})"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(build_report(make_results()), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("reference") / "report.html"
+    path.write_text(build_report(load_results(REFERENCE)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a page and collects what it says, asks for, and asks the reader."""
+    contexts = []
+
+    def open_page(path: Path, size=DESKTOP, **options):
+        context = browser.new_context(viewport=size, **options)
+        contexts.append(context)
+        page, heard = context.new_page(), []
+        page.on("console", lambda message: heard.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (heard.append("dialog"), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(("file:", "data:", "blob:"))
+                else heard.append(f"request: {request.url}")
+            ),
+        )
+        page.goto(path.as_uri())
+        return page, heard
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("which", ["report", "reference"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_figure_draws_and_nothing_is_cut_or_loaded(which, size, request, opened) -> None:
+    path = request.getfixturevalue(which)
+    assert path.stat().st_size < SMALLEST
+    page, heard = opened(path, size)
+    page.wait_for_timeout(500)
+    drawn = page.evaluate(DRAWN)
+    assert len(drawn) == page.locator("script[data-plot]").count() >= 9
+    assert not [one for one in drawn if not one["marks"] or one["width"] < 200]
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    assert page.evaluate(OUTSIDE) == []
+    assert page.evaluate(CUT) == []
+    assert page.evaluate(OVERLAPPING) == []
+    assert heard == []
+
+
+def test_search_and_sort_of_neurons(report, opened) -> None:
+    page, heard = opened(report)
+    rows = page.locator("#top tbody tr:not(.card):visible")
+    everything = rows.count()
+    page.get_by_label("Search neurons").fill("WORD opposite")
+    assert 0 < rows.count() == 50 < everything
+    assert page.locator("[data-table=top] [role=status]").inner_text() == "50 neurons"
+    page.get_by_label("Search neurons").fill("word opposite nothing-like-it")
+    assert rows.count() == 0
+    page.get_by_label("Search neurons").fill("")
+    for column, name in ((4, "AP"), (1, "Rank"), (3, "Layer")):
+        head = page.locator("#top thead th").nth(column)
+        for order in ("ascending", "descending"):
+            head.get_by_role("button").click()
+            assert head.get_attribute("aria-sort") == order
+            values = [float(row.split("\t")[column]) for row in rows.all_inner_texts()]
+            assert values == sorted(values, reverse=order == "descending"), name
+    assert page.locator("#top th[aria-sort]").count() == 1 and heard == []
+
+
+def test_a_card_opens_by_keyboard_and_stays_with_its_row(report, opened) -> None:
+    page, heard = opened(report)
+    name = page.locator("#top button[aria-expanded]").nth(3)
+    card = page.locator(f"#{name.get_attribute('aria-controls')}")
+    assert card.is_hidden()
+    name.focus()
+    page.keyboard.press("Enter")
+    assert name.get_attribute("aria-expanded") == "true" and card.is_visible()
+    assert name.inner_text().strip() in card.inner_text()
+    page.locator("#top thead button").nth(3).focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    above = card.evaluate("card => card.previousElementSibling.querySelector('button').textContent")
+    assert above == name.text_content() and card.is_visible()
+    name.focus()
+    page.keyboard.press("Space")
+    assert card.is_hidden() and heard == []
+
+
+def test_facts_and_changed_answers_are_searched_and_filtered(report, opened) -> None:
+    page, heard = opened(report)
+    flips = page.locator("#flips tbody tr:visible")
+    everything = flips.count()
+    page.get_by_label("Judged").select_option("home")
+    home = flips.count()
+    assert 0 < home < everything
+    page.get_by_label("Search answers").fill("lost word opposite")
+    kept = flips.all_inner_texts()
+    assert 0 < len(kept) < home
+    assert all("lost" in row and "word opposite" in row for row in kept)
+    facts = page.locator("#all-facts tbody tr:visible")
+    page.get_by_label("Side").select_option("held_out")
+    sides = {row.split("\t")[3] for row in facts.all_inner_texts()}
+    assert sides == {"held out"}
+    margin = page.locator("#flips thead th").nth(8)
+    margin.get_by_role("button").click()
+    values = [row.split("\t")[8] for row in flips.all_inner_texts()]
+    numbers = [float(value.replace("\N{MINUS SIGN}", "-")) for value in values]
+    assert numbers == sorted(numbers) and heard == []
+
+
+def test_a_hostile_subject_stays_text(report, opened) -> None:
+    page, heard = opened(report)
+    subjects = [row.split("\t")[1] for row in page.locator("#all-facts tbody tr").all_inner_texts()]
+    assert EVIL in subjects
+    assert page.get_by_text(f"The answer for {EVIL} is", exact=True).count() > 0
+    assert page.locator("td b, td script, td i, caption b").count() == 0
+    page.get_by_label("Search facts").fill("<script>alert(1)")
+    assert page.locator("#all-facts tbody tr:visible").count() == subjects.count(EVIL)
+    assert heard == []
+
+
+@pytest.mark.parametrize("width", [PHONE["width"], DESKTOP["width"]])
+def test_the_keyboard_reaches_search_and_every_scrolled_box(report, opened, width) -> None:
+    page, _ = opened(report, {"width": width, "height": 800})
+    unreachable = page.evaluate(
+        """() => Array.from(document.querySelectorAll('.box, .scroll')).filter(box =>
+          box.scrollWidth > box.clientWidth + 1 && box.tabIndex < 0).length"""
+    )
+    assert unreachable == 0
+    assert page.locator("nav a").first.evaluate("link => link.tabIndex") == 0
+    page.locator("nav a").last.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(200)
+    assert page.locator("#manifest h2").bounding_box()["y"] < 800
+
+
+def test_printed_it_shows_whole_tables_within_the_page(report, opened) -> None:
+    page, _ = opened(report, {"width": 700, "height": 1000})
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_timeout(300)
+    assert page.locator("nav").is_hidden() and page.locator(".tools").first.is_hidden()
+    assert page.locator(".box").first.evaluate("box => getComputedStyle(box).maxHeight") == "none"
+    wide = page.evaluate(
+        "() => Array.from(document.querySelectorAll('.plot svg')).map(s => s.getBoundingClientRect().right)"
+    )
+    assert max(wide) <= 701
+
+
+def test_without_scripts_the_words_the_tables_and_the_cards_are_there(report, opened) -> None:
+    page, _ = opened(report, java_script_enabled=False)
+    assert page.get_by_text("The figures need JavaScript").is_visible()
+    assert page.locator("#answer .answer").is_visible()
+    assert page.locator("#top tr.card").first.is_visible()
+    assert page.locator(".tools").first.is_hidden()
