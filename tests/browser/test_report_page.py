@@ -18,7 +18,8 @@ DRAWN = """() => Array.from(document.querySelectorAll('.plot')).map(plot => ({
   name: plot.id, width: plot.getBoundingClientRect().width,
   marks: plot.querySelectorAll('.scatterlayer .trace, .heatmaplayer .hm, .barlayer .trace').length}))"""
 OUTSIDE = """() => Array.from(document.querySelectorAll('body *')).filter(one => {
-  if (one.closest('.scroll, .box, nav, pre, script, style, noscript, #js-plotly-tester') || one.hidden) return false;
+  const apart = '.scroll, .box, nav, pre, script, style, noscript, #js-plotly-tester';
+  if (one.closest(apart) || one.hidden) return false;
   const box = one.getBoundingClientRect();
   return box.width && box.height && (box.right > innerWidth + 1 || box.left < -1);
 }).map(one => one.tagName + ' ' + one.className + ' ' + one.textContent.slice(0, 40))"""
