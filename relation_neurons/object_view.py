@@ -26,6 +26,7 @@ __all__ = ["comparison_html", "prompts_html", "ranking_html", "relation_html", "
 _ROWS = 12
 _NAMES = 4
 _MINUS = "\N{MINUS SIGN}"
+_KINDS = {"fact": "on facts", "nonsense": "with nonsense subjects", "background": "neutral"}
 
 
 def relation_html(relation: Relation) -> str:
@@ -65,7 +66,7 @@ def prompts_html(prompts: Prompts) -> str:
         for row in prompts.split_sizes().itertuples()
     ]
     counts = frame["kind"].value_counts()
-    note = ", ".join(f"{counts[kind]:,} {kind}" for kind in counts.index)
+    note = ", ".join(f"{counts[kind]:,} {_KINDS.get(kind, kind)}" for kind in counts.index)
     head = ("Relation", "Side", "Facts", "Templates", "Such as")
     return _view(f"{len(prompts):,} prompts", note, (head, rows), shown=2 * _ROWS)
 
@@ -132,7 +133,8 @@ def comparison_html(comparison: Comparison) -> str:
     ]
     head = ("Ranked by", "Neurons", "Specificity (95% interval)", "Home", "Control")
     note = "The most specific first: home minus elsewhere, so negative is specific harm."
-    return _view(f"{len(rows)} contenders", note, (head, rows), shown=2 * _ROWS)
+    title = f"{len(rows)} contender{'' if len(rows) == 1 else 's'}"
+    return _view(title, note, (head, rows), shown=2 * _ROWS)
 
 
 _CELL = ["effect", "low", "high", "n"]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 import types
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from finished import EVIL, make_results
+from finished import EVIL
 
 from relation_neurons.comparison import Comparison
 from relation_neurons.progress import progress_bar
-from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking
 from relation_neurons.relations import Fact, Relation, Template
+from relation_neurons.results import load_results, read_prompts
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 ALLOWED = {"div", "style", "strong", "p", "table", "thead", "tbody", "tr", "th", "td"}
 
 
@@ -29,9 +31,10 @@ class _Parts(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.words += " "  # between cells
 
     def handle_data(self, data):
-        self.words += data
+        self.words += "" if self.tags[-1] == "style" else data
 
 
 def shown(thing: object) -> str:
@@ -51,7 +54,7 @@ def make_relation(count: int = 40) -> Relation:
 
 @pytest.fixture(scope="module")
 def results():
-    return make_results(["city_country", "country_capital"], unknown=None)
+    return load_results(REFERENCE)
 
 
 def test_a_relation_shows_its_templates_and_first_facts() -> None:
@@ -62,12 +65,15 @@ def test_a_relation_shows_its_templates_and_first_facts() -> None:
     assert "and 34 more" in words and "subject 30" not in words
 
 
-def test_prompts_show_the_split_and_an_example(results) -> None:
-    frame = results.prompts.assign(form="statement", template_held_out=False, fact="")
-    prompts = Prompts(frame, ((1,),) * len(frame), (((1,),),) * len(frame), 0)
+def test_prompts_show_the_split_and_an_example() -> None:
+    prompts = read_prompts(REFERENCE / "prompts.parquet")
     words = shown(prompts)
-    assert f"{len(frame)} prompts" in words and f"{len(frame)} fact" in words
-    assert "city_country detection 30 1 The answer for" in words
+    facts = int((prompts.frame["kind"] == "fact").sum())
+    assert f"{len(prompts):,} prompts" in words and f"{facts:,} on facts" in words
+    own = prompts.frame[prompts.frame["relation"] == "city_country"]
+    own = own[(own["kind"] == "fact") & (own["side"] == "held_out")]
+    counts = f"{own['subject'].nunique()} {own['template'].nunique()}"
+    assert f"city_country held out {counts} {own['text'].iloc[0]}" in words
 
 
 def test_a_ranking_shows_the_first_neurons_of_every_score(results) -> None:
@@ -76,7 +82,11 @@ def test_a_ranking_shows_the_first_neurons_of_every_score(results) -> None:
         top = results.ranking.top("country_capital", 4, score=score)
         names = ", ".join(f"L{r.layer}N{r.neuron}" for r in top.itertuples())
         assert f"country_capital {score} {top['ap'].iloc[0]:.3f} {names}" in words
-    assert "of 46,080 neurons at post" in words and "Left out: star_constellation" in words
+    assert "of 46,080 neurons at post" in words and "Ranking of 8 relations" in words
+    renamed = results.ranking.frame.assign(relation=EVIL)
+    hostile = Ranking(renamed, results.ranking.neurons, left_out={EVIL: "too few"})
+    words = shown(hostile)
+    assert "Ranking of 1 relation " in words and words.count(" ".join(EVIL.split())) == 5
     empty = Ranking(results.ranking.frame.iloc[:0], results.ranking.neurons)
     assert "Ranking of 0 relations" in shown(empty)
 
