@@ -94,6 +94,7 @@ def test_figures_are_json_that_parses(page: _Page) -> None:
             "cumulativity",
             "overlap_background",
             "overlap_specific",
+            "intersections",
             "interference",
             "specificity",
             "scores",
@@ -237,7 +238,7 @@ def test_every_fact_is_listed_with_what_its_own_set_does(results: Results) -> No
             count["lost"],
             count["won"],
         )
-    assert all(row["lost"] is pd.NA for row in rows if row["side"] == "detection")
+    assert all(pd.isna(row["lost"]) for row in rows if row["side"] == "detection")
     known = results.recall["known"].sum()
     assert sum(row["known"] for row in rows) == known
 
