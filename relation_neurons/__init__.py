@@ -7,7 +7,7 @@ Modules, each depending only on earlier ones:
     -> prompts -> batches, prefixes -> checkpoints -> lens -> sites, weights, passes -> models
     -> streams -> recall -> pooling -> collector -> activations, attribution
     -> sorting, columns, classes -> scans -> scores, criteria -> families, doses -> ranking
-    -> permutations, null, stability -> ablation, controls
+    -> permutations, null, stability, neuron_values -> ablation, controls
     -> files, chunks, folder -> conditions -> asking -> blocks -> sweep -> collateral
     -> statistics, cell_tests -> cumulativity, versatility, interference, flips -> summary -> plots
     -> results, claims, report -> comparison, cards, planted -> options, stages -> experiment -> cli
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from relation_neurons.lre import fetch_lre
     from relation_neurons.models import known_models, load_model
+    from relation_neurons.neuron_values import neuron_activations
     from relation_neurons.null import null_maximum
     from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.prompts import Prompts, make_prompts
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from relation_neurons.scores import average_precision
     from relation_neurons.stability import ranking_stability
     from relation_neurons.sweep import ablation_sweep, block_sweep
-    from relation_neurons.versatility import overlap_matrix, transfer_matrix
+    from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
     from relation_neurons.writers import save_relations
 
 __all__ = [
@@ -97,6 +98,7 @@ __all__ = [
     "majority_share",
     "make_prompts",
     "measure_recall",
+    "neuron_activations",
     "neuron_card",
     "neuron_name",
     "null_maximum",
@@ -110,6 +112,7 @@ __all__ = [
     "recovered_shared",
     "run",
     "save_relations",
+    "set_intersections",
     "specificity",
     "specificity_intervals",
     "transfer_matrix",
@@ -133,6 +136,7 @@ _HOMES = {
     "interference": ("interference_matrix", "specificity", "specificity_intervals"),
     "lre": ("fetch_lre",),
     "models": ("known_models", "load_model"),
+    "neuron_values": ("neuron_activations",),
     "null": ("null_maximum",),
     "planted": ("Planted", "planted_model", "recovered", "recovered_shared"),
     "prompts": ("Prompts", "make_prompts"),
@@ -144,7 +148,7 @@ _HOMES = {
     "scores": ("average_precision",),
     "stability": ("ranking_stability",),
     "sweep": ("ablation_sweep", "block_sweep"),
-    "versatility": ("overlap_matrix", "transfer_matrix"),
+    "versatility": ("overlap_matrix", "set_intersections", "transfer_matrix"),
     "writers": ("save_relations",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

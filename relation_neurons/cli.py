@@ -227,6 +227,10 @@ def report(
     images: Annotated[
         bool, typer.Option(help="Also draw figures/*.png (needs a browser).")
     ] = False,
+    image_format: Annotated[
+        str, typer.Option(help="With --images: png, svg or pdf, several with commas.")
+    ] = "png",
+    theme: Annotated[str, typer.Option(help="With --images: light, dark or print.")] = "light",
 ) -> None:
     """The last stage: summary, figures and report, with no model."""
     from relation_neurons import experiment
@@ -244,7 +248,9 @@ def report(
             manifest, prompts.frame, recall, ranking, ablations, stages
         )
     if images:
-        typer.echo(f"images: {len(write_images(results, out / 'figures'))} in {out / 'figures'}")
+        formats = [kind.strip() for kind in image_format.split(",")]
+        drawn = write_images(results, out / "figures", formats=formats, theme=theme)
+        typer.echo(f"images: {len(drawn)} in {out / 'figures'}")
     typer.echo(f"report: {out / 'report.html'}")
 
 

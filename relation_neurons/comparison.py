@@ -68,6 +68,11 @@ class Comparison:
         order = ", ".join(f"{r.by} ({r.site}, {r.end})" for r in self.standings.itertuples())
         return f"Comparison({order})"
 
+    def _repr_html_(self) -> str:
+        from relation_neurons.object_view import comparison_html
+
+        return comparison_html(self)
+
 
 def plan_contenders(
     by: Sequence[str] = CRITERIA,

@@ -15,8 +15,8 @@ __all__ = ["SCORES", "WHAT", "headline", "score_comparison", "specificity"]
 WHAT = {
     "home": Style("home", look.RED, "circle"),
     "elsewhere": Style("elsewhere", look.BLUE, "diamond"),
-    "control_contribution": Style("contribution control, at home", "#555555", "square-open"),
-    "control_layer": Style("layer control, at home", "#999999", "triangle-up-open"),
+    "control_contribution": Style("contribution control, at home", look.SOFT, "square-open"),
+    "control_layer": Style("layer control, at home", look.FAINT, "triangle-up-open"),
 }
 SCORES = {
     "specific": Style("known facts", look.RED, "circle"),
@@ -47,7 +47,7 @@ def specificity(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
     styles = {
         "home": Style("its set on its facts (home)", look.RED, "circle"),
         "elsewhere": Style("its set on other relations (row)", look.BLUE, "diamond"),
-        "others_here": Style("others' sets on its facts (column)", "#555555", "square-open"),
+        "others_here": Style("others' sets on its facts (column)", look.SOFT, "square-open"),
     }
     return look.dot_plot(
         points.dropna(subset=["effect"]),
@@ -79,7 +79,7 @@ def score_comparison(table: pd.DataFrame, *, dose: int | None = None) -> go.Figu
     main = next(s for s in [*SCORES, *ranked["score"]] if (ranked["score"] == s).any())
     control = ranked[(ranked["score"] == main) & ranked["control"].notna()]
     control = control.assign(what="control", effect=control["control"], low=np.nan, high=np.nan)
-    matched = Style("contribution control", "#555555", "square-open")
+    matched = Style("contribution control", look.SOFT, "square-open")
     return look.dot_plot(
         pd.concat([ranked, control]),
         {**SCORES, "control": matched},

@@ -17,7 +17,7 @@ STYLES = {
     "seeds": Style("another draw of the facts", look.BLUE, "diamond"),
     "templates": Style("another template", look.PURPLE, "square"),
     "relations": Style("one relation fewer to tell from", look.GREEN, "triangle-up"),
-    "chance": Style("by chance", "#555555", "line-ns-open"),
+    "chance": Style("by chance", look.SOFT, "line-ns-open"),
 }
 _COLUMNS = ("relation", "language", "score", "dose", "what", "shared", "expected")
 

@@ -53,6 +53,11 @@ class Prompts:
         parts = ", ".join(f"{n} {side} {kind}" for (side, kind), n in counts.items())
         return f"Prompts({parts})"
 
+    def _repr_html_(self) -> str:
+        from relation_neurons.object_view import prompts_html
+
+        return prompts_html(self)
+
     def take(self, keep: np.ndarray | pd.Series) -> Prompts:
         """Gives the rows where `keep` (a boolean per row) holds; prompt ids stay."""
         rows = np.flatnonzero(np.asarray(keep))

@@ -42,6 +42,11 @@ class Ranking:
         held = f"{self.end} {kept} of {len(self.neurons)} {self.site} neurons{by}"
         return f"Ranking({', '.join(self.relations)}; {held})"
 
+    def _repr_html_(self) -> str:
+        from relation_neurons.object_view import ranking_html
+
+        return ranking_html(self)
+
     @property
     def end(self) -> str:
         """`top` or `bottom`."""

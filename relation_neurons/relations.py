@@ -176,6 +176,11 @@ class Relation:
             f"{len(self.templates)} templates)"
         )
 
+    def _repr_html_(self) -> str:
+        from relation_neurons.object_view import relation_html
+
+        return relation_html(self)
+
     def templates_of(self, side: Side) -> tuple[Template, ...]:
         """Gives the templates of one side."""
         return tuple(t for t in self.templates if t.side == side)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,18 @@ from plotly.offline import get_plotlyjs
 
 from relation_neurons import plots, report_tables
 from relation_neurons.cumulativity import dose_curves
-from relation_neurons.errors import ResultsError
 from relation_neurons.interference import interference_matrix, specificity
 from relation_neurons.plot_style import number
-from relation_neurons.ranking import neuron_name
+from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
+from relation_neurons.report_neurons import neuron_rows
 from relation_neurons.report_words import answer
 from relation_neurons.results import Results
-from relation_neurons.statistics import within_language
-from relation_neurons.versatility import overlap_matrix, transfer_matrix
+from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
 
 __all__ = ["build_report", "make_figures", "write_images"]
 
-_SHOWN_NEURONS = 50
+_LISTED = 12
+"""Relations up to which an overlap keeps the run's order; more are clustered."""
 _WIDE = 700
 _DOTS = ("headline", "specificity", "scores", "stability", "stability_specific")
 
@@ -57,6 +58,7 @@ def build_report(results: Results, figures: dict[str, go.Figure] | None = None) 
         undefined=StrictUndefined,
     )
     environment.filters.update(report_tables.FILTERS, number=number)
+    environment.tests["judged"] = pd.notna
     page = environment.get_template("report.html.j2")
     return page.render(
         answer=answer(results),
@@ -69,9 +71,13 @@ def build_report(results: Results, figures: dict[str, go.Figure] | None = None) 
         manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False, default=str),
         marked=_marked(matrix),
         model=manifest["model"],
-        neurons=_top_neurons(results.ranking.frame, score),
-        outcomes=_outcomes(results, dose, score),
+        neurons=neuron_rows(results, score, dose),
+        by_name=fact_rows(results, dose, score),
+        flips=flip_rows(results, dose, score),
+        home_counts=home_counts(results, dose, score),
         overlap_dose=summary.get("overlap_dose", dose),
+        prompts_asked=int((results.prompts["kind"] == "fact").sum()),
+        prompts_judged=results.effects["prompt_id"].nunique(),
         plotlyjs=Markup(get_plotlyjs()),
         score=score,
         several=len(summary["languages"]) > 1,
@@ -97,9 +103,13 @@ def make_figures(results: Results) -> dict[str, go.Figure]:
         made["specificity"] = plots.specificity(specific)
     for name in ("background", "specific"):
         if (ranking.frame["score"] == name).any():
-            made[f"overlap_{name}"] = plots.overlap(
-                overlap_matrix(ranking, dose=shared, score=name)
-            )
+            counts = overlap_matrix(ranking, dose=shared, score=name)
+            order = "clustered" if len(ranking.labels(name)) > _LISTED else "given"
+            made[f"overlap_{name}"] = plots.overlap(counts, order=order)
+    if (ranking.frame["score"] == "background").any():
+        combined = set_intersections(ranking, dose=shared)
+        if (combined["degree"] > 2).any():
+            made["intersections"] = plots.intersections(combined)
     swept = effects[effects["kind"] == "control_contribution"]
     for name in ("background", "specific"):
         if effects["language"].nunique() > 1 and (swept["score"] == name).any():
@@ -118,27 +128,15 @@ def make_figures(results: Results) -> dict[str, go.Figure]:
     return made
 
 
-def write_images(results: Results, folder: Path) -> list[Path]:
-    """Writes every figure as PNG, at twice its size.
+def write_images(
+    results: Results, folder: Path, *, formats: Sequence[str] = ("png",), theme: str = "light"
+) -> list[Path]:
+    """Writes every figure as an image, a PNG at twice its size; see `plots.save_all`.
 
     Raises:
         ResultsError: Kaleido or a browser for it is missing.
     """
-    written = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, fig in make_figures(results).items():
-        try:
-            image = fig.to_image(format="png", scale=2)
-        except Exception as error:  # Kaleido and its browser fail in many ways
-            raise ResultsError(
-                f"The figure {name} cannot be drawn as an image: {type(error).__name__}. Install "
-                "Kaleido (pip install 'relation_neurons[images]') and a browser (plotly_get_chrome, "
-                "or your system's chromium)."
-            ) from error
-        path = folder / f"{name}.png"
-        path.write_bytes(image)
-        written.append(path)
-    return written
+    return plots.save_all(make_figures(results), folder, formats=formats, theme=theme)
 
 
 def _embedded(name: str, fig: go.Figure) -> dict[str, Any]:
@@ -176,35 +174,3 @@ def _marked(matrix: pd.DataFrame) -> dict[str, int]:
         "home": int((worse & home).sum()),
         "draws": int(matrix["draws"].max()),
     }
-
-
-def _top_neurons(frame: pd.DataFrame, score: str) -> list[dict[str, Any]]:
-    top = frame[(frame["score"] == score) & (frame["rank"] <= _SHOWN_NEURONS)]
-    rows: list[dict[str, Any]] = top.to_dict("records")
-    return [row | {"name": neuron_name(row["layer"], row["neuron"])} for row in rows]
-
-
-def _outcomes(results: Results, dose: int, score: str) -> dict[str, dict[str, Any]]:
-    """Held-out prompts whose correctness flips under their own relation's set, per relation."""
-    table = within_language(results.effects)
-    home = table["relation"].astype(str) == table["ablated"].astype(str)
-    ranked = (table["kind"] == "ranked") & (table["score"] == score) & (table["dose"] == dose)
-    rows = table[home & ranked].merge(
-        results.prompts[["prompt_id", "text", "subject", "answer"]], on="prompt_id"
-    )
-    rows = rows.merge(
-        results.recall[["prompt_id", "predicted"]], on="prompt_id", suffixes=("", "_in")
-    )
-    found = {}
-    for relation in results.ranking.labels(score).values():
-        here = rows[rows["relation"].astype(str) == relation]
-        flips = here[here["correct"] != here["correct_intact"]].sort_values(
-            ["correct", "prompt_id"]
-        )
-        found[relation] = {
-            "asked": len(here),
-            "lost": int((~flips["correct"].astype(bool)).sum()),
-            "gained": int(flips["correct"].astype(bool).sum()),
-            "rows": flips.to_dict("records"),
-        }
-    return found

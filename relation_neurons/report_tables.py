@@ -11,7 +11,6 @@ from relation_neurons.results import Results
 
 __all__ = ["FILTERS", "tables"]
 
-_SHOWN_TURNED = 200
 _VERDICTS = {
     "recall": "recall",
     "question": "the question: a check harms as much",
@@ -26,7 +25,7 @@ def tables(results: Results) -> dict[str, Rows]:
     """Gives the rows of every table beside the figures; a run without them gets none.
 
     Returns:
-        specific, cumulativity, joint, collateral, majority, turned, verdicts and null.
+        specific, cumulativity, joint, collateral, majority, verdicts and null.
     """
     summary = results.summary
     return {
@@ -37,7 +36,6 @@ def tables(results: Results) -> dict[str, Rows]:
         "joint": _joint(summary),
         "collateral": _collateral(summary),
         "majority": _majority(summary),
-        "turned": _turned(summary),
         "verdicts": _verdicts(summary),
         "null": summary.get("null") or [],
     }
@@ -94,13 +92,6 @@ def _majority(summary: dict[str, Any]) -> Rows:
     rows = summary.get("majority") or []
     away = [row for row in rows if row["ablated"] != row["relation"] and row["turned_right"]]
     return sorted(away, key=lambda row: -row["turned_right"])[:20]
-
-
-def _turned(summary: dict[str, Any]) -> Rows:
-    rows = summary.get("turned") or []
-    return [row for row in rows if row["where"] == "elsewhere" and row["flip"] == "right"][
-        :_SHOWN_TURNED
-    ]
 
 
 def _verdicts(summary: dict[str, Any]) -> Rows:

@@ -46,6 +46,11 @@ class Results:
         where = f" in {self.folder}" if self.folder else ""
         return f"Results({model}: {', '.join(self.ranking.relations)}; {len(self.effects)} effects{where})"
 
+    def _repr_html_(self) -> str:
+        from relation_neurons.object_view import results_html
+
+        return results_html(self)
+
 
 def load_results(folder: str | Path) -> Results:
     """Reads a results folder; no model is needed.

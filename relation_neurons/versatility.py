@@ -15,10 +15,10 @@ import pandas as pd
 from scipy import stats
 
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.ranking import Ranking
+from relation_neurons.ranking import Ranking, neuron_name
 from relation_neurons.statistics import effect_cells, only_dose, paired_changes
 
-__all__ = ["overlap_matrix", "transfer_matrix"]
+__all__ = ["overlap_matrix", "set_intersections", "transfer_matrix"]
 
 
 def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "background") -> pd.DataFrame:
@@ -34,18 +34,7 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
         chance: dose^2 / neurons), ratio, jaccard, and p_value (hypergeometric, at least as many).
     """
     total = len(ranking.neurons)
-    pairs = ranking.frame.loc[
-        ranking.frame["score"] == score, ["relation", "language"]
-    ].drop_duplicates()
-    if pairs.empty:
-        scores = set(ranking.frame["score"])
-        raise UnknownOptionError(
-            f"No ranking of the score {score!r}. {near_matches(score, scores)}"
-        )
-    sets = {}
-    for relation, language in pairs.itertuples(index=False):
-        top = ranking.top(relation, dose, score=score, language=language)
-        sets[relation, language] = set(zip(top["layer"], top["neuron"], strict=True))
+    sets = _top_sets(ranking, dose, score)
     rows = []
     for (relation, language), first in sets.items():
         for (other, other_language), second in sets.items():
@@ -67,6 +56,64 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
                 }
             )
     return pd.DataFrame(rows)
+
+
+def set_intersections(
+    ranking: Ranking, *, dose: int = 100, score: str = "background", smallest: int = 2
+) -> pd.DataFrame:
+    """Groups the neurons of the top sets by just which relations they belong to.
+
+    Each neuron counts once, under all of its relations, as in an UpSet plot. For R sets of dose d
+    drawn at random from N neurons, a combination of k holds
+
+        N (d / N)^k (1 - d / N)^(R - k)
+
+    neurons on average.
+
+    Args:
+        ranking: what `rank_neurons` gives.
+        dose: size of each top set.
+        score: `background` by default; see the module's text on `specific`.
+        smallest: combinations of fewer relations are left out.
+
+    Returns:
+        A row per combination that holds a neuron, the largest first: relations (a tuple, named with
+        their language where there are several), degree, shared, expected, names (of the neurons, in
+        (layer, index) order), score, dose. No row where no neuron is in `smallest` sets.
+
+    Raises:
+        UnknownOptionError: no ranking of that score.
+        DoseError: a dose that the ranking does not hold.
+    """
+    labels = ranking.labels(score)
+    sets = _top_sets(ranking, dose, score)
+    share, total = dose / len(ranking.neurons), len(ranking.neurons)
+    members: dict[tuple[int, int], list[str]] = {}
+    for pair, neurons in sets.items():
+        for neuron in neurons:
+            members.setdefault(neuron, []).append(labels[pair])
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for neuron in sorted(members):
+        groups.setdefault(tuple(members[neuron]), []).append(neuron_name(*neuron))
+    rows = [
+        {
+            "relations": relations,
+            "degree": len(relations),
+            "shared": len(names),
+            "expected": total
+            * share ** len(relations)
+            * (1 - share) ** (len(sets) - len(relations)),
+            "names": names,
+            "score": score,
+            "dose": dose,
+        }
+        for relations, names in groups.items()
+        if len(relations) >= smallest
+    ]
+    columns = ["relations", "degree", "shared", "expected", "names", "score", "dose"]
+    table = pd.DataFrame(rows, columns=columns)
+    order = table.sort_values(["shared", "degree"], ascending=False, kind="stable")
+    return order.reset_index(drop=True)
 
 
 def transfer_matrix(
@@ -112,3 +159,22 @@ def transfer_matrix(
     cells.insert(4, "dose", chosen)
     share = cells["difference"] / reference
     return cells.assign(transfer=share.where(cells["n"] >= min_prompts))
+
+
+def _top_sets(
+    ranking: Ranking, dose: int, score: str
+) -> dict[tuple[str, str], set[tuple[int, int]]]:
+    """The (layer, neuron) pairs of every relation's top set, by relation and language."""
+    pairs = ranking.labels(score)
+    if not pairs:
+        scores = set(ranking.frame["score"])
+        raise UnknownOptionError(
+            f"No ranking of the score {score!r}. {near_matches(score, scores)}"
+        )
+    sets = {}
+    for relation, language in pairs:
+        top = ranking.top(relation, dose, score=score, language=language)
+        sets[relation, language] = set(
+            zip(top["layer"].tolist(), top["neuron"].tolist(), strict=True)
+        )
+    return sets

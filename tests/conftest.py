@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import jaxtyping
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("RELATION_NEURONS_QUIET", "1")  # kernels of notebooks inherit it
 
 import tiny
 

@@ -1,0 +1,107 @@
+"""Histograms of one neuron's activation, a row per relation. Read through `plots`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from relation_neurons import plot_style as look
+from relation_neurons.errors import RelationFormatError, UnknownRelationError, near_matches
+from relation_neurons.plot_style import LONGEST, label, named, require
+
+__all__ = ["activations"]
+
+_NEEDED = ("neuron", "kind", "relation", "language", "activation")
+_TALLEST = 0.86
+"""Height of a row's tallest bar, as a share of the row."""
+
+
+def activations(table: pd.DataFrame, relation: str | None = None, *, bins: int = 60) -> go.Figure:
+    """Draws how a neuron's activation is spread over the prompts of each relation.
+
+    Every row has the same bins and is scaled to its own tallest bar; the mark is the row's mean.
+
+    Args:
+        table: from `neuron_activations`, of one neuron: neuron, kind, relation, language, activation.
+        relation: which row stands out; by default that with the highest mean.
+        bins: how many bins the whole range has.
+
+    Raises:
+        RelationFormatError: a column is missing, there is no row, or there are several neurons.
+        UnknownRelationError: no such relation in the table.
+    """
+    require(table, _NEEDED, "neuron_activations")
+    neurons = list(dict.fromkeys(table["neuron"]))
+    if len(neurons) > 1:
+        raise RelationFormatError(
+            f"The table holds {len(neurons)} neurons ({', '.join(neurons[:3])}, …); expected one."
+        )
+    rows = table.assign(row=_rows(table))
+    means = rows.groupby("row")["activation"].mean().sort_values(ascending=False, kind="stable")
+    facts = set(rows.loc[rows["kind"] == "fact", "row"])
+    if relation is not None and relation not in set(table["relation"]):
+        known = sorted(set(table["relation"]))
+        raise UnknownRelationError(f"No prompts of {relation!r}. {near_matches(relation, known)}")
+    best = next((name for name in means.index if name in facts), means.index[0])
+    chosen = set(rows.loc[rows["relation"] == relation, "row"]) & facts if relation else {best}
+    edges = np.histogram_bin_edges(rows["activation"], bins=bins)
+    fig = go.Figure()
+    for place, name in enumerate(means.index):
+        values = rows.loc[rows["row"] == name, "activation"].to_numpy(float)
+        colour = look.RED if name in chosen else look.BLUE if name in facts else look.GREY
+        fig.add_trace(_bars(values, edges, place, str(name), colour))
+    fig.add_scatter(
+        x=means.to_numpy(float),
+        y=np.arange(len(means)),
+        mode="markers",
+        marker={"symbol": "triangle-up", "size": 9, "color": look.INK},
+        hovertext=[f"<i>{label(name)}</i>: mean {mean:.3g}" for name, mean in means.items()],
+        hoverinfo="text",
+    )
+    fig.add_vline(x=0, line={"color": look.GREY, "width": 1}, layer="below")
+    fig.update_layout(barmode="overlay", bargap=0)
+    fig.update_xaxes(title_text="pooled activation")
+    fig.update_yaxes(
+        tickvals=list(range(len(means))),
+        ticktext=[label(name, longest=LONGEST) for name in means.index],
+        tickfont={"size": look.tick_size(len(means))},
+        range=[len(means) - 0.6, -1],
+        ticks="",
+    )
+    tall = 44 if len(means) <= 12 else 30 if len(means) <= 24 else 22
+    return look.finish(
+        fig,
+        f"Activation of {label(neurons[0])} by relation",
+        "Each row is scaled to its own tallest bar; triangles are means, the highest first."
+        "<br>Grey: neutral prompts, and the relations' templates with nonsense subjects.",
+        height=max(220, tall * len(means)),
+        width=860,
+    )
+
+
+def _rows(table: pd.DataFrame) -> pd.Series:
+    """The name of each prompt's row: its relation, and what else it is."""
+    names = named(table)
+    names = names.where(table["kind"] != "background", "neutral prompts")
+    return names.where(table["kind"] != "nonsense", names + " (nonsense)")
+
+
+def _bars(values: np.ndarray, edges: np.ndarray, place: int, name: str, colour: str) -> go.Bar:
+    """One row's histogram, standing on its line."""
+    counts, _ = np.histogram(values, bins=edges)
+    held = np.flatnonzero(counts)
+    heights = counts[held] / counts.max() * _TALLEST
+    return go.Bar(
+        x=(edges[held] + edges[held + 1]) / 2,
+        y=-heights,
+        base=place,
+        width=np.diff(edges)[held],
+        marker={"color": colour, "line": {"width": 0}},
+        hovertext=[
+            f"{counts[i]} of {len(values)} prompts of <i>{label(name)}</i><br>"
+            f"between {edges[i]:.3g} and {edges[i + 1]:.3g}"
+            for i in held
+        ],
+        hoverinfo="text",
+    )

@@ -1,0 +1,85 @@
+"""Figures as files: PNG, SVG and PDF, where Kaleido and a browser are there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+import plotly.io
+
+from relation_neurons.errors import ResultsError, UnknownOptionError, near_matches
+from relation_neurons.plot_theme import themed
+
+__all__ = ["IMAGE_FORMATS", "save", "save_all"]
+
+IMAGE_FORMATS = ("png", "svg", "pdf")
+
+
+def save(fig: go.Figure, path: str | Path, *, theme: str = "light", scale: int | float = 2) -> Path:
+    """Writes a figure as an image; the file's ending says which kind.
+
+    Args:
+        fig: what a function of `plots` gives.
+        path: ends in `.png`, `.svg` or `.pdf`.
+        theme: see `themed`.
+        scale: pixels per unit of a PNG.
+
+    Raises:
+        UnknownOptionError: another ending.
+        ResultsError: Kaleido or a browser for it is missing, or the file cannot be written.
+    """
+    path = Path(path)
+    ending = path.suffix.lower().removeprefix(".")
+    return save_all({path.stem: fig}, path.parent, formats=(ending,), theme=theme, scale=scale)[0]
+
+
+def save_all(
+    figures: Mapping[str, go.Figure],
+    folder: Path,
+    *,
+    formats: Sequence[str] = ("png",),
+    theme: str = "light",
+    scale: int | float = 2,
+) -> list[Path]:
+    """Writes figures as `<name>.<format>`, all with one browser.
+
+    Args:
+        figures: by the name of their file.
+        folder: made where it is not there.
+        formats: of `IMAGE_FORMATS`.
+        theme: see `themed`.
+        scale: pixels per unit of a PNG.
+
+    Raises:
+        UnknownOptionError: an unknown format.
+        ResultsError: Kaleido or a browser for it is missing, or a file cannot be written.
+    """
+    for kind in formats:
+        if kind not in IMAGE_FORMATS:
+            raise UnknownOptionError(
+                f"No image format {kind!r}. {near_matches(kind, IMAGE_FORMATS)}"
+            )
+    asked = [(fig, f"{name}.{kind}") for name, fig in figures.items() for kind in formats]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as made:
+            _draw(
+                [themed(fig, theme) for fig, _ in asked], [Path(made) / n for _, n in asked], scale
+            )
+            return [(Path(made) / name).replace(folder / name) for _, name in asked]
+    except OSError as error:
+        raise ResultsError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def _draw(figures: list[go.Figure], paths: list[Path], scale: int | float) -> None:
+    try:
+        sizes = {side: [fig.layout[side] for fig in figures] for side in ("width", "height")}
+        plotly.io.write_images(figures, paths, scale=scale, **sizes)
+    except Exception as error:  # Kaleido and its browser fail in many ways
+        raise ResultsError(
+            f"The figure {paths[0].stem} cannot be drawn as an image: {type(error).__name__}. Install "
+            "Kaleido (pip install 'relation_neurons[images]') and a browser (plotly_get_chrome, or "
+            "your system's chromium); fig.write_html(path) needs neither."
+        ) from error

@@ -1,0 +1,85 @@
+"""Plot text: what a table must hold, and names and numbers made fit for a figure."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from relation_neurons.errors import RelationFormatError
+
+__all__ = ["LONGEST", "UNITS", "interval", "label", "named", "number", "require", "tick_size"]
+
+UNITS = {
+    "correct": (
+        "net flips per prompt",
+        "Change in share of correct answers<br>(net flips per prompt)",
+    ),
+    "margin": ("logits", "Change of the answer's margin (logits)"),
+}
+"""Per quantity: its unit in words, and the title of its axis."""
+LONGEST = 30
+"""Characters of a name on an axis."""
+_DIGITS = 2
+
+
+def require(table: pd.DataFrame, columns: Iterable[str], made_by: str) -> None:
+    """Checks that a table can be drawn.
+
+    Raises:
+        RelationFormatError: a column is missing, or there is no row.
+    """
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise RelationFormatError(
+            f"The table lacks the column {missing[0]!r}; expected what {made_by} gives. "
+            f"Found: {found}."
+        )
+    if table.empty:
+        raise RelationFormatError(f"The table has no row; expected what {made_by} gives.")
+
+
+def label(name: Any, *, longest: int | None = None) -> str:
+    """Makes text from data fit for a figure: spaces for underscores, markup shown as text.
+
+    >>> label("country_capital <b>")
+    'country capital &lt;b&gt;'
+    """
+    text = " ".join(str(name).replace("_", " ").split())
+    if longest is not None and len(text) > longest:
+        text = text[: longest - 1].rstrip() + "…"
+    return html.escape(text, quote=False)
+
+
+def number(value: float | None, digits: int = _DIGITS) -> str:
+    """Writes a signed change with a true minus sign; `n/a` where there is none.
+
+    >>> number(-0.123), number(0.0), number(0.5)
+    ('\N{MINUS SIGN}0.12', '0.00', '+0.50')
+    """
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    rounded = round(float(value), digits)
+    sign = "\N{MINUS SIGN}" if rounded < 0 else "+" if rounded > 0 else ""
+    return f"{sign}{abs(rounded):.{digits}f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Writes an interval in words."""
+    return f"{number(low)} to {number(high)}"
+
+
+def tick_size(count: int) -> int:
+    """Font size of an axis with `count` names."""
+    return 13 if count <= 12 else 11 if count <= 24 else 10
+
+
+def named(table: pd.DataFrame, name: str = "relation", language: str = "language") -> pd.Series:
+    """Names of relations, with the language where there are several."""
+    if table[language].nunique() < 2:
+        return table[name].astype(str)
+    return table[name].astype(str) + " (" + table[language].astype(str) + ")"

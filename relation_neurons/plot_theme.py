@@ -1,0 +1,178 @@
+"""Plot theme: the one template, its palette, and how a finished figure is set dark or for print.
+
+The palette is Okabe and Ito's, which colour-blind readers can tell apart; blue is improvement,
+orange-red is harm, and a diverging scale has zero in the middle. Figures are drawn light; `themed`
+gives the same figure in another theme, every colour replaced by its counterpart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import plotly.graph_objects as go
+
+from relation_neurons.errors import UnknownOptionError, near_matches
+
+__all__ = ["DIVERGING", "REVERSED", "SEQUENTIAL", "TEMPLATE", "TEMPLATES", "finish", "themed"]
+
+INK, SOFT, GREY, LIGHT, MISSING, PAPER = (
+    "#222222",
+    "#555555",
+    "#7A7A7A",
+    "#E4E4E4",
+    "#EDEDED",
+    "#FFFFFF",
+)
+FAINT = "#999999"
+BLUE, RED, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+_DEEP_RED, _DEEP_BLUE, _PALE_BLUE = "#B84A00", "#005A8F", "#9CCBE8"
+DIVERGING: list[list[Any]] = [
+    [0, _DEEP_RED],
+    [0.2, RED],
+    [0.5, PAPER],
+    [0.8, BLUE],
+    [1, _DEEP_BLUE],
+]
+"""Harm to improvement, for values from -limit to limit."""
+REVERSED = [[1 - at, colour] for at, colour in reversed(DIVERGING)]
+SEQUENTIAL: list[list[Any]] = [[0, PAPER], [0.35, _PALE_BLUE], [1, _DEEP_BLUE]]
+
+_AXIS = {
+    "automargin": True,
+    "gridcolor": LIGHT,
+    "linecolor": GREY,
+    "ticks": "outside",
+    "tickcolor": GREY,
+    "ticklen": 4,
+    "zeroline": False,
+    "title": {"font": {"size": 13}, "standoff": 12},
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": "Inter, Segoe UI, Helvetica, Arial, sans-serif", "color": INK},
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
+        "colorway": [BLUE, RED, GREEN, PURPLE, "#E69F00", "#56B4E9"],
+        "hoverlabel": {"align": "left", "bgcolor": PAPER, "font": {"size": 13, "color": INK}},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+        },
+    }
+)
+
+_DARK = {
+    INK: "#E9EAEC",
+    SOFT: "#BDC0C5",
+    GREY: "#92969D",
+    FAINT: "#84888F",
+    LIGHT: "#363A41",
+    MISSING: "#30343A",
+    PAPER: "#16181C",
+    BLUE: "#4FA9E2",
+    RED: "#F07F35",
+    GREEN: "#2FC295",
+    PURPLE: "#E39AC4",
+    _DEEP_RED: "#FFB98C",
+    _DEEP_BLUE: "#AEDCFA",
+    _PALE_BLUE: "#2F6F9E",
+}
+_PRINT = {INK: "#000000", GREY: "#4D4D4D", LIGHT: "#D2D2D2", SOFT: "#3A3A3A"}
+_COLOURS = {"light": {}, "dark": _DARK, "print": _PRINT}
+_COLOURED = ("color", "colorscale", "colorway")
+_ABOVE = 16  # what stays above a plot without a title
+
+
+def themed(fig: go.Figure, theme: str) -> go.Figure:
+    """Gives a copy of a figure of `plots` in another theme.
+
+    Args:
+        fig: what a function of `plots` gives.
+        theme: `light`; `dark`, for a dark page or slide; or `print`, black on white without title
+            and subtitle, which a paper's caption says.
+
+    Raises:
+        UnknownOptionError: another theme.
+    """
+    if theme not in _COLOURS:
+        raise UnknownOptionError(f"No theme {theme!r}. {near_matches(theme, _COLOURS)}")
+    copy = go.Figure(_recoloured(fig.to_plotly_json(), _COLOURS[theme]))
+    if theme == "print" and copy.layout.title.text:
+        removed = _title_height(copy.layout.title.subtitle.text or "") - _ABOVE
+        copy.update_layout(
+            title=None, margin_t=copy.layout.margin.t - removed, height=copy.layout.height - removed
+        )
+    return copy
+
+
+def finish(
+    fig: go.Figure, title: str, subtitle: str, *, height: int, width: int, legend: bool = False
+) -> go.Figure:
+    """Sets title, subtitle and sizes; `height` is that of the plot area without its margins."""
+    entries = {t.name for t in fig.data if t.showlegend is not False} if legend else set()
+    rows = math.ceil(sum(46 + 6.2 * len(str(name)) for name in entries) / (width - 140))
+    top = _title_height(subtitle) + 24 * rows
+    fig.update_layout(
+        template=TEMPLATE,
+        title={
+            "text": f"<b>{title}</b>",
+            "subtitle": {"text": subtitle, "font": {"size": 13, "color": SOFT}},
+            "font": {"size": 17},
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "yref": "container",
+            "pad": {"l": 16, "t": 16},
+        },
+        width=width,
+        height=height + top + 60,
+        margin={"l": 30, "r": 24, "t": top, "b": 60},
+        showlegend=legend,
+        legend_y=1 + 8 / height,
+    )
+    return fig
+
+
+def _title_height(subtitle: str) -> int:
+    lines = subtitle.count("<br>") + 1 if subtitle else 0
+    return 52 + 19 * max(lines, 2)
+
+
+def _recoloured(part: Any, colours: dict[str, str], *, colour: bool = False) -> Any:
+    """Replaces colours where a colour is meant, and nowhere else: a relation may be called so."""
+    if isinstance(part, dict):
+        return {
+            key: _recoloured(value, colours, colour=str(key).endswith(_COLOURED))
+            for key, value in part.items()
+        }
+    if isinstance(part, (list, tuple)):
+        return [_recoloured(value, colours, colour=colour) for value in part]
+    if colour and isinstance(part, str):
+        return _counterpart(part, colours)
+    return part
+
+
+def _counterpart(colour: str, colours: dict[str, str]) -> str:
+    if not colour.startswith("rgba("):
+        return colours.get(colour.upper(), colour)
+    *channels, alpha = colour[5:-1].split(",")
+    same = colours.get("#" + "".join(f"{int(c):02X}" for c in channels))
+    return f"{_rgba(same)[:-1]},{alpha})" if same else colour
+
+
+def _rgba(colour: str) -> str:
+    """A hex colour as rgba with no alpha yet."""
+    return f"rgba({','.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
+
+
+TEMPLATES = {
+    name: go.layout.Template(_recoloured(TEMPLATE.to_plotly_json(), colours))
+    for name, colours in _COLOURS.items()
+}
+"""The template of each theme, for a figure of one's own."""
