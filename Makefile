@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all reference compare calibration lint clean
+.PHONY: demo test test-all reference compare calibration docs notebooks lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
@@ -23,6 +23,13 @@ compare: $(INSTALLED)
 calibration: $(INSTALLED)
 	$(BIN)/python scripts/calibration.py --runs 200 --out docs/calibration.md
 
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+notebooks: $(INSTALLED)
+	$(BIN)/python scripts/run_notebooks.py
+
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
 
@@ -40,4 +47,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) results/demo
+	rm -rf $(VENV) results/demo site
