@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+import plotly.io as pio
 from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-RENDERER = "plotly_mimetype+png"
+FIGURE = "application/vnd.plotly.v1+json"
 
 
 def run(path: Path) -> None:
@@ -27,7 +29,7 @@ def run(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
-        timeout=1200,
+        timeout=3000,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
     )
@@ -35,22 +37,29 @@ def run(path: Path) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = smaller(output.data["image/png"])
+            if FIGURE in output.get("data", {}):
+                output.data[FIGURE].get("config", {}).pop("plotlyServerURL", None)
+                add_image(output.data)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)
 
 
-def smaller(png: str) -> str:
-    """Reduces an image, in base64, to 64 colours."""
-    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+def add_image(data: dict) -> None:
+    """Adds a figure's PNG beside its JSON; without a browser it stays without one."""
+    figure = {name: data[FIGURE][name] for name in ("data", "layout")}
+    try:
+        png = pio.from_json(json.dumps(figure)).to_image(format="png")
+    except Exception as error:  # Kaleido and its browser fail in many ways
+        print(f"no image: {type(error).__name__}", file=sys.stderr)
+        return
     reduced = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB")
     image.quantize(64, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
-    return base64.b64encode(reduced.getvalue()).decode()
+    data["image/png"] = base64.b64encode(reduced.getvalue()).decode()
 
 
 def main(names: list[str]) -> None:
-    os.environ["PLOTLY_RENDERER"] = RENDERER
+    os.environ["PLOTLY_RENDERER"] = "plotly_mimetype"
     os.environ["RELATION_NEURONS_QUIET"] = "1"
     for path in [Path(name) for name in names] or sorted(FOLDER.glob("*.ipynb")):
         started = time.monotonic()
