@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all reference compare calibration bench lint clean
+.PHONY: demo test test-all reference compare calibration bench docs notebooks lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
@@ -26,6 +26,13 @@ calibration: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run --out benchmarks/RESULTS.md
 
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
+notebooks: $(INSTALLED)
+	$(BIN)/python scripts/run_notebooks.py
+
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
 
@@ -43,4 +50,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) results/demo
+	rm -rf $(VENV) results/demo site

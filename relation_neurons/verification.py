@@ -95,11 +95,17 @@ def verify_tables(results: Results) -> list[Check]:
 
 
 def _neurons(results: Results) -> str:
-    known, neurons, frame = results.manifest["model"], results.ranking.neurons, results.ranking.frame
+    known, neurons, frame = (
+        results.manifest["model"],
+        results.ranking.neurons,
+        results.ranking.frame,
+    )
     if len(neurons) != known["n_neurons"]:
         return f"{len(neurons):,} neurons in the table, {known['n_neurons']:,} in the manifest"
     width = known["n_neurons"] // known["n_layers"]
-    inside = frame["layer"].between(0, known["n_layers"] - 1) & frame["neuron"].between(0, width - 1)
+    inside = frame["layer"].between(0, known["n_layers"] - 1) & frame["neuron"].between(
+        0, width - 1
+    )
     if not inside.all():
         row = frame[~inside].iloc[0]
         return f"L{row['layer']}N{row['neuron']} is no neuron of this model"
