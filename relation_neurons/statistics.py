@@ -230,10 +230,12 @@ def bootstrap_interval(
 
     The percentile interval, expanded for small samples (Hesterberg 2015, section 3.3): its tails are
     Phi(-sqrt(n / (n - 1)) t), t being Student's quantile, as a plain one is too narrow by the factor
-    sqrt((n - 1) / n) z / t.
+    sqrt((n - 1) / n) z / t. Where few facts change, resamples often hold none of them and the interval
+    is too short on one side (it then covers 85% to 92%), so each end is at least as far out as Student's.
 
-    >>> bootstrap_interval(np.array([-1.0, 0.0, -1.0, 0.0]))
-    (-1.0, 0.0)
+    >>> low, high = bootstrap_interval(np.array([-1.0, 0.0, -1.0, 0.0] * 5))
+    >>> round(low, 2), round(high, 2)
+    (-0.75, -0.25)
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0 or np.isnan(values).any():
@@ -248,7 +250,9 @@ def bootstrap_interval(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    half = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+    mean = values.mean()
+    return float(min(found.low, mean - half)), float(max(found.high, mean + half))
 
 
 def expanded_tail(count: int, confidence: float = 0.95) -> float:

@@ -1,4 +1,4 @@
-"""A small run that is killed at given moments and taken up again; started by tests/integration/test_resume.py.
+"""A small run that is killed at given moments and taken up again; tests/integration/test_resume.py starts it.
 
 Usage: python killed.py FOLDER MOMENTS SEED. Loads everything once; each run is a forked process.
 """
@@ -18,8 +18,8 @@ import torch
 
 torch.set_num_threads(1)  # before anything runs, so that a fork is safe
 
-import relation_neurons as rn
-from relation_neurons.chunks import Chunks
+import relation_neurons as rn  # noqa: E402
+from relation_neurons.chunks import Chunks  # noqa: E402
 
 OPTIONS = {
     "held_out": 0.4,
