@@ -255,6 +255,20 @@ def report(
 
 
 @app.command()
+def verify(out: Out) -> None:
+    """Check a results folder: every checksum, and its tables against the manifest and one another."""
+    from relation_neurons.verification import verify_folder
+
+    checks = verify_folder(out)
+    wrong = [check for check in checks if not check]
+    for check in wrong:
+        _say(f"{check.what}: {check.problem}")
+    if wrong:
+        raise ResultsError(f"{len(wrong)} of {len(checks)} checks of {out} failed.")
+    _say(f"{out}: {len(checks)} checks passed")
+
+
+@app.command()
 def models() -> None:
     """What can be loaded, and what is on this machine."""
     from relation_neurons import checkpoints

@@ -1,0 +1,181 @@
+"""The results folder under a run: one owner, checksums, what is damaged, what is moved aside."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import time
+
+import pandas as pd
+import pytest
+
+import relation_neurons as rn
+from relation_neurons.chunks import Chunks, chunk_key
+from relation_neurons.errors import ResultsError
+from relation_neurons.folder import CHECKSUMS, move_aside, open_folder, owned, record
+from relation_neurons.verification import verify_folder
+
+OPTIONS = {
+    "held_out": 0.4,
+    "nonsense": 12,
+    "doses": (4, 8),
+    "draws": 1,
+    "judged_draws": 2,
+    "checks": (),
+    "blocks": 0,
+    "permutations": 0,
+    "repeats": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def source():
+    return rn.planted_model(relations=3, seed=0)
+
+
+@pytest.fixture(scope="module")
+def finished(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    rn.run(source.model, source.relations, out=out, **OPTIONS)
+    return out
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def _again(source, out, **options):
+    said: list[str] = []
+    rn.run(source.model, source.relations, out=out, say=said.append, **{**OPTIONS, **options})
+    return said
+
+
+def test_a_finished_run_says_so_and_does_nothing(source, folder):
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name not in (".lock",)}
+    assert any("nothing to do" in line for line in _again(source, folder))
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
+
+
+def test_another_run_is_refused_and_force_new_moves_the_old_one_aside(source, folder):
+    with pytest.raises(ResultsError, match=r"holds another run: options\.doses.*--force-new"):
+        _again(source, folder, doses=(4,))
+    old = (folder / "effects.parquet").read_bytes()
+    said = _again(source, folder, doses=(4,), force_new=True)
+    aside = folder.with_name("run.old-1")
+    assert any(str(aside) in line for line in said)
+    assert (aside / "effects.parquet").read_bytes() == old
+    assert set(pd.read_parquet(folder / "effects.parquet")["dose"]) == {4}
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_a_damaged_table_is_an_error_and_is_made_anew_once_it_is_deleted(source, folder, how):
+    path, whole = folder / "effects.parquet", (folder / "effects.parquet").read_bytes()
+    middle = len(whole) // 2
+    broken = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    path.write_bytes(whole[:middle] if how == "cut" else broken)
+    (folder / "report.html").unlink()
+    with pytest.raises(ResultsError, match=r"effects\.parquet is damaged.*Delete it"):
+        _again(source, folder)
+    path.unlink()
+    _again(source, folder)
+    assert path.read_bytes() == whole
+
+
+def test_a_manifest_cut_in_half_is_restored_by_the_same_run_only(source, folder):
+    manifest = folder / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ResultsError, match=r"not whole JSON.*--force-new"):
+        _again(source, folder, doses=(4,))
+    _again(source, folder)
+    assert manifest.read_bytes() == whole
+
+
+def test_a_damaged_chunk_is_computed_again_and_the_others_are_not(tmp_path):
+    chunks, made = Chunks(tmp_path / "parts" / "effects"), []
+
+    def make(value):
+        return lambda: made.append(value) or pd.DataFrame({"x": [value], "name": ["ü"]})
+
+    keys = [chunk_key("set", n) for n in range(3)]
+    tables = [chunks.make(n, key, make(n)) for n, key in enumerate(keys)]
+    assert made == [0, 1, 2] and len(chunks) == 3
+    path = next(chunks.folder.glob("00001-*"))
+    path.write_bytes(path.read_bytes()[:-7])
+    again = [chunks.make(n, key, make(n)) for n, key in enumerate(keys)]
+    assert made == [0, 1, 2, 1]
+    for one, other in zip(tables, again, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    chunks.drop()
+    assert not (tmp_path / "parts").exists()
+
+
+def _hold(folder, ready):
+    with owned(folder):
+        ready.set()
+        time.sleep(60)
+
+
+def test_two_processes_cannot_write_one_folder_and_a_dead_one_holds_nothing(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, ready))
+    other.start()
+    assert ready.wait(120)
+    with (
+        pytest.raises(ResultsError, match=f"being written by process {other.pid}"),
+        owned(tmp_path),
+    ):
+        pass
+    with pytest.raises(ResultsError, match="being written"):
+        move_aside(tmp_path)
+    other.kill()
+    other.join()
+    with owned(tmp_path):
+        pass
+
+
+def test_what_a_killed_writer_left_is_cleared_and_a_strange_folder_is_refused(tmp_path):
+    (tmp_path / ".manifest.json.123.part").write_text("{")
+    open_folder(tmp_path, {"options": {}, "model": {}})
+    assert not list(tmp_path.glob(".*.part"))
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "thesis.tex").write_text("")
+    with pytest.raises(ResultsError, match="not empty"):
+        open_folder(strange, {})
+
+
+def test_verify_passes_a_whole_folder_and_names_what_is_wrong(folder):
+    assert all(verify_folder(folder))
+    page = folder / "report.html"
+    page.write_text(page.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert [c.what for c in verify_folder(folder) if not c] == ["report.html"]
+    page.unlink()
+    assert [c.problem for c in verify_folder(folder) if not c] == ["is missing"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "what"),
+    [
+        ("effects", lambda t: t.assign(correct=~t["correct"]), "correct is margin"),
+        ("effects", lambda t: t.iloc[1:], "every condition"),
+        ("effects", lambda t: t.assign(margin_intact=t["margin_intact"] + 1), "the intact model"),
+        ("effects", lambda t: t[t["dose"] == 4], "doses"),
+        ("recall", lambda t: t.iloc[1:], "the same prompts"),
+        ("ranking", lambda t: t.assign(neuron=t["neuron"] + 10_000), "layers and neurons"),
+    ],
+)
+def test_verify_finds_tables_that_do_not_agree(folder, name, change, what):
+    path = folder / f"{name}.parquet"
+    change(pd.read_parquet(path)).to_parquet(path, index=False)
+    record(folder, path)  # so that no checksum gives it away
+    assert any(what in check.what for check in verify_folder(folder) if not check)
+
+
+def test_checksums_name_every_file_of_the_run(folder):
+    known = json.loads((folder / CHECKSUMS).read_text())
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert there - set(known) == {CHECKSUMS, ".lock"}
