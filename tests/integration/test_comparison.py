@@ -308,6 +308,7 @@ def test_the_command_leaves_tables_and_a_manifest_and_says_who_wins(tmp_path, ti
     assert result.exit_code == 0, result.output
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
+        "checksums.json",
         "comparison.json",
         "comparison.parquet",
         "comparison_effects.parquet",
