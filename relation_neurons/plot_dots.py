@@ -124,7 +124,7 @@ def headline(table: pd.DataFrame, *, dose: int | None = None) -> go.Figure:
         title="What ablating a relation's neurons costs, at home and elsewhere",
         subtitle=_dosed(dose)
         + "Home: the relation's own held-out facts; controls are random neurons.<br>"
-        "Lines are 95% intervals over prompts.",
+        "Lines are 95% intervals over facts.",
         x_title=UNITS["correct"][1],
         total=_total(table),
     )
