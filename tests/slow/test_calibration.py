@@ -28,7 +28,7 @@ def test_shuffled_labels_claim_a_significant_cell_in_at_most_5_of_100_runs(kind)
 @pytest.mark.parametrize("kind", ["planted", "random"])
 def test_pitfall_12_shuffled_labels_have_no_neurons_beyond_chance(kind):
     found = pd.DataFrame(calibration.null_maximum_runs(kind, RUNS // 4))
-    assert len(found) >= RUNS - calibration.RELATIONS
+    assert len(found) >= 0.9 * RUNS  # a relation with too few drawn facts has none
     assert found["claims"].mean() <= 0.09  # 5% and two standard errors of so many runs
 
 
