@@ -156,7 +156,7 @@ def _scan_columns(
 
 
 @compiled
-def _scan(keys, counts, starts, labelling, positives, ap, best):  # type: ignore[no-untyped-def]
+def _scan(keys, counts, starts, labelling, positives, ap, best):
     """Walks each neuron's sorted prompts; tied ones all see the hits at the end of their tie."""
     neurons, prompts = keys.shape
     low = np.uint64(0xFFFFFFFF)

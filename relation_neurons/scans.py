@@ -76,7 +76,7 @@ def score_columns(columns: Columns, classes: Classes, found: Scores, start: int,
 
 
 @compiled
-def _score(  # type: ignore[no-untyped-def]
+def _score(
     bits,
     table,
     values,
@@ -143,7 +143,7 @@ def _score(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _precision(column, hit, counted, groups, seen, hits, gained, total):  # type: ignore[no-untyped-def]
+def _precision(column, hit, counted, groups, seen, hits, gained, total):
     """Sums (hits gained) x (hits / prompts seen) over the thresholds; tied prompts are one."""
     seen[:] = 0
     hits[:] = 0
@@ -169,7 +169,7 @@ def _precision(column, hit, counted, groups, seen, hits, gained, total):  # type
 
 
 @compiled
-def _precision_of_one_group(column, hit, counted, groups, seen, hits, gained, total):  # type: ignore[no-untyped-def]
+def _precision_of_one_group(column, hit, counted, groups, seen, hits, gained, total):
     """The same where all families count the same prompts: what is seen stays in a register."""
     count = np.int64(0)
     at = 0
@@ -191,7 +191,7 @@ def _precision_of_one_group(column, hit, counted, groups, seen, hits, gained, to
 
 
 @compiled
-def _count_tie(column, at, hit, counted, seen, gained):  # type: ignore[no-untyped-def]
+def _count_tie(column, at, hit, counted, seen, gained):
     """Counts the prompts tied from `at` on, and says where they end."""
     first = column[at]
     while at < len(column) and column[at] ^ first <= _LOW:
@@ -205,7 +205,7 @@ def _count_tie(column, at, hit, counted, seen, gained):  # type: ignore[no-untyp
 
 
 @compiled
-def _precision_of_tie(column, at, hit, counted, groups, seen, hits, gained, total):  # type: ignore[no-untyped-def]
+def _precision_of_tie(column, at, hit, counted, groups, seen, hits, gained, total):
     """Adds one threshold of several prompts, and says where they end."""
     end = _count_tie(column, at, hit, counted, seen, gained)
     for i in range(at, end):
@@ -220,7 +220,7 @@ def _precision_of_tie(column, at, hit, counted, groups, seen, hits, gained, tota
 
 
 @compiled
-def _above(column, hit, counted, groups, seen, before, hits, gained, total):  # type: ignore[no-untyped-def]
+def _above(column, hit, counted, groups, seen, before, hits, gained, total):
     """Counts the negatives above each positive, half of those that are tied with it."""
     seen[:] = 0
     hits[:] = 0
@@ -254,7 +254,7 @@ def _above(column, hit, counted, groups, seen, before, hits, gained, total):  # 
 
 
 @compiled
-def _standardise(  # type: ignore[no-untyped-def]
+def _standardise(
     sums, squares, positive, negative, sizes, start, d_prime, mean_positive, mean_negative
 ):
     """Turns the classes' sums into each family's means and standardised difference."""

@@ -48,13 +48,13 @@ def compiled(function: Callable) -> Any:
 
 
 @compiled
-def column_stride(prompts):  # type: ignore[no-untyped-def]
+def column_stride(prompts):
     """Room for a column: more than its prompts, and an odd number of cache lines (other cache sets)."""
     return 16 * ((prompts // 16 + 1) | 1)
 
 
 @compiled
-def read_block(bits, table, values, start, stop, labels, keys, sums, squares):  # type: ignore[no-untyped-def]
+def read_block(bits, table, values, start, stop, labels, keys, sums, squares):
     """Reads neurons start to stop of every prompt, once, into keys that fall as the activation rises.
 
     Where `sums` has rows, it and `squares` gather the sum and the sum of squares for each label.
@@ -96,7 +96,7 @@ def read_block(bits, table, values, start, stop, labels, keys, sums, squares):  
 
 
 @compiled
-def _offsets(counts):  # type: ignore[no-untyped-def]
+def _offsets(counts):
     at = np.int32(0)
     for v in range(len(counts)):
         count = counts[v]
@@ -105,7 +105,7 @@ def _offsets(counts):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _insert(keys, most):  # type: ignore[no-untyped-def]
+def _insert(keys, most):
     """Moves what is out of order to its place; gives up, and says so, after `most` moves."""
     last = keys[0] >> _HALF
     moves = 0
@@ -127,7 +127,7 @@ def _insert(keys, most):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _radix(keys, least, shift, width, passes, labels, one, other, counts):  # type: ignore[no-untyped-def]
+def _radix(keys, least, shift, width, passes, labels, one, other, counts):
     """Sorts by `passes` digits of `width` bits, from the bit `shift` up; gives `one` or `other`."""
     n = len(keys)
     size = 1 << width
@@ -162,7 +162,7 @@ def _radix(keys, least, shift, width, passes, labels, one, other, counts):  # ty
 
 
 @compiled
-def sort_column(keys, labels, one, other, counts):  # type: ignore[no-untyped-def]
+def sort_column(keys, labels, one, other, counts):
     """Sorts one neuron's keys, smallest first, each with its label in the low half.
 
     Args:
@@ -193,7 +193,7 @@ def sort_column(keys, labels, one, other, counts):  # type: ignore[no-untyped-de
 
 
 @compiled
-def sort_block(bits, table, start, stop, labels, found):  # type: ignore[no-untyped-def]
+def sort_block(bits, table, start, stop, labels, found):
     """Sorts the prompts of neurons start to stop into the rows of `found`; says whether all are finite."""
     prompts = bits.shape[0]
     keys = np.empty((BLOCK, column_stride(prompts)), dtype=np.uint32)
