@@ -71,7 +71,7 @@ def ask_again(
     streams = IntactStreams(model, batches, lowest)
     intact = answer_prompts(model, passes, batches=batches, streams=streams)
     typical = torch.tensor(ranking.neurons["mean"].to_numpy(copy=True))
-    chunks = chunks or Chunks()
+    chunks = Chunks() if chunks is None else chunks
 
     def ask(condition: Condition, first_layer: int) -> pd.DataFrame:
         layers, indices = condition.neurons["layer"], condition.neurons["neuron"]

@@ -61,7 +61,7 @@ class Chunks:
             path.unlink()
         return None
 
-    def __len__(self) -> int:
+    def count(self) -> int:
         """How many chunks are there."""
         return 0 if self.folder is None else len(list(self.folder.glob("*.parquet")))
 

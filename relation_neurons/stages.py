@@ -72,7 +72,7 @@ class Stages:
             self.say(f"{name}: read from {self.folder}")
             return self.read(name, reader)
         started = time.monotonic()
-        there = len(self.chunks(name))
+        there = self.chunks(name).count()
         if there:
             self.say(f"{name}: going on after {there:,} finished parts")
         made = make()

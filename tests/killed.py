@@ -62,6 +62,12 @@ def start(source, out: Path) -> int:
     return pid
 
 
+def noted(out: Path) -> int:
+    """How many chunks a run has kept so far."""
+    log = out.with_suffix(".log")
+    return len(log.read_text().split()) if log.exists() else 0
+
+
 def main() -> None:
     folder, moments, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     source = rn.planted_model(relations=3, seed=0)
@@ -73,18 +79,22 @@ def main() -> None:
     found = []
     for number in range(moments):
         out = folder / f"killed-{number}"
-        moment, killed = rng.uniform(0, took), False
+        # At any moment; the first one where chunks are being made, whatever the machine's speed.
+        after = 5 if number == 0 else 0
+        moment, killed = 0.0 if after else rng.uniform(0, took), False
         while not killed:  # or it ended first, on a machine that is faster now
             shutil.rmtree(out, ignore_errors=True)
             out.with_suffix(".log").unlink(missing_ok=True)
             pid = start(source, out)
             time.sleep(moment)
+            while noted(out) < after:
+                time.sleep(0.005)
             os.kill(pid, signal.SIGKILL)
             killed = os.waitpid(pid, 0)[1] == signal.SIGKILL
             moment /= 2
-        kept = len(list(out.glob("parts/*/*.parquet"))) if out.exists() else 0
+        kept, made = len(list(out.glob("parts/*/*.parquet"))), noted(out)
         resumed = os.waitpid(start(source, out), 0)[1]
-        found.append({"moment": 2 * moment, "kept": kept, "resumed": resumed})
+        found.append({"moment": 2 * moment, "made": made, "kept": kept, "resumed": resumed})
     (folder / "found.json").write_text(json.dumps({"took": took, "runs": found}))
 
 

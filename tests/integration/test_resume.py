@@ -40,5 +40,4 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_computes_no_chunk_twice(tmp_
         log = out.with_suffix(".log").read_text().split()
         assert log
         assert len(log) == len(set(log)), run
-    if moments > 10:
-        assert any(run["kept"] for run in found["runs"])
+    assert found["runs"][0]["kept"] >= 5  # what was made is there after the kill, not only noted
