@@ -33,11 +33,14 @@ docs: $(INSTALLED)
 notebooks: $(INSTALLED)
 	$(BIN)/python scripts/run_notebooks.py
 
+# Two processes of one thread each: most tests are too small to use two threads well.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(INSTALLED) lint
-	$(BIN)/python -m pytest -m ""
+	$(PYTEST) -m ""
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

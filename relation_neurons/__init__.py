@@ -3,7 +3,7 @@
 A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et al., EMNLP 2025).
 Modules, each depending only on earlier ones:
 
-    errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
+    version, errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
     -> prompts -> batches, prefixes -> checkpoints -> lens -> sites, weights, passes -> models
     -> streams -> recall -> pooling -> collector -> activations, attribution
     -> sorting, columns, classes -> scans -> scores, criteria -> families, doses -> ranking
@@ -22,6 +22,8 @@ from __future__ import annotations
 import importlib
 import os
 from typing import TYPE_CHECKING, Any
+
+from relation_neurons.version import __version__ as __version__
 
 # Torch's threads wait by spinning. With other work on a machine of two cores, a pass then took 30 times
 # as long as without; with this bound it takes 3 times as long, and is no slower on an idle machine. It is
@@ -118,8 +120,6 @@ __all__ = [
     "transfer_matrix",
     "turned_right",
 ]
-
-__version__ = "0.2.0"
 
 _HOMES = {
     "ablation": ("ablated",),

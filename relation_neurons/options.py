@@ -17,6 +17,7 @@ from relation_neurons.models import SITES, HookedTransformer, neuron_count, weig
 from relation_neurons.ranking import ORDERS, SCORES, resolve_doses
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations import MIN_KNOWN, Relation
+from relation_neurons.version import __version__
 
 __all__ = ["PRESETS", "Options", "make_manifest", "make_options"]
 
@@ -199,15 +200,11 @@ def make_manifest(
         + ("pooled" if options.pool == "include_first" else "not pooled")
         + (" and ablated" if options.positions == "all" else " and not ablated"),
         "versions": {
-            name: importlib.metadata.version(name)
-            for name in (
-                "relation_neurons",
-                "torch",
-                "transformer_lens",
-                "transformers",
-                "numpy",
-                "pandas",
-            )
+            "relation_neurons": __version__,  # not the metadata: those of an old checkout may be stale
+            **{
+                name: importlib.metadata.version(name)
+                for name in ("torch", "transformer_lens", "transformers", "numpy", "pandas")
+            },
         },
     }
 

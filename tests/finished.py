@@ -131,7 +131,7 @@ def make_results(names=NAMES, *, home=-0.45, unknown=-0.40, seed=0, sinks=4) -> 
         },
         "options": {"score": "specific", "site": "post", "min_known": 10},
         "seed": 0,
-        "versions": {"relation_neurons": "0.1.0", "torch": "2.9"},
+        "versions": {"relation_neurons": "0.2.0", "torch": "2.9"},
         "relations": [
             {
                 "name": name,

@@ -79,6 +79,7 @@ def test_a_run_leaves_what_the_design_lists(folder):
     assert manifest["seed"] == 0 and len(manifest["model"]["weight_hash"]) == 64
     assert set(manifest["options"]) == {f for f in Options.__dataclass_fields__ if f != "seed"}
     assert {"bos", "padding", "relation_data_hash", "versions"} <= set(manifest)
+    assert manifest["versions"]["relation_neurons"] == rn.__version__
     assert not list(folder.glob(".*.part"))
     figures = {path.stem for path in (folder / "figures").iterdir()}
     assert {"headline", "cumulativity", "interference", "overlap_background"} <= figures
