@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import timing
+from relation_neurons import plots
+from relation_neurons.errors import ResultsError
 
 PARTS = {
     "scoring": "Scoring",
@@ -22,7 +24,9 @@ PARTS = {
     "sweep": "Sweep",
     "demo": "The demo's sweep, before and after",
     "published": "Against the published procedure",
+    "scale": "Scale",
     "llama2_shape": "Llama-2 shape",
+    "breakdown": "Where the time goes",
 }
 HEADER = """# Benchmarks
 
@@ -67,6 +71,14 @@ def merged(before: str, made: dict[str, str]) -> str:
     return "\n".join(parts)
 
 
+def _draw(size: str, folder: Path) -> None:
+    """Draws how cost grows, where there is a browser to make an image with."""
+    try:
+        plots.save(importlib.import_module("benchmarks.scale").figure(size), folder / "scale.svg")
+    except ResultsError as error:
+        print(f"no figure: {error}", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Runs the parts asked for and gives the file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run")
@@ -83,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         before = asked.out.read_text(encoding="utf-8") if asked.out.exists() else ""
         asked.out.write_text(merged(before, made), encoding="utf-8")
         print(made[part], flush=True)
+        if part == "scale":
+            _draw(asked.size, asked.out.parent)
     return asked.out
 
 

@@ -47,9 +47,6 @@ def rows(size: str) -> list[dict[str, str]]:
         *against_scikit_learn(size),
         *in_half_precision(size),
         *memory(size),
-        *over_prompts(size),
-        *over_relations(size),
-        *over_neurons(size),
         *on_cuda(size),
     ]
 
@@ -57,7 +54,7 @@ def rows(size: str) -> list[dict[str, str]]:
 def against_torch_sort(size: str) -> list[dict[str, str]]:
     """The time of all scores in sorts of the same matrix."""
     prompts, neurons = PROMPTS[size], NEURONS[size]
-    table, member = _data(prompts, neurons)
+    table, member = random_table(prompts, neurons)
     columns = table.T.contiguous()
     ours, sort = shortest(
         ROUNDS[size],
@@ -78,7 +75,7 @@ def against_torch_sort(size: str) -> list[dict[str, str]]:
 def against_scikit_learn(size: str) -> list[dict[str, str]]:
     """How often faster than scikit-learn called per neuron and relation, and how far apart."""
     prompts, neurons, sample = PROMPTS[size], NEURONS[size], SAMPLE[size]
-    table, member = _data(prompts, neurons)
+    table, member = random_table(prompts, neurons)
     workers = torch.get_num_threads()
     with ProcessPoolExecutor(workers) as pool:
         few = table[:, :workers].numpy().T
@@ -115,7 +112,7 @@ def against_scikit_learn(size: str) -> list[dict[str, str]]:
 
 def in_half_precision(size: str) -> list[dict[str, str]]:
     """Half precision, whose many ties are one threshold each, against float32."""
-    table, member = _data(PROMPTS[size], NEURONS[size])
+    table, member = random_table(PROMPTS[size], NEURONS[size])
     found = []
     for dtype in (torch.float16, torch.bfloat16):
         half = table.to(dtype)
@@ -157,65 +154,13 @@ def memory(size: str) -> list[dict[str, str]]:
     ]
 
 
-def over_prompts(size: str) -> list[dict[str, str]]:
-    """Time over prompts, against n log n."""
-    base, neurons = PROMPTS[size], NEURONS[size] // 8
-    tables = [_data(base * times, neurons) for times in (1, 2, 4, 8)]
-    took = shortest(ROUNDS[size], *(lambda t=t: family_scores(*t) for t in tables))
-    return [
-        _row(
-            f"{base:,} → {base * times:,} prompts (x{times}), {neurons:,} neurons",
-            f"at most {times * np.log(base * times) / np.log(base):.1f} (n log n)",
-            f"{took[0]:.3g} s → {now:.3g} s",
-            f"{now / took[0]:.2f}",
-            _threads(),
-        )
-        for times, now in zip((2, 4, 8), took[1:], strict=True)
-    ]
-
-
-def over_relations(size: str) -> list[dict[str, str]]:
-    """Time over relations, which share everything but their sums."""
-    prompts, neurons = PROMPTS[size], NEURONS[size] // 8
-    tables = [_data(prompts, neurons, relations) for relations in (3, 12, 48)]
-    took = shortest(ROUNDS[size], *(lambda t=t: family_scores(*t) for t in tables))
-    return [
-        _row(
-            f"3 → {relations} relations, {_shape(prompts, neurons)}",
-            "nearly 1",
-            f"{took[0]:.3g} s → {now:.3g} s",
-            f"{now / took[0]:.2f}",
-            _threads(),
-        )
-        for relations, now in zip((12, 48), took[1:], strict=True)
-    ]
-
-
-def over_neurons(size: str) -> list[dict[str, str]]:
-    """Time over neurons: a tiny model, SmolLM2-135M, Llama-2-7B."""
-    prompts = PROMPTS[size] // 4
-    counts = [n if size == "full" else n // 64 for n in (4_608, 46_080, 352_256)]
-    tables = [_data(prompts, neurons) for neurons in counts]
-    took = shortest(ROUNDS[size], *(lambda t=t: family_scores(*t) for t in tables))
-    return [
-        _row(
-            f"{counts[0]:,} → {neurons:,} neurons (x{neurons / counts[0]:.0f}), {prompts:,} prompts",
-            f"at most {neurons / counts[0]:.0f} (linear)",
-            f"{took[0]:.3g} s → {now:.3g} s",
-            f"{now / took[0]:.1f}",
-            _threads(),
-        )
-        for neurons, now in zip(counts[1:], took[1:], strict=True)
-    ]
-
-
 def on_cuda(size: str) -> list[dict[str, str]]:
     """The same scores on a graphics card, in sorts of the same matrix there."""
     prompts, neurons = PROMPTS[size], NEURONS[size]
     what = f"AP and d' on a graphics card, {_shape(prompts, neurons)}, in torch.sort(dim=1) there"
     if not torch.cuda.is_available():
         return [_row(what, "", "not measured", "", "no CUDA device on this machine")]
-    table, member = _data(prompts, neurons)
+    table, member = random_table(prompts, neurons)
     here = table.cuda()
     columns = here.T.contiguous()
 
@@ -240,7 +185,7 @@ def shortest(rounds: int, *ways: Callable[[], object]) -> list[float]:
     return [min(times) for times in took]
 
 
-def _data(prompts: int, neurons: int, relations: int = RELATIONS) -> tuple[Tensor, Tensor]:
+def random_table(prompts: int, neurons: int, relations: int = RELATIONS) -> tuple[Tensor, Tensor]:
     """Random activations, and each relation against all others."""
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(prompts, neurons, generator=generator)
@@ -250,7 +195,7 @@ def _data(prompts: int, neurons: int, relations: int = RELATIONS) -> tuple[Tenso
 
 def _awkward(prompts: int, neurons: int) -> dict[str, Tensor]:
     """Columns with many ties and those at the edge of what floats can say."""
-    normal, _ = _data(prompts, neurons)
+    normal, _ = random_table(prompts, neurons)
     zeros = torch.where(normal > 0, 0.0, -0.0)
     zeros[normal.abs() > 1] = 1.0
     return {

@@ -9,12 +9,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import capture, demo, llama2_shape, published, run, sweep
+from benchmarks import breakdown, capture, demo, llama2_shape, published, run, scale, sweep
 
 KEYS = {"what", "goal", "measured", "ratio", "command", "note"}
 
 
-@pytest.mark.parametrize("module", [capture, sweep, demo, published, llama2_shape])
+@pytest.mark.parametrize(
+    "module", [capture, sweep, demo, published, scale, llama2_shape, breakdown]
+)
 def test_every_row_is_whole(module, as_a_user, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     rows = module.rows("small")
@@ -28,6 +30,19 @@ def test_every_row_is_whole(module, as_a_user, monkeypatch):
 def test_the_stand_in_answers_as_the_package_does(as_a_user):
     row = published.ablation("small")
     assert "agree on 3 of 3" in row["note"]
+
+
+def test_the_figure_of_scale_has_every_axis_beside_what_is_allowed(as_a_user, monkeypatch):
+    table = scale.measure("small")
+    assert set(table["axis"]) == {"prompts", "neurons", "relations"}
+    assert set(table.loc[table["axis"] == "prompts", "what"]) == {
+        "Scoring",
+        "Capture",
+        "Ablated pass",
+    }
+    made = scale.figure("small")
+    assert sum(trace.name == "allowed" for trace in made.data) == 3
+    assert all(made.layout[axis].type == "log" for axis in ("xaxis", "xaxis2", "xaxis3", "yaxis"))
 
 
 def test_new_sections_take_the_place_of_old_ones(tmp_path, monkeypatch):
