@@ -53,6 +53,8 @@ def section(part: str, size: str) -> str:
         cells = [one[key] for key in ("ratio", "goal", "what", "measured", "command", "note")]
         cells[4] = f"`{cells[4]}`"
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    if part == "scale":
+        lines.append("\n![Time over prompts, neurons and relations](scale.svg)")
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +76,9 @@ def merged(before: str, made: dict[str, str]) -> str:
 def _draw(size: str, folder: Path) -> None:
     """Draws how cost grows, where there is a browser to make an image with."""
     try:
-        plots.save(importlib.import_module("benchmarks.scale").figure(size), folder / "scale.svg")
+        plots.save(
+            importlib.import_module("benchmarks.scale").figure(size), folder / "scale.svg", scale=1
+        )
     except ResultsError as error:
         print(f"no figure: {error}", flush=True)
 

@@ -10,7 +10,7 @@ from relation_neurons import plot_style as look
 from relation_neurons.plot_style import UNITS, Style, interval, label, number, require
 from relation_neurons.summary import ALL_RELATIONS
 
-__all__ = ["SCORES", "WHAT", "headline", "score_comparison", "specificity"]
+__all__ = ["SCORES", "WHAT", "headline", "score_comparison", "specificity", "standings"]
 
 WHAT = {
     "home": Style("home", look.RED, "circle"),
@@ -24,6 +24,13 @@ SCORES = {
     "unknown": Style("facts it gets wrong", look.BLUE, "diamond"),
     "nonsense": Style("nonsense subjects", look.GREEN, "triangle-up"),
 }
+CRITERIA = {
+    "average_precision": "AP",
+    "auroc": "AUROC",
+    "d_prime": "d\N{PRIME}",
+    "probe": "L1 probe",
+}
+"""Short names; the other criteria keep theirs."""
 
 
 def specificity(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
@@ -90,6 +97,60 @@ def score_comparison(table: pd.DataFrame, *, dose: int | None = None) -> go.Figu
         "harm as much,<br>what was found is the relation's question, not its recall.",
         x_title=UNITS["correct"][1],
         total=_total(table),
+    )
+
+
+def standings(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
+    """Draws how specific the sets of each criterion, site and end are, the most specific first.
+
+    Args:
+        table: from `Comparison.standings`: by, site, end, dose, home, control, specificity, low, high.
+        quantity: what the effect is, `correct` or `margin`.
+    """
+    columns = ("by", "site", "end", "dose", "home", "control", "specificity", "low", "high")
+    require(table, columns, "Comparison.standings")
+    names = [
+        f"{CRITERIA.get(p.by, p.by)}, {p.site}{', bottom' if p.end == 'bottom' else ''}"
+        for p in table.itertuples()
+    ]
+    said = {
+        "specificity": "Specificity of",
+        "home": "At home, mean over relations, for",
+        "control": "Contribution-matched random neurons beside",
+    }
+    points = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "row": names,
+                    "what": what,
+                    "effect": table[what].to_numpy(),
+                    "low": table["low"].to_numpy() if what == "specificity" else np.nan,
+                    "high": table["high"].to_numpy() if what == "specificity" else np.nan,
+                    "hover": [
+                        f"{start} <i>{label(name)}</i> ({dose} neurons):<br>"
+                        f"{number(value)} {UNITS[quantity][0]}"
+                        for name, dose, value in zip(names, table["dose"], table[what], strict=True)
+                    ],
+                }
+            )
+            for what, start in said.items()
+        ],
+        ignore_index=True,
+    )
+    styles = {
+        "specificity": Style("specificity: home minus the other sets on it", look.RED, "circle"),
+        "home": Style("home", look.BLUE, "diamond"),
+        "control": Style("contribution control, at home", look.SOFT, "square-open"),
+    }
+    return look.dot_plot(
+        points,
+        styles,
+        names,
+        title="Which criterion finds the most specific sets",
+        subtitle="Further left is more specific harm. A set that breaks everything has much home and little "
+        "specificity.<br>Lines are 95% intervals over facts.",
+        x_title=UNITS[quantity][1],
     )
 
 

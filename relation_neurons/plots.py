@@ -1,13 +1,13 @@
 """Plots: tables in, plotly figures out; nothing is shown, and nothing is written but by `save`.
 
 Each function names the columns it needs; the tables come from `cumulativity`, `interference`,
-`versatility`, `flips`, `neuron_values` and `summary`. Text from data is shown as text, never read as
-markup. `themed` sets a figure dark or for print.
+`versatility`, `flips`, `neuron_values`, `comparison` and `summary`. Text from data is shown as text,
+never read as markup. `themed` sets a figure dark or for print.
 """
 
 from relation_neurons.plot_activations import activations
 from relation_neurons.plot_curves import dose_curve, dose_curves
-from relation_neurons.plot_dots import headline, score_comparison, specificity
+from relation_neurons.plot_dots import headline, score_comparison, specificity, standings
 from relation_neurons.plot_export import save, save_all
 from relation_neurons.plot_flips import flips
 from relation_neurons.plot_layers import layers
@@ -34,6 +34,7 @@ __all__ = [
     "specificity",
     "spectrum",
     "stability",
+    "standings",
     "themed",
     "transfer",
 ]

@@ -110,6 +110,22 @@ def make_ranking(names, dose=92) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame, neurons
 
 
+def make_standings(names) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "by": names,
+            "site": "post",
+            "end": ["bottom" if i == 0 else "top" for i in range(len(names))],
+            "dose": 92,
+            "home": np.linspace(-0.5, 0, len(names)),
+            "control": -0.02,
+            "specificity": np.linspace(-0.3, 0.1, len(names)),
+            "low": np.linspace(-0.4, 0.0, len(names)),
+            "high": np.linspace(-0.2, 0.2, len(names)),
+        }
+    )
+
+
 def make_all(names) -> dict[str, go.Figure]:
     matrix = make_matrix(names)
     transfer = matrix.assign(
@@ -126,6 +142,7 @@ def make_all(names) -> dict[str, go.Figure]:
         "bars": plots.layers(*make_ranking(names), names[0]),
         "scores": plots.score_comparison(make_scores(names), dose=92),
         "headline": plots.headline(make_headline(names), dose=92),
+        "standings": plots.standings(make_standings(names)),
     }
 
 
@@ -302,6 +319,7 @@ def test_every_figure_takes_few_and_many_relations(count: int) -> None:
         (plots.overlap, make_overlap(names_of(2)), "expected"),
         (plots.score_comparison, make_scores(names_of(2)), "control"),
         (plots.headline, make_headline(names_of(2)), "what"),
+        (plots.standings, make_standings(names_of(2)), "specificity"),
     ],
 )
 def test_a_missing_column_or_an_empty_table_is_named(draw, table, column) -> None:
