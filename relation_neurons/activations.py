@@ -78,6 +78,11 @@ class ActivationTable:
         shape = f"{prompts} prompts, {layers} layers x {width}"
         return f"ActivationTable({shape}, pool={self.pool}, site={self.site})"
 
+    def _repr_html_(self) -> str:
+        from relation_neurons.object_view import activations_html
+
+        return activations_html(self)
+
     @property
     def is_sink(self) -> Bool[Tensor, "layer d_mlp"]:
         """Neurons that write the attention sink at the first position."""

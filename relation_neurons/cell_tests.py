@@ -7,13 +7,14 @@ Two things vary, and a cell is significant only where the effect stands out from
   prompts. The mean change under the ranked set is compared with the spread of the means under its
   control draws, by Student's t. A variance from few draws is a poor one, so it is moderated (as in
   Smyth 2004, with a fixed prior): s^2 = (4 s0^2 + d s^2) / (4 + d), s0^2 being pooled over all sets
-  judged on the same relation and d the draws less one.
+  judged on the same relation and d the draws less one. The pooled variance counts for less than 4 where
+  the other sets have fewer degrees of freedom: what is not there is not counted twice.
 
 Ranked sets can differ among themselves by more than matched random ones do, though nothing is there: on
 a random model by a third more variance, and then one shuffled run in eight claims a cell. So the matrix
 is asked itself, by genomic control (Devlin and Roeder 1999): the median over the cells away from home of
 the chi-square that belongs to p_draws, over the 0.455 it should be, is the `inflation`; where it is above
-1, the variances are multiplied by it.
+1, the variances are multiplied by it. Cells whose controls all do the same have no spread to compare.
 
 The p-value of a cell is the larger of the two (an intersection-union test, so its level holds), and
 Benjamini-Hochberg corrects it over the matrix (method 11; pitfall 26).
@@ -45,9 +46,11 @@ __all__ = [
 ALPHA = 0.05
 """False-discovery rate at which a cell is called significant."""
 PRIOR_FREEDOM = 4
-"""Degrees of freedom that the pooled variance counts for."""
+"""Degrees of freedom that the pooled variance counts for, at most those of the other sets."""
 LEAST_CELLS = 6
 """Cells away from home that tell the inflation: those of three relations."""
+_ROUNDING = 1e-12
+"""Differences and spreads below it are sums that were rounded."""
 
 
 def control_draw_means(
@@ -81,7 +84,7 @@ def draw_spread(draws: pd.DataFrame, by: Sequence[str], judged: Sequence[str]) -
     cells["squares"] = cells["own"] * cells["var"].fillna(0.0)
     pooled = cells.groupby(list(judged))[["squares", "own"]].transform("sum")
     prior = pooled["squares"] / pooled["own"].where(pooled["own"] > 0)
-    freedom = np.minimum(PRIOR_FREEDOM, pooled["own"]) + cells["own"]
+    freedom = np.minimum(PRIOR_FREEDOM + cells["own"], pooled["own"])
     weight = freedom - cells["own"]
     return cells[list(by)].assign(
         draws=cells["size"],
@@ -116,7 +119,8 @@ def judge_cells(
     cells["draws"] = cells["draws"].fillna(0).astype(int)
     cells["draw_error"] = np.sqrt(cells["variance"] * (1 + 1 / cells["draws"].clip(lower=1)))
     cells["p_draws"] = two_sided(cells["difference"], cells["draw_error"], cells["freedom"])
-    cells["inflation"] = inflation(cells.loc[cells["ablated"] != cells["relation"], "p_draws"])
+    away = (cells["ablated"] != cells["relation"]) & (cells["draw_error"] > _ROUNDING)
+    cells["inflation"] = inflation(cells.loc[away, "p_draws"])
     cells["draw_error"] *= np.sqrt(cells["inflation"])
     cells["p_draws"] = two_sided(cells["difference"], cells["draw_error"], cells["freedom"])
     cells["p_value"] = cells[["p_sign_flip", "p_draws"]].max(axis=1, skipna=False)
@@ -148,6 +152,7 @@ def two_sided(difference: Any, error: Any, freedom: Any) -> np.ndarray:
     [0.077, 1.0]
     """
     size, spread = np.abs(np.asarray(difference, float)), np.asarray(error, float)
+    size, spread = (np.where(part < _ROUNDING, 0.0, part) for part in (size, spread))
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(size / spread, np.asarray(freedom, float))
     return np.where((size == 0) & (spread == 0), 1.0, p)
@@ -164,7 +169,7 @@ def pooled_draw_test(home: pd.DataFrame) -> float:
     total = parts.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         welch = total**2 / np.sum(parts**2 / freedom)
-    if total == 0:
+    if np.sqrt(total) < _ROUNDING:
         welch = freedom.sum()
     difference = float((weight * home["difference"].to_numpy(float)).sum())
     return float(two_sided(difference, np.sqrt(total), welch))

@@ -55,7 +55,7 @@ from relation_neurons.cli_options import (
     listed,
 )
 from relation_neurons.cli_relations import relations_app
-from relation_neurons.errors import RelationNeuronsError, ResultsError
+from relation_neurons.errors import RelationNeuronsError, ResultsError, UnknownOptionError
 
 app = typer.Typer(
     help="Find relation-specific neurons, ablate them, and read what that shows.\n\n"
@@ -228,17 +228,27 @@ def report(
         bool, typer.Option(help="Also draw figures/*.png (needs a browser).")
     ] = False,
     image_format: Annotated[
-        str, typer.Option(help="With --images: png, svg or pdf, several with commas.")
-    ] = "png",
-    theme: Annotated[str, typer.Option(help="With --images: light, dark or print.")] = "light",
+        str | None,
+        typer.Option(help="With --images: png (default), svg or pdf, several with commas."),
+    ] = None,
+    theme: Annotated[
+        str | None, typer.Option(help="With --images: light (default), dark or print.")
+    ] = None,
 ) -> None:
     """The last stage: summary, figures and report, with no model."""
     from relation_neurons import experiment
     from relation_neurons.files import read_json
     from relation_neurons.folder import owned
+    from relation_neurons.plot_export import require_images
     from relation_neurons.report import write_images
     from relation_neurons.stages import Stages
 
+    formats = listed(image_format) or ["png"]
+    require_images(formats, theme or "light")  # what is wrong shows before the report is built
+    if not images and (image_format or theme):
+        raise UnknownOptionError(
+            "--image-format and --theme say how images are written; add --images."
+        )
     manifest = read_json(out / "manifest.json")
     stages = Stages(out, _say)
     with owned(out):
@@ -248,8 +258,7 @@ def report(
             manifest, prompts.frame, recall, ranking, ablations, stages
         )
     if images:
-        formats = [kind.strip() for kind in image_format.split(",")]
-        drawn = write_images(results, out / "figures", formats=formats, theme=theme)
+        drawn = write_images(results, out / "figures", formats=formats, theme=theme or "light")
         typer.echo(f"images: {len(drawn)} in {out / 'figures'}")
     typer.echo(f"report: {out / 'report.html'}")
 

@@ -12,16 +12,25 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from relation_neurons.neuron_names import neuron_name
 from relation_neurons.relations import ALL_RELATIONS, relation_label
 
 if TYPE_CHECKING:
+    from relation_neurons.activations import ActivationTable
     from relation_neurons.comparison import Comparison
     from relation_neurons.prompts import Prompts
     from relation_neurons.ranking import Ranking
     from relation_neurons.relations import Relation
     from relation_neurons.results import Results
 
-__all__ = ["comparison_html", "prompts_html", "ranking_html", "relation_html", "results_html"]
+__all__ = [
+    "activations_html",
+    "comparison_html",
+    "prompts_html",
+    "ranking_html",
+    "relation_html",
+    "results_html",
+]
 
 _ROWS = 12
 _NAMES = 4
@@ -69,6 +78,47 @@ def prompts_html(prompts: Prompts) -> str:
     note = ", ".join(f"{counts[kind]:,} {_KINDS.get(kind, kind)}" for kind in counts.index)
     head = ("Relation", "Side", "Facts", "Templates", "Such as")
     return _view(f"{len(prompts):,} prompts", note, (head, rows), shown=2 * _ROWS)
+
+
+def activations_html(table: ActivationTable) -> str:
+    """An activation table: whose prompts its rows are, and its loudest neurons, sinks first."""
+    count, layers, width = table.values.shape
+    frame, sinks = table.prompts, table.is_sink
+    several = frame["language"].nunique() > 1
+    asked = [
+        (
+            relation_label(relation, language, several=several),
+            _KINDS.get(kind, kind),
+            f"{len(part):,}",
+            part["template"].nunique(),
+        )
+        for (relation, language, kind), part in frame.groupby(
+            ["relation", "language", "kind"], sort=False
+        )
+    ]
+    louder = (table.contribution + sinks * table.first_contribution).flatten()
+    places = louder.topk(min(_ROWS, len(louder))).indices.tolist()
+    loud = [
+        (
+            neuron_name(place // width, place % width),
+            f"{table.contribution.flatten()[place]:.3g}",
+            f"{table.first_contribution.flatten()[place]:.3g}",
+            "sink" if sinks.flatten()[place] else "",
+        )
+        for place in places
+    ]
+    note = (
+        f"One value per prompt and neuron at {table.site}, pooled by {table.pool.replace('_', ' ')}. "
+        "Below, the loudest neurons: mean |activation| times the norm of what they write."
+    )
+    title = f"Activations of {count:,} prompts, {layers} layers of {width:,} neurons"
+    return _view(
+        title,
+        note,
+        (("Relation", "Prompts", "Count", "Templates"), asked),
+        (("Neuron", "Elsewhere", "At the first position", "Flag"), loud),
+        shown=2 * _ROWS,
+    )
 
 
 def ranking_html(ranking: Ranking) -> str:

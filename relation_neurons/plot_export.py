@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 import plotly.io
 
 from relation_neurons.errors import ResultsError, UnknownOptionError, near_matches
-from relation_neurons.plot_theme import themed
+from relation_neurons.plot_theme import require_theme, themed
 
-__all__ = ["IMAGE_FORMATS", "save", "save_all"]
+__all__ = ["IMAGE_FORMATS", "require_images", "save", "save_all"]
 
 IMAGE_FORMATS = ("png", "svg", "pdf")
 
@@ -53,14 +53,10 @@ def save_all(
         scale: pixels per unit of a PNG.
 
     Raises:
-        UnknownOptionError: an unknown format.
+        UnknownOptionError: an unknown format or theme.
         ResultsError: Kaleido or a browser for it is missing, or a file cannot be written.
     """
-    for kind in formats:
-        if kind not in IMAGE_FORMATS:
-            raise UnknownOptionError(
-                f"No image format {kind!r}. {near_matches(kind, IMAGE_FORMATS)}"
-            )
+    require_images(formats, theme)
     asked = [(fig, f"{name}.{kind}") for name, fig in figures.items() for kind in formats]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +67,20 @@ def save_all(
             return [(Path(made) / name).replace(folder / name) for _, name in asked]
     except OSError as error:
         raise ResultsError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def require_images(formats: Sequence[str], theme: str) -> None:
+    """Checks how images are asked for.
+
+    Raises:
+        UnknownOptionError: no such format or theme.
+    """
+    for kind in formats:
+        if kind not in IMAGE_FORMATS:
+            raise UnknownOptionError(
+                f"No image format {kind!r}. {near_matches(kind, IMAGE_FORMATS)}"
+            )
+    require_theme(theme)
 
 
 def _draw(figures: list[go.Figure], paths: list[Path], scale: int | float) -> None:

@@ -48,7 +48,7 @@ def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, score: str = "specifi
         shared_yaxes="all",
         subplot_titles=[label(name, longest=26) for name in names],
         vertical_spacing=72 / height,
-        horizontal_spacing=0.03,
+        horizontal_spacing=0.045,  # the last rank of one panel stands beside the first of the next
     )
     for i, row in enumerate(null.itertuples()):
         same = (ranking["relation"] == row.relation) & (ranking["language"] == row.language)

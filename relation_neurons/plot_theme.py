@@ -14,7 +14,16 @@ import plotly.graph_objects as go
 
 from relation_neurons.errors import UnknownOptionError, near_matches
 
-__all__ = ["DIVERGING", "REVERSED", "SEQUENTIAL", "TEMPLATE", "TEMPLATES", "finish", "themed"]
+__all__ = [
+    "DIVERGING",
+    "REVERSED",
+    "SEQUENTIAL",
+    "TEMPLATE",
+    "TEMPLATES",
+    "finish",
+    "require_theme",
+    "themed",
+]
 
 INK, SOFT, GREY, LIGHT, MISSING, PAPER = (
     "#222222",
@@ -99,8 +108,7 @@ def themed(fig: go.Figure, theme: str) -> go.Figure:
     Raises:
         UnknownOptionError: another theme.
     """
-    if theme not in _COLOURS:
-        raise UnknownOptionError(f"No theme {theme!r}. {near_matches(theme, _COLOURS)}")
+    require_theme(theme)
     copy = go.Figure(_recoloured(fig.to_plotly_json(), _COLOURS[theme]))
     if theme == "print" and copy.layout.title.text:
         removed = _title_height(copy.layout.title.subtitle.text or "") - _ABOVE
@@ -108,6 +116,16 @@ def themed(fig: go.Figure, theme: str) -> go.Figure:
             title=None, margin_t=copy.layout.margin.t - removed, height=copy.layout.height - removed
         )
     return copy
+
+
+def require_theme(theme: str) -> None:
+    """Checks a theme's name.
+
+    Raises:
+        UnknownOptionError: no such theme.
+    """
+    if theme not in _COLOURS:
+        raise UnknownOptionError(f"No theme {theme!r}. {near_matches(theme, _COLOURS)}")
 
 
 def finish(

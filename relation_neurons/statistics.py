@@ -226,7 +226,7 @@ def _mean(values: np.ndarray, axis: int) -> Any:
 def bootstrap_interval(
     values: np.ndarray, *, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Bootstrap interval of a mean; the mean itself where all values are equal.
+    """Bootstrap interval of a mean; the mean itself where all values are equal, NaN where there is one.
 
     The percentile interval, expanded for small samples (Hesterberg 2015, section 3.3): its tails are
     Phi(-sqrt(n / (n - 1)) t), t being Student's quantile, as a plain one is too narrow by the factor
@@ -238,7 +238,7 @@ def bootstrap_interval(
     (-0.75, -0.25)
     """
     values = np.asarray(values, dtype=np.float64)
-    if len(values) == 0 or np.isnan(values).any():
+    if len(values) < 2 or np.isnan(values).any():
         return float("nan"), float("nan")
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])

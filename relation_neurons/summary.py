@@ -160,9 +160,9 @@ def known_against_others(
     for name, cell in home.groupby(home["score"].astype(str)):
         values = fact_changes(cell.assign(fact=fact_keys(cell)))
         low, high = bootstrap_interval(values, seed=seed)
-        control = table[(table["score"] == name) & table["relation"].isin(complete)][
-            "control"
-        ].mean()
+        own = table[(table["score"] == name) & table["relation"].isin(complete)]
+        own = own[own["control"].notna()]  # weighed by prompts, as the effect is
+        control = np.average(own["control"], weights=own["n"]) if len(own) else np.nan
         rows.append(
             {
                 "relation": ALL_RELATIONS,

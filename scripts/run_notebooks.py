@@ -1,7 +1,7 @@
 """Runs notebooks and keeps what they show: python scripts/run_notebooks.py [notebooks/NAME.ipynb …].
 
 Figures are kept as Plotly's own JSON and, where Kaleido and a browser are present, as PNG, so that they
-show both in Jupyter and on a page that cannot run scripts, in 64 colours to keep them small; plotly.js is
+show both in Jupyter and on a page that cannot run scripts, in 256 colours to keep them small; plotly.js is
 not kept.
 """
 
@@ -54,7 +54,7 @@ def add_image(data: dict) -> None:
         return
     reduced = io.BytesIO()
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    image.quantize(64, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
+    image.quantize(256, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
     data["image/png"] = base64.b64encode(reduced.getvalue()).decode()
 
 

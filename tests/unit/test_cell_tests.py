@@ -19,6 +19,7 @@ from relation_neurons.cell_tests import (
 )
 from relation_neurons.interference import specificity_intervals
 from relation_neurons.statistics import bootstrap_interval, by_fact, fact_keys, sign_flip_test
+from relation_neurons.summary import known_against_others
 
 RELATIONS = ("a", "b", "c")
 
@@ -112,11 +113,67 @@ def test_the_spread_of_draws_is_moderated_by_the_other_sets():
     )
     spread = draw_spread(draws, ["ablated", "relation"], ["relation"]).set_index("ablated")
     pooled = (2 * 0.01 + 2 * 0.0) / 4
-    assert spread.loc["a", "variance"] == pytest.approx((4 * pooled + 2 * 0.01) / 6)
-    assert spread.loc["b", "variance"] == pytest.approx(4 * pooled / 6)
-    assert (spread["freedom"] == 6).all() and (spread["draws"] == 3).all()
+    assert spread.loc["a", "variance"] == pytest.approx((2 * pooled + 2 * 0.01) / 4)
+    assert spread.loc["b", "variance"] == pytest.approx(2 * pooled / 4)
+    assert (spread["freedom"] == 4).all() and (spread["draws"] == 3).all()
     one = draw_spread(draws[draws["draw"] == 0], ["ablated", "relation"], ["relation"])
     assert one["variance"].isna().all(), "one draw has no spread, and 0 would be a lie"
+
+
+@pytest.mark.parametrize(
+    ("sets", "draws", "freedom"), [(1, 2, 1), (1, 3, 2), (1, 10, 9), (2, 2, 2), (8, 10, 13)]
+)
+def test_the_test_over_draws_holds_its_level_with_few_sets_and_draws(sets, draws, freedom):
+    """Counted twice, a single set's two draws would call 14% of nothing significant at 5%."""
+    rng = np.random.default_rng(0)
+    trials = 4000
+    changes = rng.normal(size=(trials, sets, draws))
+    index = pd.MultiIndex.from_product(
+        [range(trials), range(sets), range(draws)], names=["relation", "ablated", "draw"]
+    )
+    table = pd.DataFrame({"change": changes.ravel()}, index=index).reset_index()
+    spread = draw_spread(table, ["relation", "ablated"], ["relation"])
+    first = spread[spread["ablated"] == 0]
+    assert (first["freedom"] == freedom).all()
+    ranked = rng.normal(size=trials) - changes[:, 0].mean(axis=1)  # one more set of the same kind
+    p = two_sided(ranked, np.sqrt(first["variance"] * (1 + 1 / draws)), first["freedom"])
+    assert 0.03 < (p <= 0.05).mean() < 0.065
+
+
+def test_controls_that_do_nothing_leave_the_other_cells_their_tests():
+    """Their spread is 0, so t is infinite; the median of such cells would be no inflation at all."""
+    effects = make_effects(np.random.default_rng(0), harm=0.0, draws=3)
+    broken = (effects["kind"] == "ranked") & effects["fact"].isin(["0", "1", "2", "3", "4", "5"])
+    matrix = rn.interference_matrix(effects.assign(correct=~broken))
+    assert (matrix["inflation"] == 1.0).all() and (matrix["draw_error"] == 0).all()
+    assert (matrix["p_draws"] == 0).all() and matrix["q_value"].notna().all()
+    still = rn.interference_matrix(effects)
+    assert (still["p_draws"] == 1).all(), "neither a difference nor a spread"
+
+
+def test_rounding_is_no_difference():
+    rest = 0.1 + 0.2 - 0.3
+    assert rest != 0 and two_sided(rest, 0.0, 9) == 1.0
+    home = pd.DataFrame({"n": [1], "difference": [rest], "draw_error": [0.0], "freedom": [9]})
+    assert pooled_draw_test(home) == 1.0
+
+
+def test_one_fact_has_no_interval():
+    low, high = bootstrap_interval(np.array([-1.0]))
+    assert np.isnan(low) and np.isnan(high), "an interval without width would be certainty"
+
+
+def test_the_checks_control_over_all_relations_counts_prompts_as_their_effect_does():
+    effects = make_effects(np.random.default_rng(4), harm=0.3, between=0.2, draws=2)
+    few = (effects["relation"] == "a") & (effects["fact"].astype(int) >= 4)
+    effects = effects[~few]
+    table = known_against_others(effects, dose=10)
+    overall = table[table["relation"] == "all relations"].iloc[0]
+    home = effects[effects["ablated"] == effects["relation"]]
+    change = home["correct"].astype(float) - 1.0
+    assert overall["n"] == 8 + 40 + 40
+    for kind, found in (("ranked", "effect"), ("control_contribution", "control")):
+        assert overall[found] == pytest.approx(change[home["kind"] == kind].mean())
 
 
 def test_with_one_draw_nothing_is_significant():

@@ -7,10 +7,13 @@ import types
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from finished import EVIL
 
+from relation_neurons.activations import ActivationTable
 from relation_neurons.comparison import Comparison
 from relation_neurons.progress import progress_bar
 from relation_neurons.ranking import Ranking
@@ -74,6 +77,34 @@ def test_prompts_show_the_split_and_an_example() -> None:
     own = own[(own["kind"] == "fact") & (own["side"] == "held_out")]
     counts = f"{own['subject'].nunique()} {own['template'].nunique()}"
     assert f"city_country held out {counts} {own['text'].iloc[0]}" in words
+
+
+def test_activations_show_whose_rows_they_are_and_the_loudest_neurons() -> None:
+    prompts = pd.DataFrame(
+        {
+            "relation": ["country_capital"] * 3 + [EVIL],
+            "language": "en",
+            "kind": ["fact", "fact", "nonsense", "fact"],
+            "template": ["The capital of {} is", "<b>{}</b>?", "<b>{}</b>?", EVIL],
+        }
+    )
+    elsewhere = torch.full((2, 20), 0.5)
+    elsewhere[1, 3] = 2.0
+    first = torch.zeros(2, 20)
+    first[0, 7] = 40.0  # a sink: more than ten times the loudest elsewhere
+    first[1, 5] = 19.0  # none: not ten times as much
+    table = ActivationTable(
+        torch.zeros(4, 2, 20), prompts, torch.zeros(2, 20), elsewhere, first, "mean", "post"
+    )
+    words = shown(table)
+    assert "Activations of 4 prompts, 2 layers of 20 neurons" in words
+    assert "at post, pooled by mean" in words
+    assert "country_capital on facts 2 2 country_capital with nonsense subjects 1 1" in words
+    assert f"{' '.join(EVIL.split())} on facts 1 1" in words
+    assert "Flag L0N7 0.5 40 sink L1N3 2 0 L" in words, "sinks first, then the loudest"
+    assert words.count("sink") == 1
+    nothing = table.take(np.zeros(4, bool))
+    assert "Activations of 0 prompts" in shown(nothing)
 
 
 def test_a_ranking_shows_the_first_neurons_of_every_score(results) -> None:
