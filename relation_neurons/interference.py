@@ -6,6 +6,8 @@ over all held-out facts, with the share of majority answers beside it (pitfalls 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -16,9 +18,9 @@ from relation_neurons.relations import ALL_RELATIONS
 from relation_neurons.statistics import (
     RESAMPLES,
     by_fact,
-    expanded_tail,
     only_dose,
     paired_changes,
+    resampled_interval,
     within_language,
 )
 
@@ -138,17 +140,16 @@ def specificity_intervals(
     facts = paired.groupby("relation")["fact"].nunique().reindex(names).to_numpy()
     rows = []
     for i, name in enumerate([*names, ALL_RELATIONS]):
-        row: dict[str, object] = {"ablated": name}
+        row: dict[str, Any] = {"ablated": name}
         whole = i == len(names)
         count = int(facts.sum() if whole else facts[i])
         for what, values in measures[""].items():
             drawn = measures["b"][what]
             row[what] = float(values.mean() if whole else values[i])
             if what in ("home", "row", "column"):
-                tail = expanded_tail(max(count, 2))
                 spread = drawn.mean(axis=1) if whole else drawn[:, i]
-                row[f"{what}_low"], row[f"{what}_high"] = (
-                    float(np.quantile(spread, q)) for q in (tail, 1 - tail)
+                row[f"{what}_low"], row[f"{what}_high"] = resampled_interval(
+                    float(row[what]), spread, count
                 )
         rows.append(row)
     return pd.DataFrame(rows)

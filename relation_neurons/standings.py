@@ -22,9 +22,9 @@ from relation_neurons.statistics import (
     RESAMPLES,
     by_fact,
     effect_cells,
-    expanded_tail,
     only_dose,
     paired_changes,
+    resampled_interval,
     within_language,
 )
 
@@ -109,15 +109,16 @@ def comparison_standings(
         weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
         drawn += weights @ values / len(per_relation)
     specificity = np.mean([values.mean(axis=0) for values in per_relation], axis=0)
-    tail = expanded_tail(max(sum(map(len, per_relation)), 2))
+    facts = sum(map(len, per_relation))
     table = pd.DataFrame(contenders)
     for name, value, spread in (
         ("", specificity, drawn),
         ("against_first", specificity - specificity[0], drawn - drawn[:, :1]),
     ):
         table[name or "specificity"] = value
-        for end, share in (("low", tail), ("high", 1 - tail)):
-            table[f"{name}_{end}".lstrip("_")] = np.quantile(spread, share, axis=0)
+        ends = [resampled_interval(*both, facts) for both in zip(value, spread.T, strict=True)]
+        for i, end in enumerate(("low", "high")):
+            table[f"{name}_{end}".lstrip("_")] = [both[i] for both in ends]
     table = table.sort_values("specificity", kind="stable", ignore_index=True)
     table.insert(0, "place", np.arange(1, len(table) + 1))
     return table

@@ -32,6 +32,7 @@ __all__ = [
     "of_score",
     "only_dose",
     "paired_changes",
+    "resampled_interval",
     "same_language",
     "sign_flip_test",
     "within_language",
@@ -253,6 +254,25 @@ def bootstrap_interval(
     half = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, len(values) - 1)
     mean = values.mean()
     return float(min(found.low, mean - half)), float(max(found.high, mean + half))
+
+
+def resampled_interval(
+    value: float, drawn: Float[np.ndarray, " draw"], facts: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The interval of `bootstrap_interval` for what is computed anew from each resample of the facts.
+
+    Student's half width is its quantile times the spread of the draws times sqrt(facts / (facts - 1)).
+
+    >>> low, high = resampled_interval(0.0, np.array([-1.0, 1.0] * 500), 20)
+    >>> round(low, 2), round(high, 2)
+    (-2.15, 2.15)
+    """
+    count = max(facts, 2)
+    tail = expanded_tail(count, confidence)
+    low, high = (float(np.quantile(drawn, share)) for share in (tail, 1 - tail))
+    quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    half = quantile * float(drawn.std()) * np.sqrt(count / (count - 1))
+    return float(np.minimum(low, value - half)), float(np.maximum(high, value + half))
 
 
 def expanded_tail(count: int, confidence: float = 0.95) -> float:

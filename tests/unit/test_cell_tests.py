@@ -248,6 +248,20 @@ def test_specificity_has_the_plain_numbers_and_intervals_around_them():
     assert specificity_intervals(effects, seed=4).equals(specificity_intervals(effects, seed=4))
 
 
+def test_specificity_gives_home_the_interval_that_it_has_elsewhere():
+    """Where few facts change a plain percentile interval is too short on one side."""
+    effects = make_effects(np.random.default_rng(8), harm=0.06, templates=1, facts=20)
+    found = specificity_intervals(effects).set_index("ablated")
+    for name in RELATIONS:
+        cell = effects[(effects["ablated"] == name) & (effects["relation"] == name)]
+        ranked = cell[cell["kind"] == "ranked"]
+        values = ranked["correct"].to_numpy(float) - 1
+        low, high = bootstrap_interval(values)
+        assert found.loc[name, "home_low"] == pytest.approx(low, abs=0.02)
+        assert found.loc[name, "home_high"] == pytest.approx(high, abs=0.02)
+        assert values.mean() == 0 or high > 0, "what the plain interval leaves out here"
+
+
 def test_row_intervals_widen_with_the_noise_of_both_sides():
     """The interval of a difference of independent means is about as wide as theory says."""
     effects = make_effects(np.random.default_rng(5), facts=200, templates=1, harm=0.5)
