@@ -22,6 +22,7 @@ PARTS = {
     "sweep": "Sweep",
     "demo": "The demo's sweep, before and after",
     "published": "Against the published procedure",
+    "workers": "Ray workers",
     "llama2_shape": "Llama-2 shape",
 }
 HEADER = """# Benchmarks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from relation_neurons.progress import progress_bar
 __all__ = ["Engine", "Job", "LocalEngine", "work_off"]
 
 
+@runtime_checkable
 class Job(Protocol):
     """What a model does with each of several ablated sets; each set is a place of the plan."""
 
@@ -31,6 +32,7 @@ class Job(Protocol):
         ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Where the places of a job are worked off."""
 

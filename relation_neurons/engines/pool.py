@@ -1,7 +1,7 @@
 """The pool: hands the places of a job to workers that are free, and those of a dead worker to others.
 
-Ray starts a dead worker again. What it was at is not sent to it again but to whoever is free first; it
-takes part again once it has loaded the model.
+In the place of a dead worker a new one is started, on whatever machine has room. What the dead one was at
+goes to whoever is free first.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from relation_neurons.jobs import Job
 
 __all__ = ["Pool"]
 
-MOST_LOST = 3
-"""Workers that may die over one place before it is taken to be the place's fault."""
+MOST_DEATHS = 3
+"""Workers that may die over one place, or one after another while loading, before that stops."""
 _PATIENCE = 60.0
 """Seconds without a worker after which the pool says that it waits."""
 
@@ -35,6 +35,8 @@ class _Task:
     worker: Any
     job: str = ""
     place: int = -1
+    deaths: int = 0
+    """Of workers before this one, in the same seat, while they loaded."""
 
 
 class Pool:
@@ -42,22 +44,29 @@ class Pool:
 
     Args:
         ray: the module.
-        workers: handles of `Worker` actors.
+        start: starts a `Worker` actor and gives its handle.
+        workers: how many there are.
         source: what they load, for messages.
         say: told what happens, a line at a time.
     """
 
     def __init__(
-        self, ray: Any, workers: Sequence[Any], source: str, say: Callable[[str], None]
+        self,
+        ray: Any,
+        start: Callable[[], Any],
+        workers: int,
+        source: str,
+        say: Callable[[str], None],
     ) -> None:
-        self._ray, self._workers, self._source, self._say = ray, list(workers), source, say
+        self._ray, self._start, self._source, self._say = ray, start, source, say
+        self._workers: list[Any] = []
         self._tasks: dict[Any, _Task] = {}
         self._free: list[Any] = []
         self._names = (f"job {number}" for number in itertools.count())
         self._processes: dict[Any, int] = {}
         self._last_death = ""
-        for worker in self._workers:
-            self._load(worker)
+        for _ in range(workers):
+            self._seat()
 
     @property
     def processes(self) -> list[int]:
@@ -85,7 +94,7 @@ class Pool:
                 if answer is None:
                     if mine:
                         lost[task.place] += 1
-                        self._require_not_cursed(lost[task.place])
+                        self._require_few(lost[task.place])
                         left.appendleft(task.place)
                     continue
                 if "error" in answer and (mine or "loading" in answer):
@@ -103,10 +112,11 @@ class Pool:
             self._ray.kill(worker, no_restart=True)
         self._tasks, self._free = {}, []
 
-    def _load(self, worker: Any) -> None:
-        """Has a worker load the model as soon as it is there; Ray repeats this over its restarts."""
-        task = worker.load.options(max_task_retries=-1).remote()
-        self._tasks[task] = _Task(worker)
+    def _seat(self, deaths: int = 0) -> None:
+        """Starts a worker, which loads the model first."""
+        worker = self._start()
+        self._workers.append(worker)
+        self._tasks[worker.load.remote()] = _Task(worker, deaths=deaths)
 
     def _finished(self) -> Iterator[tuple[_Task, dict[str, Any] | None]]:
         """Waits for a task to end; gives what it was and its answer, or None where its worker died."""
@@ -131,17 +141,20 @@ class Pool:
                 yield task, None
 
     def _died(self, task: _Task, error: Exception) -> None:
+        """Starts another in its place, unless several died there while loading."""
         process = self._processes.pop(task.worker, None)
+        self._workers.remove(task.worker)
         self._last_death = _first_line(error)
-        if not task.job:  # it was being started again, and cannot be
-            self._say(f"ray: a worker is lost: {self._last_death}")
+        deaths = 0 if task.job else task.deaths + 1
+        if deaths >= MOST_DEATHS:
+            self._say(f"ray: {deaths} workers died while loading; no other is started for them")
             return
-        who = f"a worker (process {process})" if process else "a worker"
-        self._say(f"ray: {who} died; what it was at is done again, and it is started again")
-        self._load(task.worker)
+        who = f"a worker (process {process})" if process else "a worker that was loading"
+        self._say(f"ray: {who} died; another is started, and what it was at is done again")
+        self._seat(deaths)
 
-    def _require_not_cursed(self, times: int) -> None:
-        if times >= MOST_LOST:
+    def _require_few(self, times: int) -> None:
+        if times >= MOST_DEATHS:
             raise EngineError(
                 f"{times} workers died over the same ablated set; the last one: {self._last_death} If "
                 "memory ran out, take fewer --workers or a smaller --batch-size."

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -24,8 +25,6 @@ from relation_neurons.options import package_versions
 
 __all__ = ["RayEngine"]
 
-_RESTARTS = 10
-"""How often Ray starts a dead worker again."""
 _STORE_BYTES = 256 << 20
 """Of a cluster started here; what is sent is a few megabytes."""
 
@@ -164,14 +163,10 @@ class RayEngine:
         )
         source = str(loaded_from(model))
         expected = {"weight_hash": weight_hash(model), "versions": package_versions()}
-        actor = ray.remote(Worker).options(
-            num_cpus=size.threads, num_gpus=size.gpus, max_restarts=_RESTARTS
-        )
+        actor = ray.remote(Worker).options(num_cpus=size.threads, num_gpus=size.gpus)
         dtype = str(model.cfg.dtype).removeprefix("torch.")
-        workers = [
-            actor.remote(source, dtype, device, size.threads, expected) for _ in range(size.workers)
-        ]
-        self._size, self._pool = size, Pool(ray, workers, source, self._say)
+        start = partial(actor.remote, source, dtype, device, size.threads, expected)
+        self._size, self._pool = size, Pool(ray, start, size.workers, source, self._say)
         return self._pool
 
     def _connected(self) -> Any:
