@@ -25,6 +25,7 @@ PARTS = {
     "demo": "The demo's sweep, before and after",
     "published": "Against the published procedure",
     "scale": "Scale",
+    "workers": "Ray workers",
     "llama2_shape": "Llama-2 shape",
     "breakdown": "Where the time goes",
 }

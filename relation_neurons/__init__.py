@@ -8,9 +8,11 @@ Modules, each depending only on earlier ones:
     -> streams -> recall -> pooling -> collector -> activations, attribution
     -> sorting, columns, classes -> scans -> scores, criteria -> families, doses -> ranking
     -> permutations, null, stability, neuron_values -> ablation, controls
-    -> files, chunks, folder -> conditions -> asking -> blocks -> sweep -> collateral
+    -> files, chunks, folder -> conditions -> ablated_sets -> jobs -> asking, reading -> blocks -> sweep
+    -> collateral
     -> statistics, cell_tests -> cumulativity, versatility, interference, flips -> summary -> plots
-    -> results, claims, report -> comparison, cards, planted -> options, stages -> experiment -> cli
+    -> results, claims, report -> comparison, cards, planted -> options, stages
+    -> engines -> experiment -> cli
 
 Only `models` loads a model; only `recall`, `activations` (with `attribution`) and `ablation` (with `sweep`
 and `collateral`) run one, through `passes`.
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from relation_neurons.comparison import Comparison, compare_scores
     from relation_neurons.controls import draw_control
     from relation_neurons.cumulativity import dose_curves, dose_numbers, joint_effect
+    from relation_neurons.engines import RayEngine
     from relation_neurons.experiment import run
     from relation_neurons.findings import check_relations
     from relation_neurons.flips import majority_share, turned_right
@@ -73,6 +76,7 @@ __all__ = [
     "Planted",
     "Prompts",
     "Ranking",
+    "RayEngine",
     "Relation",
     "Results",
     "Template",
@@ -130,6 +134,7 @@ _HOMES = {
     "comparison": ("Comparison", "compare_scores"),
     "controls": ("draw_control",),
     "cumulativity": ("dose_curves", "dose_numbers", "joint_effect"),
+    "engines.ray_engine": ("RayEngine",),
     "experiment": ("run",),
     "findings": ("check_relations",),
     "flips": ("majority_share", "turned_right"),

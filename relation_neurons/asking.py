@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from relation_neurons.ablation import ablated
-from relation_neurons.chunks import Chunks, chunk_key
+from relation_neurons.ablated_sets import AblatedSets
+from relation_neurons.chunks import packed, unpacked
 from relation_neurons.conditions import Condition
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.models import HookedTransformer
-from relation_neurons.progress import progress_bar
+from relation_neurons.prompt_table import prompts_of, prompts_table
 from relation_neurons.prompts import Prompts
-from relation_neurons.ranking import Ranking
 from relation_neurons.recall import Outcomes, answer_prompts, plan_passes
 from relation_neurons.streams import IntactStreams
 
-__all__ = ["ask_again", "check_planned", "check_scale", "judged", "tabled"]
+__all__ = ["Asking", "check_planned", "check_scale", "judged", "tabled"]
 
 
 def check_scale(mode: str, value: float | None) -> None:
@@ -48,68 +47,53 @@ def judged(prompts: Prompts, which: pd.Series | np.ndarray) -> Prompts:
     return asked
 
 
-def ask_again(
-    model: HookedTransformer,
-    asked: Prompts,
-    ranking: Ranking,
-    conditions: Sequence[Condition],
-    *,
-    mode: str,
-    value: float | None,
-    positions: str,
-    batch_size: int,
-    chunks: Chunks | None = None,
-) -> list[pd.DataFrame]:
-    """Asks every prompt under each condition, and once of the intact model; a table per condition.
+@dataclass(frozen=True)
+class Asking:
+    """The job of asking the same prompts under one ablated set after another."""
 
-    What an ablated model does below its lowest ablated layer is taken from the intact pass. A
-    condition's table is kept as a chunk as soon as it is there, and read where it is there already.
-    """
-    passes = plan_passes(asked)
-    batches = passes.batches(model, batch_size)
-    lowest = [int(condition.neurons["layer"].min()) for condition in conditions]
-    streams = IntactStreams(model, batches, lowest)
-    intact = answer_prompts(model, passes, batches=batches, streams=streams)
-    typical = torch.tensor(ranking.neurons["mean"].to_numpy(copy=True))
-    chunks = Chunks() if chunks is None else chunks
+    sets: AblatedSets
+    asked: Prompts
+    batch_size: int
 
-    def ask(condition: Condition, first_layer: int) -> pd.DataFrame:
-        layers, indices = condition.neurons["layer"], condition.neurons["neuron"]
-        mean = typical[torch.tensor((layers * ranking.width + indices).to_list())]
-        with ablated(
-            model,
-            condition.neurons,
-            site=ranking.site,
-            mode=mode,
-            positions=positions,
-            value=mean if mode == "mean" else value,
-        ) as ablation:
-            after = answer_prompts(
-                model,
-                passes,
-                batches=batches,
-                streams=streams,
-                first_layer=first_layer,
-                before_batch=ablation.start,
-            )
-        return _rows(condition, asked.frame, intact, after)
+    def keys(self) -> list[str]:
+        """See `Job`."""
+        return self.sets.keys(self.asked.frame["prompt_id"].tolist())
 
-    tables = []
-    with progress_bar(len(conditions) * len(passes.sequences), "ablation sweep", "row") as bar:
-        for place, (condition, first_layer) in enumerate(zip(conditions, lowest, strict=True)):
-            key = _key(condition, asked, mode, value, positions)
-            tables.append(chunks.make(place, key, partial(ask, condition, first_layer)))
-            bar.update(len(passes.sequences))
-    return tables
+    def begin(self, model: HookedTransformer) -> Callable[[int], pd.DataFrame]:
+        """Asks the intact model, and gives the function that asks under one set.
 
+        What an ablated model does below its lowest ablated layer is taken from the intact pass.
+        """
+        passes = plan_passes(self.asked)
+        batches = passes.batches(model, self.batch_size)
+        lowest = self.sets.first_layers()
+        streams = IntactStreams(model, batches, lowest)
+        intact = answer_prompts(model, passes, batches=batches, streams=streams)
 
-def _key(
-    condition: Condition, asked: Prompts, mode: str, value: float | None, positions: str
-) -> str:
-    """Names a condition's chunk by all that decides it, but for what the run's manifest says."""
-    neurons = condition.neurons[["layer", "neuron"]].to_numpy().tolist()
-    asked_ids = asked.frame["prompt_id"].tolist()
-    return chunk_key(condition.labels(), neurons, asked_ids, mode, value, positions)
+        def ask(place: int) -> pd.DataFrame:
+            with self.sets.ablated(model, place) as ablation:
+                after = answer_prompts(
+                    model,
+                    passes,
+                    batches=batches,
+                    streams=streams,
+                    first_layer=lowest[place],
+                    before_batch=ablation.start,
+                )
+            return _rows(self.sets.conditions[place], self.asked.frame, intact, after)
+
+        return ask
+
+    def plain(self) -> dict[str, Any]:
+        """See `Job`."""
+        prompts = packed(prompts_table(self.asked))
+        return {**self.sets.plain(), "prompts": prompts, "batch_size": self.batch_size}
+
+    @classmethod
+    def of_plain(cls, data: dict[str, Any]) -> Asking:
+        """Reads what `plain` gave."""
+        asked = prompts_of(unpacked(data["prompts"]))
+        return cls(AblatedSets.of_plain(data), asked, data["batch_size"])
 
 
 def tabled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from relation_neurons.asking import ask_again, check_planned, check_scale, judged, tabled
+from relation_neurons.ablated_sets import AblatedSets
+from relation_neurons.asking import Asking, check_planned, check_scale, judged, tabled
 from relation_neurons.chunks import Chunks
 from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import DoseError
+from relation_neurons.jobs import Engine, work_off
 from relation_neurons.models import HookedTransformer
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking, resolve_doses
@@ -36,6 +38,7 @@ def block_sweep(
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
     chunks: Chunks | None = None,
+    engine: Engine | None = None,
 ) -> pd.DataFrame:
     """Ablates disjoint blocks of each ranking, alone and all at once, on the relation's own facts.
 
@@ -53,6 +56,7 @@ def block_sweep(
         mode: as in `ablation_sweep`, and so are value, positions and batch_size.
         seed: of the control draws.
         chunks: where each ablated set's rows are kept as soon as they are there, and read again.
+        engine: where it is computed; in this process by default, see `RayEngine`.
 
     Returns:
         The columns of `ablation_sweep` and block: 1, 2, … with the dose `size`, and 0, all at once.
@@ -73,27 +77,21 @@ def block_sweep(
         seed=seed,
     )
     check_planned(conditions, (score,))
-    sets: dict[tuple[str, str], list[Condition]] = {}
+    wholes: dict[tuple[str, str], list[Condition]] = {}
     for condition in conditions:
-        sets.setdefault((condition.ablated, condition.language), []).append(condition)
+        wholes.setdefault((condition.ablated, condition.language), []).append(condition)
     tables = []
-    for (relation, language), joint in sets.items():
+    for (relation, language), joint in wholes.items():
         frame = prompts.frame
         home = (frame["relation"] == relation) & (frame["language"] == language)
         planned = [
             (block, part) for whole in joint for block, part in _in_blocks(whole, each, blocks)
         ]
-        answered = ask_again(
-            model,
-            judged(prompts, home),
-            ranking,
-            [part for _, part in planned],
-            mode=mode,
-            value=value,
-            positions=positions,
-            batch_size=batch_size,
-            chunks=chunks,
+        sets = AblatedSets.of(
+            [part for _, part in planned], ranking, mode=mode, value=value, positions=positions
         )
+        job = Asking(sets, judged(prompts, home), batch_size)
+        answered = work_off(model, job, f"blocks of {relation}", engine=engine, chunks=chunks)
         tables += [
             table.assign(block=block) for (block, _), table in zip(planned, answered, strict=True)
         ]

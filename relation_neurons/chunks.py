@@ -20,7 +20,7 @@ import pandas as pd
 from relation_neurons.errors import ResultsError
 from relation_neurons.files import plain, write_bytes
 
-__all__ = ["Chunks", "chunk_key"]
+__all__ = ["Chunks", "chunk_key", "packed", "unpacked"]
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Chunks:
         found = self.read(place, key)
         if found is not None:
             return found
-        data = _packed(make())
+        data = packed(make())
         digest = hashlib.sha256(data).hexdigest()
         write_bytes(self.folder / f"{_stem(place, key)}-{digest}.parquet", data)
-        return _unpacked(data)  # as it is read back, so that a resumed run has the same bytes
+        return unpacked(data)  # as it is read back, so that a resumed run has the same bytes
 
     def read(self, place: int, key: str) -> pd.DataFrame | None:
         """Reads a chunk, if it is there and whole; a damaged one is taken away."""
@@ -57,7 +57,7 @@ class Chunks:
             except OSError as error:
                 raise ResultsError(f"{path} cannot be read: {error.strerror or error}.") from error
             if hashlib.sha256(data).hexdigest() == path.stem.rsplit("-", 1)[1]:
-                return _unpacked(data)
+                return unpacked(data)
             path.unlink()
         return None
 
@@ -90,11 +90,13 @@ def _stem(place: int, key: str) -> str:
     return f"{place:05d}-{key}"
 
 
-def _packed(table: pd.DataFrame) -> bytes:
+def packed(table: pd.DataFrame) -> bytes:
+    """Gives a table as the bytes of a parquet file."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False, compression="zstd")
     return buffer.getvalue()
 
 
-def _unpacked(data: bytes) -> pd.DataFrame:
+def unpacked(data: bytes) -> pd.DataFrame:
+    """Reads what `packed` gave."""
     return pd.read_parquet(io.BytesIO(data))

@@ -16,6 +16,7 @@ import typer
 from relation_neurons.cli_compare import compare_scores
 from relation_neurons.cli_neuron import neuron
 from relation_neurons.cli_options import (
+    Address,
     BatchSize,
     Blocks,
     By,
@@ -26,6 +27,7 @@ from relation_neurons.cli_options import (
     Draws,
     DropCopied,
     Dtype,
+    EngineName,
     ForceNew,
     HeldOut,
     HoldOutTemplates,
@@ -51,6 +53,7 @@ from relation_neurons.cli_options import (
     Seed,
     Shots,
     Site,
+    Workers,
     fields_of,
     listed,
 )
@@ -105,6 +108,9 @@ def run(
     batch_size: BatchSize = None,
     dtype: Dtype = None,
     device: Device = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
     force_new: ForceNew = False,
 ) -> None:
     """Run the whole experiment, from relations to the report.
@@ -114,6 +120,7 @@ def run(
     """
     options = fields_of(locals())
     from relation_neurons import experiment
+    from relation_neurons.engines import make_engine
     from relation_neurons.folder import require_folder
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
@@ -121,11 +128,21 @@ def run(
 
     require_folder(out)
     make_options(preset, **options)  # what is wrong shows before the model loads
+    make_engine(engine, address=address, workers=workers)
     data = load_relations(relations, languages=languages, names=listed(names))
     loaded = load_model(model, dtype=dtype, device=device)
     with _interruptible():
         results = experiment.run(
-            loaded, data, out=out, preset=preset, say=_say, force_new=force_new, **options
+            loaded,
+            data,
+            out=out,
+            preset=preset,
+            say=_say,
+            force_new=force_new,
+            engine=engine,
+            address=address,
+            workers=workers,
+            **options,
         )
     for name, reason in results.ranking.left_out.items():
         _say(f"left out: {name}, {reason}")
@@ -196,6 +213,9 @@ def ablate(
     out: Out,
     model: Annotated[str | None, typer.Option(help="The model, if it moved.")] = None,
     device: Device = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
 ) -> None:
     """The second stage: the ablation sweep, from the folder that `rank` left."""
     from relation_neurons import experiment
@@ -216,7 +236,10 @@ def ablate(
     stages = Stages(out, _say)
     with _interruptible(), owned(out):
         options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
-        ablations = experiment.ablate_stage(loaded, prompts, ranking, options, stages)
+        with experiment.engine_for(
+            loaded, engine, stages, address=address, workers=workers
+        ) as opened:
+            ablations = experiment.ablate_stage(loaded, prompts, ranking, options, stages, opened)
         experiment.report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
     typer.echo(f"report: {out / 'report.html'}")
 

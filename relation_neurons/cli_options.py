@@ -88,6 +88,15 @@ Positions = Annotated[str | None, typer.Option(help="no_first, all (the paper's)
 Nonsense = Annotated[int | None, typer.Option(help="Nonsense subjects per relation.")]
 BatchSize = Annotated[int | None, typer.Option(help="Prompts a pass.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="Where sets are ablated: local, or ray (docs/cluster.md).")
+]
+Address = Annotated[
+    str | None, typer.Option(help="With --engine ray: a cluster that runs, auto or HOST:PORT.")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="With --engine ray: models held; one per GPU or some cores.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
 
 
@@ -99,7 +108,7 @@ def listed(text: str | None) -> list[str] | None:
 def fields_of(given: dict[str, Any]) -> dict[str, Any]:
     """Turns the command's parameters into fields of `Options`."""
     apart = {"out", "model", "relations", "languages", "names", "preset", "dtype", "device"}
-    apart |= {"force_new"}
+    apart |= {"force_new", "engine", "address", "workers"}
     options = {name: value for name, value in given.items() if name not in apart}
     for name in ("doses", "checks"):
         if options[name] is not None:

@@ -15,6 +15,7 @@ __all__ = [
     "AnswerError",
     "ContextLengthError",
     "DoseError",
+    "EngineError",
     "HookError",
     "ModelLoadError",
     "RelationFormatError",
@@ -92,6 +93,10 @@ class AblationError(RelationNeuronsError, RuntimeError):
 
 class DoseError(RelationNeuronsError, ValueError):
     """A dose above the number of neurons there are, or below one."""
+
+
+class EngineError(RelationNeuronsError, RuntimeError):
+    """An engine that is not installed, cannot be reached, or lost its workers."""
 
 
 class ResultsError(RelationNeuronsError, OSError):

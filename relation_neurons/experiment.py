@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.claims import claims
+from relation_neurons.engines import Engine, make_engine
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.files import write_json, write_text
 from relation_neurons.folder import move_aside, open_folder, owned, read_checksums, record
@@ -35,6 +36,7 @@ __all__ = [
     "ablate_stage",
     "across_languages",
     "choose_facts",
+    "engine_for",
     "is_finished",
     "rank_stage",
     "read_ablate_stage",
@@ -52,6 +54,9 @@ def run(
     preset: str = "default",
     say: Callable[[str], None] | None = None,
     force_new: bool = False,
+    engine: str | Engine = "local",
+    address: str | None = None,
+    workers: int | None = None,
     **options: Any,
 ) -> Results:
     """Does all of it, from relations to the report.
@@ -66,10 +71,16 @@ def run(
         preset: `default` or `paper`.
         say: told what was done, a line a stage.
         force_new: moves a folder that is there aside (to `out.old-1`), and begins anew.
+        engine: where ablated sets are worked off: `local`, this process; `ray`, the workers of a Ray
+            cluster; or an engine, which stays open. It is no part of what a run is: a folder begun on
+            one goes on on another.
+        address: of a Ray cluster that runs; by default one is started here.
+        workers: of the Ray engine, see `RayEngine`.
         options: fields of `Options`.
 
     Raises:
         ResultsError: the folder holds another run, or another process writes it.
+        EngineError: the engine cannot be had, or lost its workers; what is finished is kept.
     """
     chosen = make_options(preset, **options)
     folder = Path(out) if out is not None else None
@@ -91,9 +102,34 @@ def run(
         if folder is not None and is_finished(folder):
             stages.say(f"{folder} holds this very run, finished: nothing to do")
             return load_results(folder)
-        prompts, recall, ranking = rank_stage(model, loaded, chosen, stages)
-        ablations = ablate_stage(model, prompts, ranking, chosen, stages)
+        with engine_for(model, engine, stages, address=address, workers=workers) as opened:
+            prompts, recall, ranking = rank_stage(model, loaded, chosen, stages)
+            ablations = ablate_stage(model, prompts, ranking, chosen, stages, opened)
         return report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+
+
+@contextlib.contextmanager
+def engine_for(
+    model: HookedTransformer,
+    engine: str | Engine,
+    stages: Stages,
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+) -> Iterator[Engine]:
+    """Opens the engine of a run for a model, notes in the folder that it was used, and closes it."""
+    opened = (
+        make_engine(engine, address=address, workers=workers, say=stages.say)
+        if isinstance(engine, str)
+        else engine
+    )
+    try:
+        opened.check(model)
+        yield opened
+    finally:
+        stages.note_engine(opened.describe())
+        if isinstance(engine, str):
+            opened.close()
 
 
 @contextlib.contextmanager

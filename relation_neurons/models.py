@@ -41,6 +41,7 @@ __all__ = [
     "final_residual",
     "known_models",
     "load_model",
+    "loaded_from",
     "logit_weights",
     "neuron_count",
     "output_direction",
@@ -75,7 +76,8 @@ def load_model(
         ModelLoadError: truncated, unreachable or unsupported weights.
     """
     if isinstance(name_or_path, torch.nn.Module):
-        return _checked(_from_held(name_or_path, dtype, device, tokenizer))
+        source = loaded_from(name_or_path) if tokenizer is None else None
+        return _from(source, _from_held(name_or_path, dtype, device, tokenizer))
     target = choose_device(device)
     precision = _dtype(dtype, target)
     name = str(name_or_path)
@@ -87,9 +89,15 @@ def load_model(
     else:
         folder_or_name = _official(name)
     if isinstance(folder_or_name, str) and not checkpoints.is_llama(folder_or_name):
-        return _checked(_from_transformer_lens(folder_or_name, precision, target))
+        return _from(name, _from_transformer_lens(folder_or_name, precision, target))
     hf_model, own_tokenizer = checkpoints.read_checkpoint(folder_or_name, precision)
-    return _checked(_hook_llama(hf_model, tokenizer or own_tokenizer, name, precision, target))
+    source = None if tokenizer is not None else str(path.resolve()) if path.exists() else name
+    return _from(source, _hook_llama(hf_model, tokenizer or own_tokenizer, name, precision, target))
+
+
+def loaded_from(model: torch.nn.Module) -> str | None:
+    """What `load_model` was given, from which another process can load the same; None if it was held."""
+    return getattr(model, "loaded_from", None)
 
 
 def known_models() -> list[str]:
@@ -215,6 +223,12 @@ def _set_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
     prepends = len(tokenizer("")["input_ids"]) > 0
     model.cfg.tokenizer_prepends_bos = prepends
     model.cfg.default_prepend_bos = prepends
+
+
+def _from(source: str | None, model: HookedTransformer) -> HookedTransformer:
+    """Checks a model that was just made, and notes where it came from."""
+    model.loaded_from = source
+    return _checked(model)
 
 
 def _checked(model: HookedTransformer) -> HookedTransformer:

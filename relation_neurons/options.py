@@ -19,7 +19,7 @@ from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations import MIN_KNOWN, Relation
 from relation_neurons.version import __version__
 
-__all__ = ["PRESETS", "Options", "make_manifest", "make_options"]
+__all__ = ["PRESETS", "Options", "make_manifest", "make_options", "package_versions"]
 
 
 @dataclass(frozen=True)
@@ -199,13 +199,16 @@ def make_manifest(
         "padding": "left, masked; the first attended position is "
         + ("pooled" if options.pool == "include_first" else "not pooled")
         + (" and ablated" if options.positions == "all" else " and not ablated"),
-        "versions": {
-            "relation_neurons": __version__,  # not the metadata: those of an old checkout may be stale
-            **{
-                name: importlib.metadata.version(name)
-                for name in ("torch", "transformer_lens", "transformers", "numpy", "pandas")
-            },
-        },
+        "versions": package_versions(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """The versions that decide a run's numbers."""
+    others = ("torch", "transformer_lens", "transformers", "numpy", "pandas")
+    return {
+        "relation_neurons": __version__,  # not the metadata: those of an old checkout may be stale
+        **{name: importlib.metadata.version(name) for name in others},
     }
 
 

@@ -138,6 +138,8 @@ def planted_model(
         save_checkpoint(target, facts, truth, seed)
         model = load_model(target, dtype="float32", device="cpu")
     model.cfg.model_name = "planted"
+    if kept is None:  # it is gone from where it was loaded
+        model.loaded_from = None
     return Planted(model, make_relations(facts, templates), truth, facts, kept)
 
 

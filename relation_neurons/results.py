@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.files import read_json, read_table, write_table
+from relation_neurons.prompt_table import prompts_of, prompts_table
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking, left_out_relations
 
@@ -87,20 +88,9 @@ def load_results(folder: str | Path) -> Results:
 
 def write_prompts(path: Path, prompts: Prompts) -> None:
     """Writes prompts with their tokens, so that a later stage needs no relation data."""
-    table = prompts.frame.assign(
-        tokens=[list(t) for t in prompts.tokens],
-        answers=[[list(a) for a in answers] for answers in prompts.answers],
-        pad_id=prompts.pad_id,
-        context=list(prompts.context) or 0,
-    )
-    write_table(path, table)
+    write_table(path, prompts_table(prompts))
 
 
 def read_prompts(path: Path) -> Prompts:
     """Reads what `write_prompts` wrote."""
-    table = read_table(path)
-    tokens = tuple(tuple(int(t) for t in row) for row in table["tokens"])
-    answers = tuple(tuple(tuple(int(t) for t in a) for a in row) for row in table["answers"])
-    context = tuple(int(count) for count in table["context"]) if table["context"].any() else ()
-    frame = table.drop(columns=["tokens", "answers", "pad_id", "context"])
-    return Prompts(frame, tokens, answers, int(table["pad_id"].iloc[0]), context)
+    return prompts_of(read_table(path))

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.collateral import collateral_damage, largest_dose
+from relation_neurons.jobs import Engine
 from relation_neurons.models import HookedTransformer
 from relation_neurons.options import Options
 from relation_neurons.prompts import Prompts
@@ -36,18 +37,34 @@ class Ablations:
 
 
 def ablate_stage(
-    model: HookedTransformer, prompts: Prompts, ranking: Ranking, options: Options, stages: Stages
+    model: HookedTransformer,
+    prompts: Prompts,
+    ranking: Ranking,
+    options: Options,
+    stages: Stages,
+    engine: Engine | None = None,
 ) -> Ablations:
-    """Collateral damage of every set, the sweep over all doses, and the checks at the judged one."""
+    """Collateral damage of every set, the sweep over all doses, and the checks at the judged one.
+
+    Each set is worked off by the engine; in this process by default.
+    """
     counts = resolve_doses(options.doses, len(ranking.neurons))
     shared: dict[str, Any] = {
         "mode": options.mode,
         "positions": options.positions,
         "seed": options.seed,
+        "engine": engine,
     }
     collateral = stages.make(
         "collateral",
-        lambda: collateral_damage(model, ranking, counts, score=options.score, **shared),
+        lambda: collateral_damage(
+            model,
+            ranking,
+            counts,
+            score=options.score,
+            chunks=stages.chunks("collateral"),
+            **shared,
+        ),
     )
     dose = judged_dose(options, ranking, collateral)
     shared["batch_size"] = options.batch_size

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.chunks import Chunks
-from relation_neurons.files import read_table, write_table
+from relation_neurons.files import read_json, read_table, write_json, write_table
 from relation_neurons.folder import check_file, record
 
 __all__ = ["Stages"]
@@ -80,6 +80,15 @@ class Stages:
         self.chunks(name).drop()
         self.done(name, started)
         return made
+
+    def note_engine(self, description: dict[str, Any] | None) -> None:
+        """Notes where tables were computed in `engines.json`, which is no part of what a run is."""
+        if self.folder is None or description is None:
+            return
+        path = self.folder / "engines.json"
+        noted = read_json(path)["engines"] if path.exists() else []
+        if description not in noted:
+            write_json(path, {"engines": [*noted, description]})
 
     def done(self, name: str, started: float) -> None:
         """Says how long a stage took."""

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from relation_neurons.asking import ask_again, check_planned, check_scale, judged, tabled
+from relation_neurons.ablated_sets import AblatedSets
+from relation_neurons.asking import Asking, check_planned, check_scale, judged, tabled
 from relation_neurons.blocks import block_sweep
 from relation_neurons.chunks import Chunks
 from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.controls import CONTROL_KINDS
+from relation_neurons.jobs import Engine, work_off
 from relation_neurons.models import HookedTransformer
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking
@@ -39,6 +41,7 @@ def ablation_sweep(
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
     chunks: Chunks | None = None,
+    engine: Engine | None = None,
 ) -> pd.DataFrame:
     """Ablates every relation's ranked sets and controls and asks every held-out prompt again.
 
@@ -58,6 +61,7 @@ def ablation_sweep(
             with (see `prefixes`); it changes log-probabilities by no more than rounding.
         seed: of the control draws.
         chunks: where each ablated set's rows are kept as soon as they are there, and read again.
+        engine: where it is computed; in this process by default, see `RayEngine`.
 
     Returns:
         The table `effects`: ablated, ablated_language, kind, score, dose, draw, prompt_id, relation,
@@ -77,15 +81,7 @@ def ablation_sweep(
         seed=seed,
     )
     check_planned(conditions, scores)
-    tables = ask_again(
-        model,
-        asked,
-        ranking,
-        conditions,
-        mode=mode,
-        value=value,
-        positions=positions,
-        batch_size=batch_size,
-        chunks=chunks,
-    )
+    sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions=positions)
+    job = Asking(sets, asked, batch_size)
+    tables = work_off(model, job, "ablation sweep", engine=engine, chunks=chunks)
     return tabled(tables)

@@ -160,14 +160,14 @@ def test_pitfall_4_logits_that_are_no_numbers_are_an_error(tiny_folder, ranking)
 
 def test_chunks_of_positions_do_not_change_the_numbers(model, ranking, monkeypatch):
     whole = collateral_damage(model, ranking, (20,), text=TEXT)
-    monkeypatch.setattr("relation_neurons.collateral._READ_AT_ONCE", 5)
+    monkeypatch.setattr("relation_neurons.reading._READ_AT_ONCE", 5)
     parts = collateral_damage(model, ranking, (20,), text=TEXT)
     pd.testing.assert_frame_equal(whole, parts, check_exact=False, atol=1e-6, rtol=0)
 
 
 def test_intact_numbers_that_do_not_fit_are_made_anew(model, ranking, monkeypatch):
     kept = collateral_damage(model, ranking, (20,), text=TEXT)
-    monkeypatch.setattr("relation_neurons.collateral.INTACT_BYTES", 0)
+    monkeypatch.setattr("relation_neurons.reading.INTACT_BYTES", 0)
     anew = collateral_damage(model, ranking, (20,), text=TEXT)
     pd.testing.assert_frame_equal(kept, anew, check_exact=False, atol=1e-6, rtol=0)
 

@@ -1,0 +1,224 @@
+"""The Ray engine: ablated sets worked off by workers of a Ray cluster, each of which holds the model.
+
+This process plans, reads and writes; workers get plain data and give plain data. So the results folder has
+one writer, and it is the same folder whichever engine filled it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import torch
+
+from relation_neurons.engines.sizes import MOST_THREADS, Size, choose_size
+from relation_neurons.errors import EngineError, UnknownOptionError
+from relation_neurons.jobs import Job
+from relation_neurons.models import HookedTransformer, loaded_from, weight_hash
+from relation_neurons.options import package_versions
+
+__all__ = ["RayEngine"]
+
+_STORE_BYTES = 256 << 20
+"""Of a cluster started here; what is sent is a few megabytes."""
+
+
+class RayEngine:
+    """Works ablated sets off on a Ray cluster, one after another on each worker.
+
+    Workers load the model themselves, by the name or path that it was loaded from here, when the engine is
+    first used; their weights and package versions have to be this process's.
+
+    Args:
+        address: of a cluster that runs (`auto`, `10.0.0.1:6379`); by default one is started on this
+            machine, and ended with the engine.
+        workers: how many models are held: by default one per GPU, else one per `threads` cores.
+        threads: CPU threads of a worker; by default as many as this process uses, 4 at most, and fewer
+            where more workers are asked for. With this process's number, tables have the same bytes.
+        say: told what happens, a line at a time.
+
+    Raises:
+        EngineError: Ray is not installed.
+        UnknownOptionError: fewer than one worker or thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        threads: int | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        for what, number in (("workers", workers), ("threads", threads)):
+            if number is not None and number < 1:
+                raise UnknownOptionError(f"{what} is {number}; expected 1 or more.")
+        if importlib.util.find_spec("ray") is None:
+            raise EngineError("Ray is not installed: pip install 'relation_neurons[ray]'.")
+        self._address, self._workers, self._threads = address, workers, threads
+        self._say = say or (lambda line: None)
+        self._pool: Any = None
+        self._size: Size | None = None
+        self._held: tuple[Any, ...] = ()
+        self._owns = False
+
+    def __repr__(self) -> str:
+        size = f"{self._size.workers} workers" if self._size else "not started"
+        return f"RayEngine({self._address or 'on this machine'}; {size})"
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def processes(self) -> list[int]:
+        """The processes of the workers that have loaded the model."""
+        return [] if self._pool is None else self._pool.processes
+
+    def check(self, model: HookedTransformer) -> None:
+        """Refuses a model that workers could not load.
+
+        Raises:
+            EngineError: it was made in this process, and has no name or path.
+        """
+        if loaded_from(model) is None:
+            raise EngineError(
+                "The model was made or held in this process, and workers load theirs by a name or a "
+                "path. Save it as a folder in Hugging Face format and load that with load_model(folder) "
+                "(planted_model takes a folder too), or use the engine `local`."
+            )
+
+    def work(
+        self, model: HookedTransformer, job: Job, places: Sequence[int]
+    ) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Gives each place with its table, in the order in which they get done.
+
+        Raises:
+            EngineError: no cluster, no room in it, other weights there, or no worker left.
+            ModelLoadError: a worker cannot load the model.
+        """
+        self.check(model)
+        self._require_pool_of(model)
+        kind = torch.device(str(model.cfg.device)).type
+        with _off_the_gpu(model):
+            yield from self._started(model, kind).work(job, places)
+
+    def describe(self) -> dict[str, Any] | None:
+        """Says where tables were computed, once something was."""
+        if self._size is None:
+            return None
+        return {
+            "engine": "ray",
+            "address": self._address or "started for the run",
+            "workers": self._size.workers,
+            "threads": self._size.threads,
+        }
+
+    def close(self) -> None:
+        """Ends the workers, and the cluster where it was started here."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+        if self._owns:
+            self._owns = False
+            import ray
+
+            ray.shutdown()
+
+    def _require_pool_of(self, model: HookedTransformer) -> None:
+        """Ends workers that hold another model, or this one as it was before it was changed."""
+        held = (loaded_from(model), model.cfg.dtype, *_sums(model))
+        if held != self._held and self._pool is not None:
+            self._pool.stop()
+            self._pool = None
+        self._held = held
+
+    def _started(self, model: HookedTransformer, device: str) -> Any:
+        """Gives the pool; the first call starts it."""
+        if self._pool is not None:
+            return self._pool
+        from relation_neurons.engines.pool import Pool
+        from relation_neurons.engines.worker import Worker
+
+        ray = self._connected()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = self._threads or min(torch.get_num_threads(), MOST_THREADS)
+        size = choose_size(nodes, gpu=device == "cuda", workers=self._workers, threads=most)
+        self._say(
+            f"ray: {size.workers} workers of {size.threads} threads"
+            + (" and a GPU" if size.gpus else "")
+        )
+        source = str(loaded_from(model))
+        expected = {"weight_hash": weight_hash(model), "versions": package_versions()}
+        actor = ray.remote(Worker).options(num_cpus=size.threads, num_gpus=size.gpus)
+        dtype = str(model.cfg.dtype).removeprefix("torch.")
+        start = partial(actor.remote, source, dtype, device, size.threads, expected)
+        self._size, self._pool = size, Pool(ray, start, size.workers, source, self._say)
+        return self._pool
+
+    def _connected(self) -> Any:
+        """Connects to the cluster, or starts one."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        if ray.is_initialized():
+            return ray
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if self._address is not None:
+                ray.init(address=self._address, **quiet)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=self._more_cpus_than_there_are(),
+                    include_dashboard=False,
+                    object_store_memory=_STORE_BYTES,
+                    **quiet,
+                )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = f"at {self._address}" if self._address else "on this machine"
+            raise EngineError(
+                f"No Ray cluster {where}: {' '.join(str(error).split())} `ray status` says what there "
+                "is; without an address one is started on this machine."
+            ) from error
+        self._owns = True
+        return ray
+
+    def _more_cpus_than_there_are(self) -> int | None:
+        """Where more workers are asked for than there are cores, they share them."""
+        there = os.cpu_count() or 1
+        return self._workers if self._workers is not None and self._workers > there else None
+
+
+def _sums(model: HookedTransformer) -> list[float]:
+    """A sum for each parameter, which changes when it does; much quicker than a hash."""
+    return [float(parameter.sum(dtype=torch.float64)) for parameter in model.parameters()]
+
+
+@contextlib.contextmanager
+def _off_the_gpu(model: HookedTransformer) -> Iterator[None]:
+    """Puts this process's own model aside while workers need the GPU."""
+    device = model.cfg.device
+    if torch.device(str(device)).type != "cuda":
+        yield
+        return
+    model.to("cpu", print_details=False)
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.to(device, print_details=False)
+        model.cfg.device = device

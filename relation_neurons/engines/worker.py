@@ -1,0 +1,110 @@
+"""Workers: a process that holds a model and works off the places of jobs it is sent.
+
+What comes and goes is plain data: text, numbers, and tables as the bytes of parquet files. What goes wrong
+is sent back as data too, so that no exception of this process has to be made again in another.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+
+from relation_neurons.asking import Asking
+from relation_neurons.chunks import packed
+from relation_neurons.errors import EngineError
+from relation_neurons.jobs import Job
+from relation_neurons.models import load_model, weight_hash
+from relation_neurons.options import package_versions
+from relation_neurons.reading import Reading
+
+__all__ = ["Worker", "job_message"]
+
+_KINDS: dict[str, type[Asking] | type[Reading]] = {"Asking": Asking, "Reading": Reading}
+
+
+def job_message(job: Job) -> dict[str, Any]:
+    """Gives a job as a worker takes it."""
+    return {"kind": type(job).__name__, **job.plain()}
+
+
+class Worker:
+    """Holds one model.
+
+    Args:
+        source: what `load_model` is given here.
+        dtype: of the weights.
+        device: `cpu`, `cuda` or `mps`.
+        threads: CPU threads.
+        expected: the weight hash and the package versions of the process that sends the jobs.
+    """
+
+    def __init__(
+        self, source: str, dtype: str, device: str, threads: int, expected: dict[str, Any]
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._source, self._dtype, self._device = source, dtype, device
+        self._expected = expected
+        self._model: Any = None
+        self._job: tuple[str, Callable[[int], pd.DataFrame]] | None = None
+
+    def load(self) -> dict[str, Any]:
+        """Loads the model, once; says who this is, or what went wrong."""
+        try:
+            if self._model is None:
+                model = load_model(self._source, dtype=self._dtype, device=self._device)
+                self._require_same(model)
+                self._model = model
+        except Exception as error:  # whatever it is, it stops the run, with its own words
+            return {**_failure(error), "loading": True}
+        return {"process": os.getpid(), "node": socket.gethostname()}
+
+    def make(self, name: str, message: dict[str, Any], place: int) -> dict[str, Any]:
+        """Makes the table of one place of a job, or says what went wrong.
+
+        Args:
+            name: of the job; what its places share is done once.
+            message: what `job_message` gave.
+            place: which one.
+        """
+        loaded = self.load()
+        if "error" in loaded:
+            return loaded
+        try:
+            if self._job is None or self._job[0] != name:
+                self._job = None  # frees what the last one kept
+                job = _KINDS[message["kind"]].of_plain(message)
+                self._job = name, job.begin(self._model)
+            return {"table": packed(self._job[1](place))}
+        except Exception as error:
+            return _failure(error)
+
+    def _require_same(self, model: Any) -> None:
+        theirs, ours = str(self._expected["weight_hash"]), weight_hash(model)
+        if ours != theirs:
+            raise EngineError(
+                f"the weights of {self._source} differ: their hash is {ours[:12]}… here and {theirs[:12]}… "
+                "in the process that started the run. Give every machine the same files, and load the "
+                "model anew if it was changed."
+            )
+        here = package_versions()
+        for package, version in self._expected["versions"].items():
+            if here.get(package) != version:
+                raise EngineError(
+                    f"{package} is {here.get(package)} here and {version} in the process that started "
+                    "the run. Install the same versions everywhere (constraints.txt)."
+                )
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return {
+        "error": type(error).__name__,
+        "message": str(error),
+        "node": socket.gethostname(),
+        "trace": traceback.format_exc(),
+    }

@@ -1,0 +1,180 @@
+"""Reading: neutral text under one ablated set after another, against what the intact model expects."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from relation_neurons.ablated_sets import AblatedSets
+from relation_neurons.ablation import Ablation
+from relation_neurons.batches import Batch, make_batches
+from relation_neurons.errors import ActivationError, AnswerError
+from relation_neurons.models import HookedTransformer, final_residual, unembed
+
+__all__ = ["INTACT_BYTES", "Reading", "neutral_text"]
+
+_READ_AT_ONCE = 128
+INTACT_BYTES = 1 << 29
+"""What the intact model's log-probabilities may take (the package's own text takes 0.1 GB with a
+vocabulary of 49,152); above it they are made anew for every ablated set."""
+
+
+def neutral_text() -> tuple[str, ...]:
+    """Gives the paragraphs of plain English that come with the package."""
+    path = resources.files("relation_neurons") / "data" / "neutral_text.json"
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["paragraphs"])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The job of reading the same text under one ablated set after another."""
+
+    sets: AblatedSets
+    text: tuple[str, ...]
+    """Paragraphs, each read on its own."""
+    batch_size: int
+
+    def keys(self) -> list[str]:
+        """See `Job`."""
+        return self.sets.keys(self.text, self.batch_size)
+
+    def begin(self, model: HookedTransformer) -> Callable[[int], pd.DataFrame]:
+        """Reads the text with the intact model, and gives the function that reads it under one set."""
+        intact = _Intact.start(model, self.text, self.batch_size)
+
+        def read(place: int) -> pd.DataFrame:
+            with self.sets.ablated(model, place) as ablation:
+                numbers = intact.compare(model, ablation)
+            return pd.DataFrame([{**self.sets.conditions[place].labels(), **numbers}])
+
+        return read
+
+    def plain(self) -> dict[str, Any]:
+        """See `Job`."""
+        return {**self.sets.plain(), "text": list(self.text), "batch_size": self.batch_size}
+
+    @classmethod
+    def of_plain(cls, data: dict[str, Any]) -> Reading:
+        """Reads what `plain` gave."""
+        return cls(AblatedSets.of_plain(data), tuple(data["text"]), data["batch_size"])
+
+
+@dataclass(frozen=True)
+class _Intact:
+    """The text in batches, with what the intact model makes of it."""
+
+    batches: tuple[Batch, ...]
+    intact: tuple[Float[Tensor, "_ d_model"], ...]
+    """Per batch, the final residual at every position that predicts a token."""
+    logprobs: tuple[Float[Tensor, "_ d_vocab"], ...] | None
+    """Per batch, the next-token log-probabilities there; None where they are too many to keep."""
+
+    @classmethod
+    def start(cls, model: HookedTransformer, text: Sequence[str], batch_size: int) -> _Intact:
+        """Tokenises the text and reads it with the intact model."""
+        device = next(model.parameters()).device
+        pieces = _pieces(model, text)
+        batches = tuple(
+            make_batches(
+                pieces,
+                batch_size=batch_size,
+                pad_id=model.tokenizer.pad_token_id or 0,
+                device=device,
+            )
+        )
+        intact = tuple(_read(model, batch) for batch in batches)
+        size = 4 * sum(map(len, intact)) * model.cfg.d_vocab
+        logprobs = None
+        if size <= INTACT_BYTES:
+            logprobs = tuple(_logprobs(model, residual) for residual in intact)
+        return cls(batches, intact, logprobs)
+
+    def compare(self, model: HookedTransformer, ablation: Ablation) -> dict[str, int | float]:
+        """Reads the text again under an ablation."""
+        total = torch.zeros(3, dtype=torch.float64)
+        tokens = 0
+        for number, (batch, before) in enumerate(zip(self.batches, self.intact, strict=True)):
+            firsts = batch.tokens.shape[1] - batch.lengths
+            ablation.start(batch, firsts)
+            after = _read(model, batch)
+            targets = batch.tokens[:, 1:][_predicting(batch)]
+            kept = None if self.logprobs is None else self.logprobs[number]
+            total += _compare(model, before, kept, after, targets)
+            tokens += len(targets)
+        intact, ablated_, kl = (float(part) / tokens for part in total)
+        return {
+            "tokens": tokens,
+            "logloss_intact": intact,
+            "logloss": ablated_,
+            "logloss_change": ablated_ - intact,
+            "kl": kl,
+        }
+
+
+def _pieces(model: HookedTransformer, text: Sequence[str]) -> list[list[int]]:
+    """Tokenises each paragraph, in pieces that the model's context can hold."""
+    if model.tokenizer is None:
+        raise AnswerError(
+            "The model has no tokenizer; give one with load_model(model, tokenizer=…)."
+        )
+    size = model.cfg.n_ctx
+    whole = [list(model.tokenizer(one)["input_ids"]) for one in text]
+    cut = [ids[at : at + size] for ids in whole for at in range(0, len(ids), size)]
+    pieces = [ids for ids in cut if len(ids) > 1]
+    if not pieces:
+        raise AnswerError("The text has no token to predict; expected a paragraph or more.")
+    return pieces
+
+
+def _predicting(batch: Batch) -> Tensor:
+    """Marks the positions that predict a token: real ones, the last apart."""
+    return batch.mask[:, :-1]
+
+
+def _read(model: HookedTransformer, batch: Batch) -> Float[Tensor, "read d_model"]:
+    with torch.inference_mode():
+        return final_residual(model, batch.tokens, batch.mask)[:, :-1][_predicting(batch)]
+
+
+def _logprobs(
+    model: HookedTransformer, residual: Float[Tensor, "read d_model"]
+) -> Float[Tensor, "read d_vocab"]:
+    """Next-token log-probabilities, a bounded number of logits at once."""
+    with torch.inference_mode():
+        parts = [unembed(model, part).log_softmax(1) for part in residual.split(_READ_AT_ONCE)]
+        return torch.cat(parts)
+
+
+def _compare(
+    model: HookedTransformer,
+    before: Float[Tensor, "read d_model"],
+    kept: Float[Tensor, "read d_vocab"] | None,
+    after: Float[Tensor, "read d_model"],
+    targets: Int[Tensor, " read"],
+) -> Float[Tensor, " 3"]:
+    """Sums over tokens: log-loss of the intact model, of the ablated one, and KL between them."""
+    total = torch.zeros(3, dtype=torch.float64)
+    for start in range(0, len(targets), _READ_AT_ONCE):
+        here = slice(start, start + _READ_AT_ONCE)
+        target = targets[here]
+        with torch.inference_mode():
+            intact = _logprobs(model, before[here]) if kept is None else kept[here]
+            changed = _logprobs(model, after[here])
+            losses = [-part.gather(1, target[:, None])[:, 0] for part in (intact, changed)]
+            kl = (intact.exp() * (intact - changed)).sum(dim=1).clamp(min=0)  # but for rounding
+            total += torch.stack([*losses, kl]).cpu().double().sum(dim=1)
+    if not all(math.isfinite(part) for part in total.tolist()):
+        raise ActivationError(
+            "The model's logits hold NaN or Inf. float16 overflows in some models: load it with "
+            "dtype='bfloat16' or 'float32'."
+        )
+    return total
