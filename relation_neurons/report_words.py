@@ -118,8 +118,8 @@ def _against_controls(results: Results) -> list[str]:
     named = f" ({', '.join(n.replace('_', ' ') for n in clear)})" if clear else ""
     return [
         first,
-        f"Taken alone, {len(clear)} of {len(judged)} relations show it, at a false-discovery rate of 5% "
-        f"over the matrix{named}.",
+        f"Taken alone, {len(clear)} of {len(judged)} relations show{'s' * (len(clear) == 1)} it, at a "
+        f"false-discovery rate of 5% over the matrix{named}.",
     ]
 
 
