@@ -9,12 +9,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import capture, demo, llama2_shape, published, run, sweep
+from benchmarks import capture, demo, llama2_shape, published, run, sweep, workers
 
 KEYS = {"what", "goal", "measured", "ratio", "command", "note"}
 
 
-@pytest.mark.parametrize("module", [capture, sweep, demo, published, llama2_shape])
+@pytest.mark.parametrize(
+    "module",
+    [capture, sweep, demo, published, llama2_shape, pytest.param(workers, marks=pytest.mark.slow)],
+)
 def test_every_row_is_whole(module, as_a_user, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     rows = module.rows("small")
