@@ -69,14 +69,15 @@ def failed(run) -> dict:
 
 
 def stop() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    """Ctrl-C: a terminal sends it to every process of the group, Ray's among them."""
+    os.killpg(os.getpgrp(), signal.SIGINT)
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     planted = rn.planted_model(folder / "model", relations=3, seed=0)
     model, relations = planted.model, planted.relations
-    found: dict = {}
+    found: dict = {"engine": []}
 
     def run(name: str, engine="local", **more):
         said: list[str] = []
@@ -99,7 +100,7 @@ def main() -> None:
     found["held"] = failed(
         lambda: rn.run(held.model, relations, out=folder / "held", engine="ray", **OPTIONS)
     )
-    with rn.RayEngine(workers=2) as engine:
+    with rn.RayEngine(workers=2, say=lambda line: found["engine"].append(line)) as engine:
 
         def kill() -> None:
             found["processes"] = engine.processes

@@ -9,13 +9,23 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import breakdown, capture, demo, llama2_shape, published, run, scale, sweep
+from benchmarks import breakdown, capture, demo, llama2_shape, published, run, scale, sweep, workers
 
 KEYS = {"what", "goal", "measured", "ratio", "command", "note"}
 
 
 @pytest.mark.parametrize(
-    "module", [capture, sweep, demo, published, scale, llama2_shape, breakdown]
+    "module",
+    [
+        capture,
+        sweep,
+        demo,
+        published,
+        scale,
+        llama2_shape,
+        breakdown,
+        pytest.param(workers, marks=pytest.mark.slow),
+    ],
 )
 def test_every_row_is_whole(module, as_a_user, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
