@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all reference compare calibration bench docs notebooks lint clean
+.PHONY: demo test test-all audit reference compare calibration bench docs notebooks lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
@@ -41,6 +41,11 @@ test: $(INSTALLED) lint
 
 test-all: $(INSTALLED) lint
 	$(PYTEST) -m ""
+
+audit: $(INSTALLED)
+	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
+	  $(VENV)/audit/bin/python -m pip install --quiet "pip-audit>=2.9,<3"; }
+	$(BIN)/python scripts/audit.py $(VENV)/audit/bin/pip-audit
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -80,10 +80,10 @@ def plan_ablation(
                 "A neuron comes twice in the set; the dose would be less than it says."
             )
     require_neurons(model, [pair for row in pairs for pair in row], site)
-    device = next(model.parameters()).device
     parts = {}
     for layer in sorted({layer for row in pairs for layer, _ in row}):
         index = sorted({neuron for row in pairs for at, neuron in row if at == layer})
+        device = next(model.blocks[layer].parameters()).device
         column = {neuron: k for k, neuron in enumerate(index)}
         member = torch.zeros(len(pairs), len(index), dtype=torch.bool)
         target = torch.zeros(len(pairs), len(index))

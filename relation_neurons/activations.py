@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from relation_neurons.errors import (
     UnknownSiteError,
     near_matches,
 )
+from relation_neurons.halving import as_they_fit
+from relation_neurons.mapped import parse_size, room_for_table
 from relation_neurons.models import HookedTransformer, output_norms, site_hook, site_width
 from relation_neurons.passes import attach, takes_trees, tree_residual
 from relation_neurons.pooling import POOLS, first_positions, pool
@@ -108,6 +111,8 @@ def collect_activations(
     site: str = "post",
     active: bool = False,
     batch_size: int = BATCH_SIZE,
+    memory: str | int | None = None,
+    folder: Path | None = None,
 ) -> ActivationTable:
     """Runs the intact model over prompts (never their answers) and pools every neuron.
 
@@ -119,17 +124,25 @@ def collect_activations(
         active: also count how often each neuron is active (`activation_entropy` needs it). Every
             activation function here has the sign of its input, so that is read at `hook_pre`.
         batch_size: prompts a pass.
+        memory: what the table may take in memory, such as `2GB`; past it, its values lie in a
+            memory-mapped file that goes when they do. They are the same.
+        folder: of that file; the system's for temporary files by default.
 
     Raises:
         UnknownSiteError: a site that the model does not have, or `active` at `out`.
         HookError: a layer whose hook did not fire.
         ActivationError: NaN or Inf; the first neuron is named.
+        OutOfMemoryError: one prompt alone does not fit.
     """
     if pool not in POOLS:
         raise UnknownOptionError(f"No pooling {pool!r}. {near_matches(pool, POOLS)}")
     layers, width = model.cfg.n_layers, site_width(model, site)
     is_fact = np.asarray(prompts.frame["kind"] == "fact")
-    collector = Collector(len(prompts), layers, width, pool, prompts.context, is_fact)
+    limit = parse_size(memory)
+    if limit is not None and active:
+        limit //= 2  # two tables
+    room = partial(room_for_table, memory=limit, folder=folder)
+    collector = Collector(len(prompts), layers, width, pool, prompts.context, is_fact, room)
     names = {site_hook(model, site, layer): layer for layer in range(layers)}
     hooks = [(name, partial(collector.hook, layer=layer)) for name, layer in names.items()]
     if active:
@@ -142,15 +155,18 @@ def collect_activations(
         hooks += [(name, partial(collector.count, layer=layer)) for name, layer in gates.items()]
         collector.count_active()
     batches = _batches(model, prompts, batch_size)
+
+    def collect(batch: Batch | TreeBatch) -> None:
+        collector.start(batch)
+        _run(model, batch)
+        collector.finish(names)
+
     with (
         torch.inference_mode(),
         _attached(model, hooks),
         progress_bar(len(prompts), "activations") as bar,
     ):
-        for batch in batches:
-            collector.start(batch)
-            _run(model, batch)
-            collector.finish(names)
+        for batch, _ in as_they_fit(model, batches, collect):
             bar.update(len(batch.rows))
     norms = output_norms(model, site)
     tokens = max(collector.tokens, 1)
@@ -169,7 +185,7 @@ def collect_activations(
 
 def _batches(
     model: HookedTransformer, prompts: Prompts, batch_size: int
-) -> Sequence[Batch | TreeBatch]:
+) -> list[Batch | TreeBatch]:
     """The prompts without their answers: as prefix trees where the model takes them."""
     longest = max(map(len, prompts.tokens))
     if longest > model.cfg.n_ctx:
@@ -180,8 +196,8 @@ def _batches(
     device = next(model.parameters()).device
     kinds: Any = {"batch_size": batch_size, "pad_id": prompts.pad_id, "device": device}
     if takes_trees(model):
-        return make_tree_batches(prompts.tokens, **kinds)
-    return list(make_batches(prompts.tokens, **kinds))
+        return [*make_tree_batches(prompts.tokens, **kinds)]
+    return [*make_batches(prompts.tokens, **kinds)]
 
 
 @contextlib.contextmanager
@@ -214,11 +230,12 @@ def _run(model: HookedTransformer, batch: Batch | TreeBatch) -> None:
 def _finite(
     values: Float[Tensor, "prompt layer d_mlp"], site: str
 ) -> Float[Tensor, "prompt layer d_mlp"]:
-    bad = ~torch.isfinite(values)
-    if bad.any():
-        prompt, layer, neuron = (int(i) for i in bad.nonzero()[0])
+    bad = [int((~torch.isfinite(row)).sum()) for row in values]  # the table may lie in a file
+    if any(bad):
+        prompt = next(row for row, count in enumerate(bad) if count)
+        layer, neuron = (int(i) for i in (~torch.isfinite(values[prompt])).nonzero()[0])
         raise ActivationError(
-            f"Neuron L{layer}N{neuron} ({site}) is NaN or Inf on prompt row {prompt}, and {int(bad.sum())} "
+            f"Neuron L{layer}N{neuron} ({site}) is NaN or Inf on prompt row {prompt}, and {sum(bad)} "
             "values are in all. float16 overflows in some models: load with dtype='bfloat16' or 'float32'."
         )
     return values
@@ -239,25 +256,30 @@ def collect_neuron(
         ActivationError: NaN or Inf.
         HookError: the layer's hook did not fire.
     """
-    name, seen = site_hook(model, site, layer), []
+    name = site_hook(model, site, layer)
+    seen: list[Tensor] = []
     by_token: list[Tensor] = [torch.empty(0)] * len(prompts)
     device = next(model.parameters()).device
-    batches = make_batches(
-        prompts.tokens, batch_size=batch_size, pad_id=prompts.pad_id, device=device
-    )
+    batches = [
+        *make_batches(prompts.tokens, batch_size=batch_size, pad_id=prompts.pad_id, device=device)
+    ]
+
+    def collect(batch: Batch) -> None:
+        seen.clear()
+        model.run_with_hooks(
+            batch.tokens,
+            attention_mask=batch.mask.long(),
+            fwd_hooks=[(name, lambda value, hook: seen.append(value[:, :, neuron].float()))],
+            return_type=None,
+            stop_at_layer=layer + 1,
+        )
+        if not seen:
+            raise HookError(f"The hook {name} did not fire; the neuron would be missing.")
+        for row, values, mask in zip(batch.rows, seen.pop(), batch.mask, strict=True):
+            by_token[row] = values.cpu()[mask.cpu()]
+
     with torch.inference_mode(), progress_bar(len(prompts), "one neuron") as bar:
-        for batch in batches:
-            model.run_with_hooks(
-                batch.tokens,
-                attention_mask=batch.mask.long(),
-                fwd_hooks=[(name, lambda value, hook: seen.append(value[:, :, neuron].float()))],
-                return_type=None,
-                stop_at_layer=layer + 1,
-            )
-            if not seen:
-                raise HookError(f"The hook {name} did not fire; the neuron would be missing.")
-            for row, values, mask in zip(batch.rows, seen.pop(), batch.mask, strict=True):
-                by_token[row] = values[mask].cpu()
+        for batch, _ in as_they_fit(model, batches, collect):
             bar.update(len(batch.rows))
     if not all(bool(torch.isfinite(values).all()) for values in by_token):
         raise ActivationError(

@@ -69,6 +69,7 @@ class Asking:
         lowest = self.sets.first_layers()
         streams = IntactStreams(model, batches, lowest)
         intact = answer_prompts(model, passes, batches=batches, streams=streams)
+        streams.close()
 
         def ask(place: int) -> pd.DataFrame:
             with self.sets.ablated(model, place) as ablation:

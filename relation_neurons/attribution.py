@@ -28,6 +28,7 @@ from relation_neurons.errors import (
     UnknownOptionError,
     near_matches,
 )
+from relation_neurons.halving import as_they_fit
 from relation_neurons.models import (
     HookedTransformer,
     final_residual,
@@ -70,6 +71,7 @@ def collect_attribution(
         AnswerError: no prompt has an answer.
         ActivationError: NaN or Inf; the first neuron is named.
         HookError: a layer whose hook did not fire.
+        OutOfMemoryError: one prompt alone does not fit.
     """
     if pool not in POOLS:
         raise UnknownOptionError(f"No pooling {pool!r}. {near_matches(pool, POOLS)}")
@@ -80,26 +82,32 @@ def collect_attribution(
     if asked.size == 0:
         raise AnswerError("None of the prompts has an answer; expected those of facts.")
     answers = _best_answers(model, prompts, batch_size)
-    batches = make_batches(
-        [prompts.tokens[row] + answers[row][:-1] for row in asked],
-        batch_size=batch_size,
-        pad_id=prompts.pad_id,
-        device=next(model.parameters()).device,
-    )
+    batches = [
+        *make_batches(
+            [prompts.tokens[row] + answers[row][:-1] for row in asked],
+            batch_size=batch_size,
+            pad_id=prompts.pad_id,
+            device=next(model.parameters()).device,
+        )
+    ]
+
+    def collect(batch: Batch) -> None:
+        rows = asked[batch.rows]
+        tracked = _run_backwards(model, batch, [answers[row] for row in rows], names)
+        index, mask = _right_aligned(batch, [len(answers[row]) - 1 for row in rows])
+        context = (
+            torch.tensor([prompts.context[row] for row in rows], device=mask.device)
+            if prompts.context
+            else None
+        )
+        for layer, product in enumerate(tracked):
+            own = product.to(index.device)
+            aligned = own.gather(1, index[..., None].expand_as(own))
+            result[rows, layer] = pool_tokens(aligned, mask, pool, context).cpu()
+
     with progress_bar(len(asked), "attribution") as bar:
-        for batch in batches:
-            rows = asked[batch.rows]
-            tracked = _run_backwards(model, batch, [answers[row] for row in rows], names)
-            index, mask = _right_aligned(batch, [len(answers[row]) - 1 for row in rows])
-            context = (
-                torch.tensor([prompts.context[row] for row in rows], device=mask.device)
-                if prompts.context
-                else None
-            )
-            for layer, product in enumerate(tracked):
-                aligned = product.gather(1, index[..., None].expand_as(product))
-                result[rows, layer] = pool_tokens(aligned, mask, pool, context).cpu()
-            bar.update(len(rows))
+        for batch, _ in as_they_fit(model, batches, collect):
+            bar.update(len(batch.rows))
     return _finite(result, asked, site)
 
 
@@ -124,8 +132,7 @@ def _run_backwards(
     """
     width = batch.tokens.shape[1]
     where = [(i, width - len(a) + k) for i, a in enumerate(answers) for k in range(len(a))]
-    at = torch.tensor(where, device=batch.tokens.device)
-    target = torch.tensor([token for a in answers for token in a], device=batch.tokens.device)
+    target = torch.tensor([token for a in answers for token in a])
     tracked = _Tracked()
     hooks: Any = [(name, partial(tracked.hook, layer=layer)) for layer, name in enumerate(names)]
     with torch.enable_grad():
@@ -134,8 +141,9 @@ def _run_backwards(
         for layer, name in enumerate(names):
             if layer not in tracked.values:
                 raise HookError(f"The hook {name} did not fire; its neurons would be missing.")
+        at = torch.tensor(where, device=residual.device)
         logits = unembed(model, residual[at[:, 0], at[:, 1]])
-        logprob = logits.log_softmax(dim=1).gather(1, target[:, None]).sum()
+        logprob = logits.log_softmax(dim=1).gather(1, target.to(logits.device)[:, None]).sum()
         values = [tracked.values[layer] for layer in range(len(names))]
         gradients = torch.autograd.grad(logprob, values)
     return [

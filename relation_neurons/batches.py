@@ -33,6 +33,17 @@ class Batch:
         """Real tokens per row."""
         return self.mask.sum(dim=1)
 
+    def halves(self) -> tuple[Batch, Batch] | None:
+        """Its first and its second half, without the padding that they do not need; None for one row."""
+        if len(self.rows) < 2:
+            return None
+        middle = len(self.rows) // 2
+        return self._part(slice(middle)), self._part(slice(middle, None))
+
+    def _part(self, rows: slice) -> Batch:
+        start = self.tokens.shape[1] - int(self.mask[rows].sum(dim=1).max())
+        return Batch(self.rows[rows], self.tokens[rows, start:], self.mask[rows, start:])
+
 
 def make_batches(
     sequences: Sequence[Sequence[int]], *, batch_size: int, pad_id: int, device: Any = "cpu"

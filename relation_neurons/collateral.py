@@ -71,6 +71,7 @@ def collateral_damage(
         TooFewFactsError: no relation has a ranking of that score.
         AnswerError: no tokenizer, or a text without a token to predict.
         ActivationError: logits with NaN or Inf.
+        OutOfMemoryError: one paragraph alone does not fit.
     """
     if mode == "scale" and value is None:
         raise UnknownOptionError("mode='scale' needs a value, the factor.")

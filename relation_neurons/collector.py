@@ -5,6 +5,8 @@ Only pooled values leave the model's device, once per batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -29,8 +31,10 @@ class Collector:
         how: str,
         context: tuple[int, ...],
         is_fact: np.ndarray,
+        room: Callable[[tuple[int, int, int]], Tensor] = torch.empty,
     ) -> None:
-        self.values = torch.empty(prompts, layers, width)
+        self._room = room
+        self.values = room((prompts, layers, width))
         self.sum, self.sum_abs, self.first_abs = (
             torch.zeros(layers, width, dtype=torch.float64) for _ in range(3)
         )
@@ -46,7 +50,7 @@ class Collector:
 
     def count_active(self) -> None:
         """Makes room for the shares of active tokens."""
-        self.active = torch.empty_like(self.values)
+        self.active = self._room((len(self.values), *self.values.shape[1:]))
 
     def start(self, batch: Batch | TreeBatch) -> None:
         """Prepares the masks of one batch."""
@@ -71,20 +75,15 @@ class Collector:
         fact = torch.from_numpy(self.is_fact[batch.rows]).to(self.mask.device)[:, None]
         self.rest_at, self.rest_times = _times(self.paths[self.mask & ~first & fact])
         self.first_at, self.first_times = _times(self.paths[first & fact])
-        self.tokens += int(self.rest_times.sum())
-        self.firsts += int(self.first_times.sum())
 
     def hook(self, value: Float[Tensor, "batch pos d_mlp"], *, layer: int) -> None:
         """Pools one layer."""
         self.pooled[layer] = self._pool(value, self.how)
-        flat = value.flatten(0, 1)
-        rest, first = flat[self.rest_at].float(), flat[self.first_at].float()
+        flat, here = value.flatten(0, 1), value.device
+        rest, first = (flat[at.to(here)].float() for at in (self.rest_at, self.first_at))
+        rest_times, first_times = self.rest_times.to(here), self.first_times.to(here)
         self.sums[layer] = torch.stack(
-            [
-                self.rest_times @ rest,
-                self.rest_times @ rest.abs_(),
-                self.first_times @ first.abs_(),
-            ]
+            [rest_times @ rest, rest_times @ rest.abs_(), first_times @ first.abs_()]
         )
 
     def count(self, value: Float[Tensor, "batch pos d_mlp"], *, layer: int) -> None:
@@ -97,13 +96,20 @@ class Collector:
         for name, layer in names.items():
             if layer not in self.pooled or (self.active is not None and layer not in self.shares):
                 raise HookError(f"The hook {name} did not fire; its neurons would be missing.")
-        order = range(len(self.pooled))
-        self.values[self.rows] = torch.stack([self.pooled[i] for i in order], dim=1).cpu()
-        sums = torch.stack([self.sums[i] for i in order], dim=1).cpu().double()
+        self.values[self.rows] = self._stacked(self.pooled)
+        sums = self._stacked(self.sums).double()
+        self.tokens += int(self.rest_times.sum())
+        self.firsts += int(self.first_times.sum())
         for total, part in zip((self.sum, self.sum_abs, self.first_abs), sums, strict=True):
             total += part
         if self.active is not None:
-            self.active[self.rows] = torch.stack([self.shares[i] for i in order], dim=1).cpu()
+            self.active[self.rows] = self._stacked(self.shares)
+
+    def _stacked(self, seen: dict[int, Tensor]) -> Float[Tensor, "row layer d_mlp"]:
+        """All layers on the CPU, in one transfer where the model is on one device."""
+        parts = [seen[layer] for layer in range(len(seen))]
+        device = parts[0].device
+        return torch.stack([part.to(device) for part in parts], dim=1).cpu()
 
     def _pool(
         self, value: Float[Tensor, "batch pos d_mlp"], how: str
@@ -113,7 +119,8 @@ class Collector:
             if how != self.how:
                 keep = pooled_positions(self.mask, how, self.context)
             return pool_paths(value.flatten(0, 1), self.paths, keep, how)
-        return pool(value, self.mask, how, self.context)
+        context = None if self.context is None else self.context.to(value.device)
+        return pool(value, self.mask.to(value.device), how, context)
 
 
 def _times(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from relation_neurons.redaction import redacted
+
 __all__ = [
     "AblationError",
     "ActivationError",
@@ -18,6 +20,7 @@ __all__ = [
     "EngineError",
     "HookError",
     "ModelLoadError",
+    "OutOfMemoryError",
     "RelationFormatError",
     "RelationNeuronsError",
     "ResultsError",
@@ -35,8 +38,8 @@ class RelationNeuronsError(Exception):
     """Base class of every error that this package raises on purpose."""
 
     def __str__(self) -> str:
-        # KeyError would print the repr of its argument; a message is for reading.
-        return str(self.args[0]) if self.args else ""
+        # KeyError would print the repr of its argument; a message is for reading, by anyone.
+        return redacted(str(self.args[0])) if self.args else ""
 
 
 class RelationFormatError(RelationNeuronsError, ValueError):
@@ -97,6 +100,10 @@ class DoseError(RelationNeuronsError, ValueError):
 
 class EngineError(RelationNeuronsError, RuntimeError):
     """An engine that is not installed, cannot be reached, or lost its workers."""
+
+
+class OutOfMemoryError(RelationNeuronsError, MemoryError):
+    """One prompt alone, or the model itself, does not fit into memory; what would is said."""
 
 
 class ResultsError(RelationNeuronsError, OSError):

@@ -19,6 +19,7 @@ from relation_neurons.engines import Engine, make_engine
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.files import write_json, write_text
 from relation_neurons.folder import move_aside, open_folder, owned, read_checksums, record
+from relation_neurons.mapped import parse_size
 from relation_neurons.models import HookedTransformer, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.ranking import Ranking, resolve_doses
@@ -57,6 +58,7 @@ def run(
     engine: str | Engine = "local",
     address: str | None = None,
     workers: int | None = None,
+    memory: str | int | None = None,
     **options: Any,
 ) -> Results:
     """Does all of it, from relations to the report.
@@ -76,6 +78,7 @@ def run(
             one goes on on another.
         address: of a Ray cluster that runs; by default one is started here.
         workers: of the Ray engine, see `RayEngine`.
+        memory: what the activation table may take in memory, such as `2GB`; see `collect_activations`.
         options: fields of `Options`.
 
     Raises:
@@ -84,7 +87,8 @@ def run(
     """
     chosen = make_options(preset, **options)
     folder = Path(out) if out is not None else None
-    stages = Stages(folder, say) if say else Stages(folder)
+    parse_size(memory)
+    stages = Stages(folder, memory=memory, **({"say": say} if say else {}))
     loaded = choose_facts(load_relations(relations), chosen)
     chosen = across_languages(chosen, loaded, stated=options)
     resolve_doses(chosen.doses, neuron_count(model, chosen.site))

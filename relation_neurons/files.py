@@ -23,6 +23,7 @@ __all__ = [
     "plain",
     "read_json",
     "read_table",
+    "share",
     "write_bytes",
     "write_json",
     "write_table",
@@ -89,6 +90,13 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path} is damaged: {error}. Delete it, then run again.") from error
+
+
+def share(path: Path) -> None:
+    """Gives a file the user's umask, where whoever wrote it closed it to others (as `tempfile` does)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def _whole(path: Path, write: Callable[[Path], Any]) -> None:

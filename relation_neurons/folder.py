@@ -21,6 +21,7 @@ from relation_neurons.files import dumps, plain, read_json, write_text
 
 __all__ = [
     "CHECKSUMS",
+    "adopt",
     "check_file",
     "checksum",
     "move_aside",
@@ -102,6 +103,7 @@ def open_folder(folder: Path, manifest: dict[str, Any]) -> None:
                 f"{folder} holds another run: {difference}. Give another --out, or --force-new, which "
                 "moves that folder aside."
             )
+        adopt(folder, path)
         return
     if folder.is_dir() and any(one.name not in (_LOCK, _OWNER) for one in folder.iterdir()):
         raise ResultsError(
@@ -167,6 +169,12 @@ def record(folder: Path, *paths: Path) -> None:
     known = read_checksums(folder)
     known |= {path.relative_to(folder).as_posix(): checksum(path) for path in paths}
     write_text(folder / CHECKSUMS, dumps(known))
+
+
+def adopt(folder: Path, path: Path) -> None:
+    """Notes the checksum of a file whose writer was stopped before it could: what exists is whole."""
+    if path.relative_to(folder).as_posix() not in read_checksums(folder):
+        record(folder, path)
 
 
 def check_file(folder: Path, path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from relation_neurons.cache import cache_folder
 from relation_neurons.errors import RelationFormatError, UnknownRelationError
+from relation_neurons.files import share
 
 __all__ = ["fetch_lre", "lre_folder"]
 
@@ -53,7 +54,10 @@ def fetch_lre(
     pooch.get_logger().setLevel("ERROR")
     for name in sorted(listed["sha256"]):
         try:
-            fetcher.fetch(name)
+            new = not (target / name).exists()
+            path = Path(fetcher.fetch(name))
+            if new:
+                share(path)
         except ValueError as error:  # the hash differs
             raise RelationFormatError(
                 f"{name} from {url} is not the published file: its SHA-256 differs from "

@@ -19,18 +19,16 @@ import torch
 from relation_neurons import checkpoints
 from relation_neurons.errors import (
     ModelLoadError,
-    UnknownModelError,
     UnknownOptionError,
-    near_matches,
 )
 from relation_neurons.lens import (
-    OFFICIAL_MODEL_NAMES,
     HookedTransformer,
     HookedTransformerConfig,
     convert_llama_weights,
-    get_official_model_name,
 )
+from relation_neurons.model_names import OPEN, known_models, official_name
 from relation_neurons.passes import final_residual, unembed
+from relation_neurons.placement import choose_device, place_model
 from relation_neurons.sites import SITES, neuron_count, site_hook, site_width
 from relation_neurons.weights import logit_weights, output_direction, output_norms, weight_hash
 
@@ -59,6 +57,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     tokenizer: Any = None,
+    n_devices: int | None = None,
 ) -> HookedTransformer:
     """Loads a model as a HookedTransformer, its weights unprocessed.
 
@@ -70,14 +69,18 @@ def load_model(
         device: CUDA if there, else MPS, else CPU by default; an explicit choice always wins. A held
             model keeps its own dtype and device unless they are given.
         tokenizer: for a held model whose name does not lead to one.
+        n_devices: GPUs to spread the layers over, from `device` on; as few as hold it by default. A held
+            HookedTransformer stays as it is.
 
     Raises:
         UnknownModelError: neither a known name nor a path.
-        ModelLoadError: truncated, unreachable or unsupported weights.
+        ModelLoadError: truncated, unreachable or unsupported weights, or ones that come as a pickle or with
+            code of their own, which are never loaded.
+        OutOfMemoryError: the devices do not hold it; what it needs is said.
     """
     if isinstance(name_or_path, torch.nn.Module):
         source = loaded_from(name_or_path) if tokenizer is None else None
-        return _from(source, _from_held(name_or_path, dtype, device, tokenizer))
+        return _from(source, _from_held(name_or_path, dtype, device, tokenizer, n_devices))
     target = choose_device(device)
     precision = _dtype(dtype, target)
     name = str(name_or_path)
@@ -87,54 +90,19 @@ def load_model(
     elif path.is_dir() or path.suffix == ".gguf" or (path.is_file()):
         folder_or_name = checkpoints.local_checkpoint(path)
     else:
-        folder_or_name = _official(name)
+        folder_or_name = official_name(name)
     if isinstance(folder_or_name, str) and not checkpoints.is_llama(folder_or_name):
-        return _from(name, _from_transformer_lens(folder_or_name, precision, target))
+        loaded = _from_transformer_lens(folder_or_name, precision, target, n_devices)
+        return _from(name, loaded)
     hf_model, own_tokenizer = checkpoints.read_checkpoint(folder_or_name, precision)
     source = None if tokenizer is not None else str(path.resolve()) if path.exists() else name
-    return _from(source, _hook_llama(hf_model, tokenizer or own_tokenizer, name, precision, target))
+    chosen = tokenizer or own_tokenizer
+    return _from(source, _hook_llama(hf_model, chosen, name, precision, target, n_devices))
 
 
 def loaded_from(model: torch.nn.Module) -> str | None:
     """What `load_model` was given, from which another process can load the same; None if it was held."""
     return getattr(model, "loaded_from", None)
-
-
-def known_models() -> list[str]:
-    """Lists every name that `load_model` takes, the embedded ones first."""
-    return [*checkpoints.EMBEDDED, *sorted(OFFICIAL_MODEL_NAMES)]
-
-
-def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """Gives the device asked for, else CUDA, else Apple's MPS, else the CPU."""
-    if device is not None:
-        try:
-            chosen = torch.device(device)
-        except RuntimeError as error:
-            raise UnknownOptionError(f"No device {device!r}: {error}") from error
-        there = {
-            "cpu": True,
-            "cuda": torch.cuda.is_available(),
-            "mps": torch.backends.mps.is_available(),
-        }
-        if not there.get(chosen.type, False):
-            here = ", ".join(kind for kind, found in there.items() if found)
-            raise UnknownOptionError(
-                f"There is no device {chosen} on this machine; there is {here}."
-            )
-        return chosen
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _official(name: str) -> str:
-    try:
-        return get_official_model_name(name)
-    except ValueError as error:
-        raise UnknownModelError(
-            f"{name!r} is no known model, no folder and no .gguf file. {near_matches(name, known_models())}"
-        ) from error
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -149,7 +117,7 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
 
 
 def _from_held(
-    model: torch.nn.Module, dtype: Any, device: Any, tokenizer: Any
+    model: torch.nn.Module, dtype: Any, device: Any, tokenizer: Any, n_devices: int | None
 ) -> HookedTransformer:
     """Takes a model that the caller holds; its own tensors are left as they are."""
     if isinstance(model, HookedTransformer):
@@ -169,11 +137,17 @@ def _from_held(
     name = getattr(model.config, "_name_or_path", "") or "held"
     precision = weight.dtype if dtype is None else _dtype(dtype, weight.device)
     target = weight.device if device is None else choose_device(device)
-    return _hook_llama(model, tokenizer or checkpoints.tokenizer_of(model), name, precision, target)
+    chosen = tokenizer or checkpoints.tokenizer_of(model)
+    return _hook_llama(model, chosen, name, precision, target, n_devices)
 
 
 def _hook_llama(
-    hf_model: Any, tokenizer: Any, name: str, dtype: torch.dtype, device: torch.device
+    hf_model: Any,
+    tokenizer: Any,
+    name: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    n_devices: int | None,
 ) -> HookedTransformer:
     """Puts a Hugging Face Llama's own tensors behind hooks, without a second copy.
 
@@ -194,22 +168,23 @@ def _hook_llama(
     model.requires_grad_(False)
     _set_tokenizer(model, tokenizer)
     del hf_model, weights, state
-    model.cfg.device = str(device)
-    return model.to(device, print_details=False).eval()
+    return place_model(model, device, n_devices).eval()
 
 
 def _from_transformer_lens(
-    name: str, dtype: torch.dtype, device: torch.device
+    name: str, dtype: torch.dtype, device: torch.device, n_devices: int | None
 ) -> HookedTransformer:
     try:
         with _quiet():
             model = HookedTransformer.from_pretrained_no_processing(
-                name, dtype=dtype, device=str(device)
+                name, dtype=dtype, device="cpu", use_safetensors=True
             )
     except Exception as error:  # TransformerLens and the hub raise whatever goes wrong
         raise checkpoints.unreachable(name, error) from error
+    if getattr(model.cfg, "trust_remote_code", False):
+        raise ModelLoadError(f"{name} asks for code of its own (trust_remote_code). {OPEN}")
     model.requires_grad_(False)
-    return model.eval()
+    return place_model(model, device, n_devices).eval()
 
 
 def _set_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:

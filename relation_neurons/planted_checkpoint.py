@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from relation_neurons.files import share
 from relation_neurons.planted_facts import vocabulary
 from relation_neurons.planted_neurons import LAYERS
 from relation_neurons.planted_weights import residual_width, set_weights
@@ -47,7 +48,9 @@ def save_checkpoint(folder: Path, facts: pd.DataFrame, truth: pd.DataFrame, seed
     state = {name: torch.zeros(shape) for name, shape in shapes.items()}
     set_weights(state, words, facts, truth, seed)
     config.save_pretrained(folder)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(state, weights, metadata={"format": "pt"})
+    share(weights)
 
 
 def _tokenizer(ids: dict[str, int]) -> PreTrainedTokenizerFast:

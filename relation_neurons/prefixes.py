@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ _PAIR_COST = 1 / 1500
 """What one (query, key) pair of a row costs beside one token's matrix products."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TreeBatch:
     """Rows of tokens, each row one or more trees; padding stands on the right."""
 
@@ -57,6 +57,30 @@ class TreeBatch:
             mask[i, longest - len(columns) :] = True
         device = self.tokens.device
         return torch.from_numpy(flat).to(device), torch.from_numpy(mask).to(device)
+
+    def halves(self) -> tuple[TreeBatch, TreeBatch] | None:
+        """The same sequences in two batches: by rows, or within its only row; None for one sequence."""
+        if len(self.at) < 2:
+            return None
+        rows: list[list[int]] = [[] for _ in range(len(self.tokens))]
+        for member, (row, _) in enumerate(self.at):
+            rows[row].append(member)
+        if len(rows) == 1:
+            middle = len(rows[0]) // 2
+            return self._part([rows[0][:middle]]), self._part([rows[0][middle:]])
+        middle = len(rows) // 2
+        return self._part(rows[:middle]), self._part(rows[middle:])
+
+    def _part(self, rows: list[list[int]]) -> TreeBatch:
+        """A batch of some of its sequences, in rows of their own."""
+        tokens, answering = (part.cpu().numpy() for part in (self.tokens, self.answering))
+        keys = [
+            tuple((int(tokens[row, column]), bool(answering[row, column])) for column in columns)
+            for row, columns in self.at
+        ]
+        width = max(len({c for member in row for c in self.at[member][1]}) for row in rows)
+        part = _batch(keys, rows, width, 0, self.tokens.device)
+        return replace(part, rows=self.rows[part.rows])
 
 
 def make_tree_batches(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +19,7 @@ from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.ablation import Ablation
 from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import ActivationError, AnswerError
+from relation_neurons.halving import as_they_fit
 from relation_neurons.models import HookedTransformer, final_residual, unembed
 
 __all__ = ["INTACT_BYTES", "Reading", "neutral_text"]
@@ -69,47 +71,68 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """Some paragraphs, with what the intact model makes of them."""
+
+    batch: Batch
+    intact: Float[Tensor, "read d_model"]
+    """The final residual at every position that predicts a token."""
+    logprobs: Float[Tensor, "read d_vocab"] | None
+    """The next-token log-probabilities there; None where they are too many to keep."""
+
+    @property
+    def rows(self) -> Int[np.ndarray, " batch"]:
+        """Where the paragraphs stand among all."""
+        return self.batch.rows
+
+    def halves(self) -> tuple[_Part, _Part] | None:
+        """Both halves; None for one paragraph."""
+        batches = self.batch.halves()
+        if batches is None:
+            return None
+        at = int((batches[0].lengths - 1).sum())
+        parts = []
+        for batch, reads in zip(batches, (slice(at), slice(at, None)), strict=True):
+            logprobs = None if self.logprobs is None else self.logprobs[reads]
+            parts.append(_Part(batch, self.intact[reads], logprobs))
+        return parts[0], parts[1]
+
+
+@dataclass(frozen=True)
 class _Intact:
     """The text in batches, with what the intact model makes of it."""
 
-    batches: tuple[Batch, ...]
-    intact: tuple[Float[Tensor, "_ d_model"], ...]
-    """Per batch, the final residual at every position that predicts a token."""
-    logprobs: tuple[Float[Tensor, "_ d_vocab"], ...] | None
-    """Per batch, the next-token log-probabilities there; None where they are too many to keep."""
+    parts: list[_Part]
 
     @classmethod
     def start(cls, model: HookedTransformer, text: Sequence[str], batch_size: int) -> _Intact:
         """Tokenises the text and reads it with the intact model."""
         device = next(model.parameters()).device
         pieces = _pieces(model, text)
-        batches = tuple(
-            make_batches(
-                pieces,
-                batch_size=batch_size,
-                pad_id=model.tokenizer.pad_token_id or 0,
-                device=device,
-            )
-        )
-        intact = tuple(_read(model, batch) for batch in batches)
-        size = 4 * sum(map(len, intact)) * model.cfg.d_vocab
-        logprobs = None
-        if size <= INTACT_BYTES:
-            logprobs = tuple(_logprobs(model, residual) for residual in intact)
-        return cls(batches, intact, logprobs)
+        pad_id = model.tokenizer.pad_token_id or 0
+        batches = [*make_batches(pieces, batch_size=batch_size, pad_id=pad_id, device=device)]
+        size = 4 * sum(len(piece) - 1 for piece in pieces) * model.cfg.d_vocab
+
+        def read(batch: Batch) -> _Part:
+            intact = _read(model, batch)
+            kept = _logprobs(model, intact) if size <= INTACT_BYTES else None
+            return _Part(batch, intact, kept)
+
+        return cls([part for _, part in as_they_fit(model, batches, read)])
 
     def compare(self, model: HookedTransformer, ablation: Ablation) -> dict[str, int | float]:
         """Reads the text again under an ablation."""
-        total = torch.zeros(3, dtype=torch.float64)
-        tokens = 0
-        for number, (batch, before) in enumerate(zip(self.batches, self.intact, strict=True)):
-            firsts = batch.tokens.shape[1] - batch.lengths
-            ablation.start(batch, firsts)
+
+        def read(part: _Part) -> tuple[Tensor, int]:
+            batch = part.batch
+            ablation.start(batch, batch.tokens.shape[1] - batch.lengths)
             after = _read(model, batch)
-            targets = batch.tokens[:, 1:][_predicting(batch)]
-            kept = None if self.logprobs is None else self.logprobs[number]
-            total += _compare(model, before, kept, after, targets)
-            tokens += len(targets)
+            targets = batch.tokens[:, 1:][_predicting(batch)].to(after.device)
+            return _compare(model, part.intact, part.logprobs, after, targets), len(targets)
+
+        found = [found for _, found in as_they_fit(model, self.parts, read)]
+        tokens = sum(count for _, count in found)
+        total = torch.stack([sums for sums, _ in found]).sum(dim=0)
         intact, ablated_, kl = (float(part) / tokens for part in total)
         return {
             "tokens": tokens,
@@ -142,7 +165,8 @@ def _predicting(batch: Batch) -> Tensor:
 
 def _read(model: HookedTransformer, batch: Batch) -> Float[Tensor, "read d_model"]:
     with torch.inference_mode():
-        return final_residual(model, batch.tokens, batch.mask)[:, :-1][_predicting(batch)]
+        residual = final_residual(model, batch.tokens, batch.mask)[:, :-1]
+        return residual[_predicting(batch).to(residual.device)]
 
 
 def _logprobs(

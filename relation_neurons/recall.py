@@ -22,7 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.batches import Batch, make_batches
+from relation_neurons.chunks import Chunks, chunk_key
 from relation_neurons.errors import ActivationError
+from relation_neurons.halving import as_they_fit
 from relation_neurons.models import HookedTransformer, final_residual, unembed
 from relation_neurons.passes import takes_trees
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
@@ -34,6 +36,8 @@ __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_p
 
 BATCH_SIZE = 64
 _READ_AT_ONCE = 256
+_Read = tuple[int, float, float, int, tuple[int, ...]]
+"""An answer read off a pass: prompt row, margin, log-probability, answer tokens, greedy tokens."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,19 @@ def plan_passes(prompts: Prompts) -> TeacherForcing:
 
 
 def measure_recall(
-    model: HookedTransformer, prompts: Prompts, *, batch_size: int = BATCH_SIZE
+    model: HookedTransformer,
+    prompts: Prompts,
+    *,
+    batch_size: int = BATCH_SIZE,
+    chunks: Chunks | None = None,
 ) -> pd.DataFrame:
     """Asks the intact model every prompt that has an answer.
+
+    Args:
+        model: what `load_model` gives.
+        prompts: those to ask.
+        batch_size: prompts a pass.
+        chunks: where what each batch answers is kept as soon as it is there, and read again.
 
     Returns:
         A row per such prompt: prompt_id, known, margin (logits), logprob and logprob_per_token
@@ -110,10 +124,12 @@ def measure_recall(
     Raises:
         ContextLengthError: a prompt longer than the model's context.
         ActivationError: NaN in the logits.
+        OutOfMemoryError: one prompt alone does not fit.
     """
     asked = prompts.take(prompts.frame["kind"] == "fact")
     with progress_bar(len(asked), "recall") as bar:
-        out = answer_prompts(model, plan_passes(asked), batch_size=batch_size, bar=bar)
+        plan = plan_passes(asked)
+        out = answer_prompts(model, plan, batch_size=batch_size, bar=bar, chunks=chunks)
     frame = asked.frame[["prompt_id", "relation", "language", "subject", "side"]].copy()
     frame.insert(1, "known", out.correct)
     frame.insert(2, "margin", out.margin)
@@ -128,11 +144,12 @@ def answer_prompts(
     plan: TeacherForcing,
     *,
     batch_size: int = BATCH_SIZE,
-    batches: Sequence[Batch | TreeBatch] | None = None,
+    batches: list[Batch | TreeBatch] | None = None,
     streams: IntactStreams | None = None,
     first_layer: int = 0,
     bar: Any = None,
     before_batch: Any = None,
+    chunks: Chunks | None = None,
 ) -> Outcomes:
     """Runs a plan and gives the outcome of each prompt; hooks that are set apply.
 
@@ -140,27 +157,45 @@ def answer_prompts(
         model: what `load_model` gives.
         plan: what `plan_passes` gives.
         batch_size: prompts a pass; prefix trees hold `TOKENS_PER_PROMPT` times as many tokens.
-        batches: made ahead for a sweep that runs the same plan again and again.
+        batches: made ahead for a sweep that runs the same plan again and again; those that do not fit
+            into memory are replaced by their halves.
         streams: keeps the intact model's stream when it is new, and is started from afterwards.
         first_layer: the first one that an ablation changes.
         bar: moved on by the sequences of each batch.
         before_batch: called with (batch, first answer position per row) ahead of each pass over
             padded rows; prefix trees say themselves where answers begin.
+        chunks: where the answers of each batch are kept; for the intact model only, as nothing in their
+            names says what is ablated.
     """
     margin = np.full(plan.prompts, -np.inf)
     logprob = np.full(plan.prompts, -np.inf)
     length = np.zeros(plan.prompts, dtype=np.int64)
     predicted: list[tuple[int, ...]] = [()] * plan.prompts
     batches = plan.batches(model, batch_size) if batches is None else batches
-    for number, batch in enumerate(batches):
+
+    def ask(batch: Batch | TreeBatch) -> list[_Read]:
         with torch.inference_mode():
             if isinstance(batch, TreeBatch):
-                residual = run_from(model, batch, number, streams, first_layer)
+                residual = run_from(model, batch, streams, first_layer)
             else:
                 if before_batch is not None:
                     before_batch(batch, _first_answer_positions(plan, batch))
                 residual = final_residual(model, batch.tokens, batch.mask)
-            read = _read_answers(model, plan, batch, residual.flatten(0, 1))
+            return _read_answers(model, plan, batch, residual.flatten(0, 1))
+
+    def kept(batch: Batch | TreeBatch) -> list[_Read]:
+        if chunks is None:
+            return ask(batch)
+        key = chunk_key([plan.sequences[row] for row in batch.rows])
+        made = chunks.make(
+            int(batch.rows[0]), key, lambda: pd.DataFrame(ask(batch)).rename(columns=str)
+        )
+        return [
+            (*row[:4], tuple(map(int, row[4]))) for row in made.itertuples(index=False, name=None)
+        ]
+
+    relieve = None if streams is None else streams.drop
+    for batch, read in as_they_fit(model, batches, kept, relieve):
         for row, read_margin, read_logprob, answer_length, greedy in read:
             if read_margin > margin[row]:
                 margin[row], logprob[row], length[row] = read_margin, read_logprob, answer_length
@@ -184,7 +219,7 @@ def _read_answers(
     plan: TeacherForcing,
     batch: Batch | TreeBatch,
     residual: Float[Tensor, "token d_model"],
-) -> list[tuple[int, float, float, int, tuple[int, ...]]]:
+) -> list[_Read]:
     """Reads every answer of a pass; only the positions that predict one are unembedded, each once."""
     where: dict[int, int] = {}
     reads: list[tuple[int, int]] = []

@@ -15,12 +15,9 @@ Compiled by numba, without the GIL: callers give each thread neurons of its own.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
+
+from relation_neurons.compiling import compiled
 
 __all__ = [
     "BLOCK",
@@ -40,11 +37,6 @@ _HALF = np.uint64(32)
 _SIGN = np.uint32(1 << 31)
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _INFINITE = np.uint32(0x7F800000)
-
-
-def compiled(function: Callable) -> Any:
-    """Compiles the plain function, also where a test's import hook has wrapped it to check shapes."""
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(inspect.unwrap(function))
 
 
 @compiled

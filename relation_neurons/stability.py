@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from relation_neurons.activations import ActivationTable
@@ -140,16 +140,33 @@ def top_neurons(
     [[0], [1]]
     """
     best = np.empty((len(membership), dose), dtype=np.int64)
+    used = (membership >= 0).any(dim=0)  # nonsense subjects, say, would be sorted for nothing
     step = max(1, _CELLS // values.shape[1])
     for start in range(0, len(membership), step):
-        rows = membership[start : start + step]
-        precision = family_average_precision(values, rows).numpy().round(6)
+        rows = membership[start : start + step, used]
+        precision = _precision(values, used, rows)
         for i, ap in enumerate(precision):
             least = np.partition(ap, len(ap) - dose)[len(ap) - dose]
             able = np.flatnonzero(ap >= least)
-            d_prime = standardised_difference(values[:, able], rows[i : i + 1])[0][0].numpy()
+            some = values[:, able][used]
+            d_prime = standardised_difference(some, rows[i : i + 1])[0][0].numpy()
             best[start + i] = able[np.lexsort((-d_prime, -ap[able]))[:dose]]
     return best
+
+
+def _precision(
+    values: Float[Tensor, "prompt neuron"],
+    used: Bool[Tensor, " prompt"],
+    membership: Int8[Tensor, "family used"],
+) -> Float[np.ndarray, "family neuron"]:
+    """AP on the prompts that are used, of some neurons at a time: the table may lie in a file."""
+    if bool(used.all()):
+        return family_average_precision(values, membership).numpy().round(6)
+    width = max(1, _CELLS // len(values))
+    parts = [
+        family_average_precision(some[used], membership) for some in values.split(width, dim=1)
+    ]
+    return torch.cat(parts, dim=1).numpy().round(6)
 
 
 def _top_sets(
@@ -169,8 +186,7 @@ def _top_sets(
     if not enough:
         return {}
     membership = torch.from_numpy(np.stack(list(enough.values())))
-    used = (membership >= 0).any(dim=0)  # nonsense subjects, say, are sorted for nothing
-    best = top_neurons(values[used], membership[:, used], dose)
+    best = top_neurons(values, membership, dose)
     return {key: frozenset(map(int, row)) for key, row in zip(enough, best, strict=True)}
 
 

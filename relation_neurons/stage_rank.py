@@ -51,7 +51,10 @@ def rank_stage(
         read_prompts,
     )
     recall = stages.make(
-        "recall", lambda: measure_recall(model, prompts, batch_size=options.batch_size)
+        "recall",
+        lambda: measure_recall(
+            model, prompts, batch_size=options.batch_size, chunks=stages.chunks("recall")
+        ),
     )
     checks = _checks(recall, options)
     if stages.has("ranking", "neurons", *checks):
@@ -64,6 +67,8 @@ def rank_stage(
         site=options.site,
         active=options.by == "activation_entropy",
         batch_size=options.batch_size,
+        memory=stages.memory,
+        folder=stages.folder,
     )
     ranking = _rank(model, prompts, recall, table, options)
     stages.keep("neurons", ranking.neurons)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from relation_neurons.chunks import Chunks
 from relation_neurons.files import read_json, read_table, write_json, write_table
-from relation_neurons.folder import check_file, record
+from relation_neurons.folder import adopt, check_file, record
 
 __all__ = ["Stages"]
 
@@ -28,6 +28,8 @@ class Stages:
     folder: Path | None = None
     say: Callable[[str], None] = _silent
     """Told what was done, a line a stage."""
+    memory: str | int | None = None
+    """What the activation table may take in memory; no part of what a run is, so in no manifest."""
 
     def path(self, name: str) -> Path | None:
         """Where a table is kept."""
@@ -43,6 +45,7 @@ class Stages:
         path = self.path(name)
         assert path is not None and self.folder is not None
         check_file(self.folder, path)
+        adopt(self.folder, path)
         return reader(path)
 
     def read_or_empty(self, name: str) -> pd.DataFrame:

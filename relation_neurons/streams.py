@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -49,38 +50,53 @@ class IntactStreams:
         wanted = Counter(layer for layer in first_layers if layer > 0)
         saved = sorted(wanted, key=lambda layer: (-layer * wanted[layer], -layer))
         self.layers = frozenset(saved[: limit // each] if each else ())
-        self._kept: dict[int, dict[int, Tensor]] = {}
+        self._kept: WeakKeyDictionary[TreeBatch, dict[int, Tensor]] = WeakKeyDictionary()
+        self._open = True
 
-    def keep(self, batch_number: int, kept: dict[int, Float[Tensor, "batch pos d_model"]]) -> None:
+    def keep(self, batch: TreeBatch, kept: dict[int, Float[Tensor, "batch pos d_model"]]) -> None:
         """Keeps the streams of one batch of the intact pass."""
-        self._kept[batch_number] = kept
+        if self._open:
+            self._kept[batch] = kept
 
-    def holds(self, batch_number: int) -> bool:
-        """Whether the intact pass over this batch was made."""
-        return batch_number in self._kept
+    def close(self) -> None:
+        """Ends the intact pass: what is not kept by now is run from its tokens."""
+        self._open = False
+
+    def drop(self) -> bool:
+        """Forgets everything, to free memory; says whether there was anything."""
+        there, self.layers = bool(self._kept), frozenset()
+        self._kept.clear()
+        return there
+
+    def holds(self, batch: TreeBatch) -> bool:
+        """Whether the intact streams of this batch are kept."""
+        return batch in self._kept
+
+    def wanted(self) -> frozenset[int]:
+        """The layers whose streams the pass under way leaves."""
+        return self.layers if self._open else frozenset()
 
     def start(self, layer: int) -> int:
         """The highest layer to start at for an ablation that changes nothing below `layer`."""
         return max((at for at in self.layers if at <= layer), default=0)
 
-    def at(self, batch_number: int, layer: int) -> Float[Tensor, "batch pos d_model"] | None:
+    def at(self, batch: TreeBatch, layer: int) -> Float[Tensor, "batch pos d_model"] | None:
         """The stream that enters a layer; None at layer 0, which starts from the tokens."""
-        return self._kept[batch_number][layer] if layer else None
+        return self._kept[batch][layer] if layer else None
 
 
 def run_from(
     model: HookedTransformer,
     batch: TreeBatch,
-    number: int,
     streams: IntactStreams | None,
     first_layer: int,
 ) -> Float[Tensor, "batch pos d_model"]:
     """Gives the final residual stream, from as high a layer as what is kept allows."""
     if streams is None:
         return tree_residual(model, batch)[0]
-    if not streams.holds(number):
-        residual, kept = tree_residual(model, batch, keep=streams.layers)
-        streams.keep(number, kept)
+    if not streams.holds(batch):
+        residual, kept = tree_residual(model, batch, keep=streams.wanted())
+        streams.keep(batch, kept)
         return residual
     start = streams.start(first_layer)
-    return tree_residual(model, batch, start=start, residual=streams.at(number, start))[0]
+    return tree_residual(model, batch, start=start, residual=streams.at(batch, start))[0]

@@ -19,9 +19,10 @@ from relation_neurons.folder import checksum, read_checksums
 from relation_neurons.ranking import resolve_doses
 from relation_neurons.results import Results, load_results
 
-__all__ = ["Check", "verify_folder", "verify_tables"]
+__all__ = ["CONDITION", "Check", "verify_folder", "verify_tables"]
 
-_CONDITION = ["score", "ablated", "ablated_language", "kind", "dose", "draw"]
+CONDITION = ["score", "ablated", "ablated_language", "kind", "dose", "draw"]
+"""The columns of `effects` that name an ablated set."""
 _LOGITS = 1e-3
 """Between two passes of the same prompt in other batches."""
 
@@ -132,8 +133,8 @@ def _judged(results: Results) -> str:
 
 
 def _complete(effects: pd.DataFrame) -> str:
-    plain = effects.astype(dict.fromkeys(_CONDITION, str))
-    sizes = plain.groupby(_CONDITION)["prompt_id"].agg(["size", "nunique"])
+    plain = effects.astype(dict.fromkeys(CONDITION, str))
+    sizes = plain.groupby(CONDITION)["prompt_id"].agg(["size", "nunique"])
     wrong = sizes[(sizes["size"] != sizes["nunique"]) | (sizes["size"] != sizes["size"].max())]
     return "" if wrong.empty else f"the rows of {' '.join(wrong.index[0])} are not whole"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,9 @@ def _fact(fact: Any) -> dict[str, Any]:
 
 
 def _stem(relation: Relation) -> str:
-    name = relation.name.replace("/", "_")
-    return name if relation.language == "en" else f"{name}.{relation.language}"
+    """A file's name of a relation's: names are data, and data chooses no folder."""
+    whole = relation.name if relation.language == "en" else f"{relation.name}.{relation.language}"
+    return re.sub(r'[/\\:*?"<>|]', "_", whole)
 
 
 def _write(path: Path, text: str) -> Path:

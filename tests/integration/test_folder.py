@@ -7,14 +7,19 @@ import multiprocessing
 import shutil
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import relation_neurons as rn
 from relation_neurons.chunks import Chunks, chunk_key
+from relation_neurons.cli import app
 from relation_neurons.errors import ResultsError
 from relation_neurons.folder import CHECKSUMS, move_aside, open_folder, owned, record
-from relation_neurons.verification import verify_folder
+from relation_neurons.recomputing import planned_conditions, recompute_sample
+from relation_neurons.results import load_results
+from relation_neurons.verification import CONDITION, verify_folder
 
 OPTIONS = {
     "held_out": 0.4,
@@ -173,6 +178,68 @@ def test_verify_finds_tables_that_do_not_agree(folder, name, change, what):
     change(pd.read_parquet(path)).to_parquet(path, index=False)
     record(folder, path)  # so that no checksum gives it away
     assert any(what in check.what for check in verify_folder(folder) if not check)
+
+
+def test_recomputing_every_ablated_set_gives_the_same_bits(source, folder):
+    results = load_results(folder)
+    planned = planned_conditions(results)
+    assert len(planned) == len(results.effects.groupby(CONDITION, observed=True))
+    checks = recompute_sample(results, source.model, 10_000)
+    assert all(checks) and len(checks) == 1 + len(planned)
+    assert checks[0].what == f"{len(planned)} of {len(planned)} ablated sets recomputed"
+    two = [recompute_sample(results, source.model, 2, seed=seed) for seed in (0, 0, 1)]
+    assert len(two[0]) == 3 and two[0] == two[1] != two[2]
+
+
+@pytest.mark.parametrize(
+    ("apart", "strict", "elsewhere"),
+    [
+        (0.0, "", ""),
+        (2e-5, "equal but for rounding", ""),
+        (0.1, "other outcomes", "other outcomes"),
+    ],
+)
+def test_recomputing_finds_one_value_that_differs(source, folder, apart, strict, elsewhere):
+    path = folder / "effects.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table.index[-1], "logprob"] -= np.float32(apart)
+    table.to_parquet(path, index=False)
+    record(folder, path)  # so that no checksum gives it away
+    assert all(verify_folder(folder))
+    for other_machine, expected in ((False, strict), (True, elsewhere)):
+        checks = recompute_sample(
+            load_results(folder), source.model, 10_000, elsewhere=other_machine
+        )
+        wrong = [check.problem for check in checks if not check]
+        assert len(wrong) == bool(expected) and all(expected in problem for problem in wrong)
+
+
+def test_recomputing_refuses_another_model_and_another_ranking(source, folder):
+    other = rn.planted_model(relations=3, seed=1)
+    (check,) = recompute_sample(load_results(folder), other.model, 1)
+    assert "weights are not those" in check.problem
+    path = folder / "ranking.parquet"
+    table = pd.read_parquet(path)
+    first = (table["score"] == "specific") & (table["rank"] <= 4)
+    table.loc[first, "neuron"] = table.loc[first, "neuron"].to_numpy()[::-1]
+    table.to_parquet(path, index=False)
+    assert not all(recompute_sample(load_results(folder), source.model, 10_000))
+
+
+def test_verify_says_how_many_sets_it_recomputed_or_why_none(source, folder, tmp_path):
+    rn.planted_model(tmp_path / "model", relations=3, seed=0)
+
+    def said(*arguments):
+        found = CliRunner().invoke(app, ["verify", *map(str, arguments)])
+        return found.exit_code, found.output + str(found.exception or "")
+
+    code, text = said(folder)
+    assert code == 0 and "nothing was recomputed: the model" in text and "checks passed" in text
+    code, text = said(folder, "--sample", 2, "--model", tmp_path / "model")
+    assert code == 0 and "2 of 12 ablated sets recomputed" in text
+    code, text = said(folder, "--sample", 0)
+    assert code == 0 and "nothing was recomputed, as asked for" in text
+    assert "Give one results folder" in said()[1]
 
 
 def test_checksums_name_every_file_of_the_run(folder):

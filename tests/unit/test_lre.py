@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import os
+import stat
 import threading
 
 import pytest
@@ -72,6 +74,15 @@ def test_fetched_files_are_kept_verified_and_read(server):
     before = len(asked)
     rn.fetch_lre()
     assert len(asked) == before  # what is there is verified, not fetched again
+
+
+def test_fetched_files_carry_the_umask(server):
+    before = os.umask(0o027)
+    try:
+        folder = rn.fetch_lre()
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(p.stat().st_mode) for p in folder.rglob("*.json")} == {0o640}
 
 
 def test_a_file_that_is_not_the_published_one_is_refused_and_not_kept(server):

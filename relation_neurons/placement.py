@@ -1,0 +1,118 @@
+"""Placement: on how many devices a model's weights lie, and which block lies where."""
+
+from __future__ import annotations
+
+import torch
+
+from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
+from relation_neurons.halving import is_out_of_memory
+from relation_neurons.lens import HookedTransformer, get_device_for_block_index
+
+__all__ = ["choose_device", "count_devices", "place_model", "weight_bytes"]
+
+_HEADROOM = 1.2
+"""Room for a pass beside the weights: what is left of it decides how large a batch can be."""
+
+
+def choose_device(device: str | torch.device | None = None) -> torch.device:
+    """Gives the device asked for, else CUDA, else Apple's MPS, else the CPU."""
+    if device is not None:
+        try:
+            chosen = torch.device(device)
+        except RuntimeError as error:
+            raise UnknownOptionError(f"No device {device!r}: {error}") from error
+        there = {
+            "cpu": True,
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+        }
+        if not there.get(chosen.type, False):
+            here = ", ".join(kind for kind, found in there.items() if found)
+            raise UnknownOptionError(
+                f"There is no device {chosen} on this machine; there is {here}."
+            )
+        return chosen
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def weight_bytes(model: HookedTransformer) -> int:
+    """What the weights take."""
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def count_devices(needed: int, device: torch.device, n_devices: int | None, layers: int) -> int:
+    """Decides on how many devices of a kind a model goes: the fewest that hold it.
+
+    Args:
+        needed: bytes of the weights.
+        device: the first of them.
+        n_devices: a choice that stands; None to decide.
+        layers: whole blocks are placed, so there are no more devices than layers.
+
+    Raises:
+        UnknownOptionError: more devices than there are, or several that are not CUDA's.
+        OutOfMemoryError: all of them together do not hold it; what it needs is said.
+    """
+    several = device.type == "cuda"
+    there = torch.cuda.device_count() - (device.index or 0) if several else 1
+    if n_devices is not None:
+        if not 1 <= n_devices <= min(there, layers):
+            raise UnknownOptionError(
+                f"n_devices is {n_devices}; from {device} on there are {there} of that kind here, and the "
+                f"model has {layers} layers to spread."
+            )
+        return n_devices
+    if not several:
+        return 1
+    first = device.index or 0
+    free = [torch.cuda.mem_get_info(i)[0] for i in range(first, first + there)]
+    for count in range(1, min(there, layers) + 1):
+        share = -(-layers // count) / layers * needed * _HEADROOM
+        if min(free[:count]) >= share:
+            return count
+    found = ", ".join(f"{size / 1e9:.1f}" for size in free)
+    raise OutOfMemoryError(
+        f"The weights take {needed / 1e9:.1f} GB and {needed * _HEADROOM / 1e9:.1f} GB are needed to run "
+        f"them; free here: {found} GB on {there} device{'s' if there > 1 else ''}. Give a smaller dtype, a "
+        "smaller model, more devices, or device='cpu'."
+    )
+
+
+def place_model(
+    model: HookedTransformer, device: torch.device, n_devices: int | None = None
+) -> HookedTransformer:
+    """Moves a model to its device, or block by block to several.
+
+    Raises:
+        UnknownOptionError: more devices than there are.
+        OutOfMemoryError: they do not hold it; what it needs is said.
+    """
+    needed = weight_bytes(model)
+    count = count_devices(needed, device, n_devices, model.cfg.n_layers)
+    model.cfg.device = str(device)
+    try:
+        if count == 1:
+            return model.to(device, print_details=False)
+        return _spread(model, count)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
+            raise
+        raise OutOfMemoryError(
+            f"The weights take {needed / 1e9:.1f} GB, more than {device} has left. Give a smaller dtype, a "
+            "smaller model, another device, or several (n_devices)."
+        ) from error
+
+
+def _spread(model: HookedTransformer, count: int) -> HookedTransformer:
+    """Embedding first, the blocks in equal shares, and what reads the stream where it ends."""
+    model.cfg.n_devices = count
+    last = get_device_for_block_index(model.cfg.n_layers - 1, model.cfg)
+    for name, module in model.named_children():
+        if name == "blocks":
+            for layer, block in enumerate(module):
+                block.to(get_device_for_block_index(layer, model.cfg))
+        else:
+            module.to(last if name in ("ln_final", "unembed") else torch.device(model.cfg.device))
+    return model

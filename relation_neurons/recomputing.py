@@ -1,0 +1,157 @@
+"""Recomputing: a random sample of a run's ablated sets, asked again and compared bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from relation_neurons.ablated_sets import AblatedSets
+from relation_neurons.asking import Asking, judged
+from relation_neurons.conditions import Condition, plan_sweep
+from relation_neurons.errors import UnknownOptionError
+from relation_neurons.jobs import work_off
+from relation_neurons.models import HookedTransformer, weight_hash
+from relation_neurons.prompts import Prompts
+from relation_neurons.results import Results, read_prompts
+from relation_neurons.verification import CONDITION, Check
+
+__all__ = ["planned_conditions", "recompute_sample"]
+
+_FLOATS = ("margin_intact", "margin", "logprob_intact", "logprob")
+_OTHERS = ("prompt_id", "correct_intact", "correct", "predicted")
+_ROUNDING = 1e-4
+"""Nats by which sums in another order may differ."""
+_SURE = 1e-3
+"""Logits of margin above which correctness cannot."""
+
+
+def recompute_sample(
+    results: Results,
+    model: HookedTransformer,
+    count: int,
+    *,
+    seed: int = 0,
+    elsewhere: bool = False,
+    batch_size: int | None = None,
+) -> list[Check]:
+    """Runs a random sample of the sweep's ablations anew and compares them with `effects`.
+
+    The same plan on the same machine gives the same bytes. Another machine, other versions, another number
+    of threads or a batch that was halved sum in another order.
+
+    Args:
+        results: what `load_results` gives of a folder.
+        model: the run's.
+        count: how many ablated sets, each over all held-out prompts; all of them where there are fewer.
+        seed: of the sample.
+        elsewhere: takes log-probabilities within 1e-4 for equal, and correctness where the margin is above
+            1e-3: for a machine that is not the run's.
+        batch_size: the run's by default.
+
+    Returns:
+        A check for each set, and one that says how many of how many there were.
+    """
+    if count < 1:
+        raise UnknownOptionError(f"The sample is {count}; expected one ablated set or more.")
+    if results.folder is None:
+        raise UnknownOptionError("The results lie in no folder; expected what load_results gives.")
+    if weight_hash(model) != results.manifest["model"]["weight_hash"]:
+        what = f"recomputed with {model.cfg.model_name}"
+        return [Check(what, "its weights are not those of the run")]
+    planned = planned_conditions(results)
+    there = _by_condition(results.effects)
+    unplanned = set(there) - {_key(condition.labels()) for condition in planned}
+    if unplanned:
+        return [Check("effects and plan", f"{' '.join(min(unplanned))} is not in the plan")]
+    planned = [condition for condition in planned if _key(condition.labels()) in there]
+    chosen = np.random.default_rng(seed).permutation(len(planned))[:count]
+    sample = [planned[i] for i in sorted(chosen)]
+    options = results.manifest["options"]
+    sets = AblatedSets.of(
+        sample,
+        results.ranking,
+        mode=options["mode"],
+        value=None,
+        positions=options["positions"],
+    )
+    job = Asking(sets, _asked(results), batch_size or options["batch_size"])
+    tables = work_off(model, job, "recomputing")
+    checks = [Check(f"{len(sample)} of {len(planned)} ablated sets recomputed")]
+    for condition, anew in zip(sample, tables, strict=True):
+        key = _key(condition.labels())
+        problem = _difference(there[key], anew, elsewhere)
+        checks.append(Check(f"recomputed: {' '.join(key)}", problem))
+    return checks
+
+
+def planned_conditions(results: Results) -> list[Condition]:
+    """Plans the sweep anew from the ranking and from the doses and draws that `effects` names."""
+    planned: list[Condition] = []
+    for score, part in results.effects.groupby("score", observed=True, sort=False):
+        controls = part[part["kind"] != "ranked"]
+        draws = controls.groupby("kind", observed=True)["draw"].max() + 1
+        planned += plan_sweep(
+            results.ranking,
+            sorted({int(dose) for dose in part["dose"]}),
+            scores=(str(score),),
+            control_draws={str(kind): int(count) for kind, count in draws.items()},
+            seed=results.manifest["seed"],
+        )
+    return planned
+
+
+def _asked(results: Results) -> Prompts:
+    """The prompts that the sweep asked, in its order."""
+    assert results.folder is not None
+    prompts = read_prompts(results.folder / "prompts.parquet").held_out
+    named = pd.MultiIndex.from_frame(prompts.frame[["relation", "language"]])
+    return judged(prompts, named.isin(results.ranking.pairs))
+
+
+def _by_condition(effects: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
+    plain = effects.astype(dict.fromkeys(CONDITION, str))
+    groups = plain.groupby(CONDITION, sort=False).indices
+    return {tuple(map(str, key)): effects.iloc[rows] for key, rows in groups.items()}
+
+
+def _key(labels: dict[str, object]) -> tuple[str, ...]:
+    return tuple(str(labels[name]) for name in CONDITION)
+
+
+def _difference(there: pd.DataFrame, anew: pd.DataFrame, elsewhere: bool) -> str:
+    """Says how a set's rows differ from those computed anew."""
+    if len(there) != len(anew):
+        return f"{len(there)} rows there, {len(anew)} now"
+    exact = all((there[name].to_numpy() == anew[name].to_numpy()).all() for name in _OTHERS)
+    exact &= all(
+        there[name].to_numpy(np.float32).tobytes() == anew[name].to_numpy(np.float32).tobytes()
+        for name in _FLOATS
+    )
+    if exact:
+        return ""
+    apart = _apart(there, anew)
+    if apart > _ROUNDING or not _sure_agree(there, anew):
+        return f"other outcomes: log-probabilities differ by up to {apart:.2g}"
+    if elsewhere:
+        return ""
+    return (
+        f"equal but for rounding (log-probabilities within {apart:.1g}), not bit for bit. Another "
+        "machine, other versions or another number of threads give that: --elsewhere accepts it"
+    )
+
+
+def _apart(there: pd.DataFrame, anew: pd.DataFrame) -> float:
+    """The largest difference of a log-probability; infinite where other prompts were asked."""
+    if (there["prompt_id"].to_numpy() != anew["prompt_id"].to_numpy()).any():
+        return float("inf")
+    names = ["logprob_intact", "logprob"]
+    return float(np.nanmax(np.abs(there[names].to_numpy() - anew[names].to_numpy())))
+
+
+def _sure_agree(there: pd.DataFrame, anew: pd.DataFrame) -> bool:
+    """Whether correctness agrees wherever the margin is not within rounding of 0."""
+    agree = True
+    for margin, correct in (("margin_intact", "correct_intact"), ("margin", "correct")):
+        sure = np.abs(there[margin].to_numpy()) > _SURE
+        agree &= bool((there[correct].to_numpy() == anew[correct].to_numpy())[sure].all())
+    return agree
