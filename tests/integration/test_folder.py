@@ -182,11 +182,11 @@ def test_verify_finds_tables_that_do_not_agree(folder, name, change, what):
 
 def test_recomputing_every_ablated_set_gives_the_same_bits(source, folder):
     results = load_results(folder)
-    planned = planned_conditions(results)
-    assert len(planned) == len(results.effects.groupby(CONDITION, observed=True))
+    there = len(results.effects.groupby(CONDITION, observed=True))
+    assert len(planned_conditions(results)) >= there > 10
     checks = recompute_sample(results, source.model, 10_000)
-    assert all(checks) and len(checks) == 1 + len(planned)
-    assert checks[0].what == f"{len(planned)} of {len(planned)} ablated sets recomputed"
+    assert all(checks) and len(checks) == 1 + there
+    assert checks[0].what == f"{there} of {there} ablated sets recomputed"
     two = [recompute_sample(results, source.model, 2, seed=seed) for seed in (0, 0, 1)]
     assert len(two[0]) == 3 and two[0] == two[1] != two[2]
 
@@ -236,7 +236,7 @@ def test_verify_says_how_many_sets_it_recomputed_or_why_none(source, folder, tmp
     code, text = said(folder)
     assert code == 0 and "nothing was recomputed: the model" in text and "checks passed" in text
     code, text = said(folder, "--sample", 2, "--model", tmp_path / "model")
-    assert code == 0 and "2 of 12 ablated sets recomputed" in text
+    assert code == 0 and "2 of 21 ablated sets recomputed" in text
     code, text = said(folder, "--sample", 0)
     assert code == 0 and "nothing was recomputed, as asked for" in text
     assert "Give one results folder" in said()[1]
