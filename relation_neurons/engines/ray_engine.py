@@ -28,6 +28,8 @@ __all__ = ["RayEngine"]
 _STORE_BYTES = 256 << 20
 """Of a cluster started here; what is sent is a few megabytes."""
 
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+
 
 class RayEngine:
     """Works ablated sets off on a Ray cluster, one after another on each worker.
@@ -176,19 +178,12 @@ class RayEngine:
 
         if ray.is_initialized():
             return ray
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             if self._address is not None:
-                ray.init(address=self._address, **quiet)
+                ray.init(address=self._address, **_QUIET)
             else:
-                ray.init(
-                    address="local",
-                    num_cpus=self._more_cpus_than_there_are(),
-                    include_dashboard=False,
-                    object_store_memory=_STORE_BYTES,
-                    **quiet,
-                )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+                self._start_here(ray)
+        except Exception as error:  # Ray raises ConnectionError, ValueError, Exception itself, …
             where = f"at {self._address}" if self._address else "on this machine"
             raise EngineError(
                 f"No Ray cluster {where}: {' '.join(str(error).split())} `ray status` says what there "
@@ -196,6 +191,24 @@ class RayEngine:
             ) from error
         self._owns = True
         return ray
+
+    def _start_here(self, ray: Any) -> None:
+        """Starts a cluster; Ray gives its parts 30 s, which is too little on a machine that is very busy."""
+        for tries_left in (2, 1, 0):
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=self._more_cpus_than_there_are(),
+                    include_dashboard=False,
+                    object_store_memory=_STORE_BYTES,
+                    **_QUIET,
+                )
+                return
+            except Exception as error:
+                ray.shutdown()
+                if not tries_left or "timed out during startup" not in str(error):
+                    raise
+                self._say("ray: the cluster did not start in 30 s; trying again")
 
     def _more_cpus_than_there_are(self) -> int | None:
         """Where more workers are asked for than there are cores, they share them."""

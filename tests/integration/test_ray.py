@@ -70,10 +70,12 @@ def test_a_run_stopped_by_ctrl_c_goes_on_on_another_engine(runs):
 
 def test_a_worker_that_cannot_load_the_model_stops_the_run_with_its_error_once(runs):
     folder, found = runs
-    assert found["cut"]["error"] == "ModelLoadError"
-    assert f"cannot load {folder / 'model'}: " in found["cut"]["message"]
-    assert "Every machine needs the model" in found["cut"]["message"]
-    assert not [line for line in found["cut"]["said"] if "died" in line or "started" in line]
+    failure, said = found["cannot load"], found["cut"]["said"]
+    assert failure["error"] == "ModelLoadError"
+    assert f"cannot load {folder / 'model'}: " in failure["message"]
+    assert "Every machine needs the model" in failure["message"]
+    assert any("2 workers" in line for line in said)
+    assert not [line for line in said if "died" in line or "another" in line]
 
 
 def test_a_held_model_is_refused_before_anything_is_computed(runs):
