@@ -43,7 +43,7 @@ def logged(log: Path) -> None:
         found = original(self, place, key, made)
         if not there:
             with log.open("a") as file:
-                file.write(f"{place}-{key}\n")
+                file.write(f"{self.folder.name}-{place}-{key}\n")
         return found
 
     Chunks.make = make
@@ -63,9 +63,9 @@ def start(source, out: Path) -> int:
 
 
 def noted(out: Path) -> int:
-    """How many chunks a run has kept so far."""
+    """How many chunks of its sweep a run has kept so far."""
     log = out.with_suffix(".log")
-    return len(log.read_text().split()) if log.exists() else 0
+    return log.read_text().count("effects-") if log.exists() else 0
 
 
 def main() -> None:
