@@ -177,14 +177,18 @@ def _forward_is_known(model: HookedModel) -> bool:
 
 def _hooked_by_others(model: HookedModel) -> bool:
     for module in model.modules():
-        hooks = module._forward_hooks.values()
-        if any(not isinstance(hook, _OwnHook) and not _transformers_own(hook) for hook in hooks):
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if any(not isinstance(hook, _OwnHook) and not _built_in(hook) for hook in hooks):
             return True
-        if module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        if module._backward_hooks or module._backward_pre_hooks:
             return True
     return False
 
 
-def _transformers_own(hook: Any) -> bool:
-    """Hugging Face hangs hooks on its own modules to collect outputs that nobody here asks for."""
-    return str(getattr(hook, "__module__", "")).startswith("transformers.")
+def _built_in(hook: Any) -> bool:
+    """Hugging Face and the bridge hang hooks on their own modules, to serve hook points and outputs.
+
+    What a user hooks by the name of a hook point comes from elsewhere in TransformerLens.
+    """
+    home = str(getattr(hook, "__module__", ""))
+    return home.startswith(("transformers.", "transformer_lens.model_bridge."))

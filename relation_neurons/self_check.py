@@ -33,8 +33,8 @@ LENGTHS = (6, 4)
 class Evidence:
     """What a Hugging Face model makes of the rows, each run alone and unpadded."""
 
-    logits: tuple[Float[Tensor, "pos d_vocab"], ...]
-    received: tuple[tuple[Float[Tensor, "pos d_mlp"], ...], ...]
+    logits: tuple[Float[Tensor, "_ d_vocab"], ...]
+    received: tuple[tuple[Float[Tensor, "_ d_mlp"], ...], ...]
     """For each row, what each layer's down projection received; empty where it was not found."""
     tolerance: float
 

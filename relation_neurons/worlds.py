@@ -100,6 +100,7 @@ class TreeParts:
     """Sine and cosine [batch, pos, d_head] of positions, and of how many there may be."""
 
 
+@runtime_checkable
 class World(Protocol):
     """What differs between the versions of TransformerLens."""
 

@@ -46,7 +46,7 @@ FAMILIES: dict[str, tuple[type, dict[str, Any]]] = {
         },
     ),
     "Phi": (PhiConfig, _ROTARY),
-    "OLMo": (OlmoConfig, _GROUPED),
+    "OLMo": (OlmoConfig, _ROTARY),
 }
 """Each family's config and its sizes; windows are shorter than the prompts, so that they matter."""
 
