@@ -36,7 +36,7 @@ def both(request, tokenizer):
 
 @pytest.fixture(scope="module")
 def asked(tokenizer):
-    few = [replace(relation, facts=relation.facts[:12]) for relation in tiny.relations()]
+    few = [replace(relation, facts=relation.facts[:8]) for relation in tiny.relations()]
     return rn.make_prompts(few, tokenizer, held_out=0.4, seed=0)
 
 
@@ -74,10 +74,9 @@ def test_batched_is_single(both, asked, ablate):
             return answer_prompts(model, plan, batch_size=batch_size, before_batch=hooks.start)
 
     single = ask(1)
-    for batch_size in (7, 64):
-        batched = ask(batch_size)
-        np.testing.assert_allclose(batched.logprob, single.logprob, atol=1e-4)
-        np.testing.assert_allclose(batched.margin, single.margin, atol=1e-4)
+    batched = ask(16)
+    np.testing.assert_allclose(batched.logprob, single.logprob, atol=1e-4)
+    np.testing.assert_allclose(batched.margin, single.margin, atol=1e-4)
 
 
 def test_the_whole_path(both, asked):
@@ -85,7 +84,7 @@ def test_the_whole_path(both, asked):
     _, model = both
     recall = rn.measure_recall(model, asked).assign(known=True)
     table = rn.collect_activations(model, asked.detection)
-    ranking = rn.rank_neurons(table, recall, min_known=3)
+    ranking = rn.rank_neurons(table, recall, min_known=2)
     effects = rn.ablation_sweep(model, asked.held_out, ranking, (8,), control_draws=1, seed=0)
     matrix = rn.interference_matrix(effects)
     assert {"country_capital", "country_colour", "country_food"} <= set(effects["ablated"])
