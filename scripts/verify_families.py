@@ -67,9 +67,7 @@ def hugging_face(hf_model, row) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     kept: dict[int, torch.Tensor] = {}
     modules = dict(hf_model.named_modules())
     handles = [
-        modules[
-            down_projection_path(type(hf_model).__name__, layer)
-        ].register_forward_pre_hook(
+        modules[down_projection_path(type(hf_model).__name__, layer)].register_forward_pre_hook(
             lambda _m, inputs, at=layer: kept.__setitem__(at, inputs[0][0].clone())
         )
         for layer in range(hf_model.config.num_hidden_layers)

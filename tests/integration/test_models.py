@@ -21,6 +21,8 @@ from relation_neurons.errors import (
 )
 from relation_neurons.models import final_residual, site_hook, unembed, weight_hash
 
+pytestmark = pytest.mark.worlds
+
 
 def compare(model, hf_model, tokens, mask):
     """Largest differences of logits and of hook_post against down_proj's input, at real tokens."""

@@ -19,6 +19,9 @@ from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.streams import IntactStreams
 
+pytestmark = pytest.mark.worlds
+
+
 NEURONS = [(0, 5), (1, 7), (1, 30), (1, 90)]
 
 
