@@ -94,12 +94,12 @@ class Bridges(World):
 
     @override
     def cast(self, model: Any, dtype: torch.dtype) -> None:
-        model.to(dtype)
+        model.to(dtype, print_details=False)
         model.cfg.dtype = dtype
 
     @override
     def put(self, model: Any, device: torch.device) -> Any:
-        return model.to(device)
+        return model.to(device, print_details=False)
 
     @override
     def spread(self, model: Any, count: int) -> Any:
