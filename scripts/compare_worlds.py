@@ -46,11 +46,14 @@ def compare(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> lis
         a, b = one[name], other[name]
         clear = a["margin"].abs() > 1e-3
         differs = np.asarray(a[answered]) != np.asarray(b[answered])
+        margin, logprob = (
+            np.abs(a[column].to_numpy() - b[column].to_numpy()).max()
+            for column in ("margin", "logprob")
+        )
         lines.append(
-            f"{name}: {len(a)} rows, {int(clear.sum())} with a clear margin; {int((differs & clear).sum())} of "
-            f"these and {int(differs.sum())} of all differ in correctness; margins by up to "
-            f"{np.abs(a['margin'].to_numpy() - b['margin'].to_numpy()).max():.1e}, log-probabilities by up to "
-            f"{np.abs(a['logprob'].to_numpy() - b['logprob'].to_numpy()).max():.1e}"
+            f"{name}: {len(a)} rows, {int(clear.sum())} with a clear margin; "
+            f"{int((differs & clear).sum())} of these and {int(differs.sum())} of all differ in correctness; "
+            f"margins by up to {margin:.1e}, log-probabilities by up to {logprob:.1e}"
         )
     return lines
 
