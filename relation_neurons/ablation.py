@@ -14,7 +14,7 @@ from typing import Any
 from relation_neurons.ablation_hooks import Ablation
 from relation_neurons.ablation_plan import Neurons, Values, plan_ablation, rows_of
 from relation_neurons.errors import HookError, UnknownOptionError, near_matches
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.passes import attach
 
 __all__ = ["MODES", "POSITIONS", "Ablation", "ablated"]
@@ -25,7 +25,7 @@ POSITIONS = ("no_first", "all", "last")
 
 @contextlib.contextmanager
 def ablated(
-    model: HookedTransformer,
+    model: HookedModel,
     neurons: Neurons | None = None,
     *,
     per_row: Sequence[Neurons] | None = None,

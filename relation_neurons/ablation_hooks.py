@@ -14,7 +14,7 @@ from torch import Tensor
 from relation_neurons.ablation_plan import Part
 from relation_neurons.batches import Batch
 from relation_neurons.errors import AblationError, HookError
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.passes import attach
 from relation_neurons.pooling import first_positions
 from relation_neurons.prefixes import TreeBatch
@@ -31,7 +31,7 @@ class Ablation:
 
     def __init__(
         self,
-        model: HookedTransformer,
+        model: HookedModel,
         parts: dict[str, Part],
         *,
         mode: str,

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.errors import AblationError, UnknownOptionError
-from relation_neurons.models import HookedTransformer, site_hook, site_width
+from relation_neurons.models import HookedModel, site_hook, site_width
 from relation_neurons.ranking import neuron_name, parse_neuron
 
 __all__ = [
@@ -49,7 +49,7 @@ class Part:
 
 
 def plan_ablation(
-    model: HookedTransformer,
+    model: HookedModel,
     sets: Sequence[Neurons],
     site: str,
     mode: str,
@@ -112,7 +112,7 @@ def read_neurons(neurons: Neurons) -> list[tuple[int, int]]:
 
 
 def require_neurons(
-    model: HookedTransformer, pairs: Iterable[tuple[int, int]], site: str = "post"
+    model: HookedModel, pairs: Iterable[tuple[int, int]], site: str = "post"
 ) -> None:
     """Makes sure that the model has these neurons.
 

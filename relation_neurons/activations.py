@@ -32,7 +32,7 @@ from relation_neurons.errors import (
 )
 from relation_neurons.halving import as_they_fit
 from relation_neurons.mapped import parse_size, room_for_table
-from relation_neurons.models import HookedTransformer, output_norms, site_hook, site_width
+from relation_neurons.models import HookedModel, output_norms, site_hook, site_width
 from relation_neurons.passes import attach, takes_trees, tree_residual
 from relation_neurons.pooling import POOLS, first_positions, pool
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
@@ -104,7 +104,7 @@ class ActivationTable:
 
 
 def collect_activations(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     *,
     pool: str = "mean",
@@ -183,9 +183,7 @@ def collect_activations(
     )
 
 
-def _batches(
-    model: HookedTransformer, prompts: Prompts, batch_size: int
-) -> list[Batch | TreeBatch]:
+def _batches(model: HookedModel, prompts: Prompts, batch_size: int) -> list[Batch | TreeBatch]:
     """The prompts without their answers: as prefix trees where the model takes them."""
     longest = max(map(len, prompts.tokens))
     if longest > model.cfg.n_ctx:
@@ -202,7 +200,7 @@ def _batches(
 
 @contextlib.contextmanager
 def _attached(
-    model: HookedTransformer, hooks: Sequence[tuple[str, Callable[..., None]]]
+    model: HookedModel, hooks: Sequence[tuple[str, Callable[..., None]]]
 ) -> Iterator[None]:
     """Hooks hook points for as long as the context is open."""
     with contextlib.ExitStack() as stack:
@@ -215,7 +213,7 @@ def _look(act: Callable[..., None], value: Tensor, _name: str) -> None:
     act(value)
 
 
-def _run(model: HookedTransformer, batch: Batch | TreeBatch) -> None:
+def _run(model: HookedModel, batch: Batch | TreeBatch) -> None:
     if isinstance(batch, TreeBatch):
         tree_residual(model, batch)
     else:
@@ -242,7 +240,7 @@ def _finite(
 
 
 def collect_neuron(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     layer: int,
     neuron: int,

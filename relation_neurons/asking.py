@@ -13,7 +13,7 @@ from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.chunks import packed, unpacked
 from relation_neurons.conditions import Condition
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.prompt_table import prompts_of, prompts_table
 from relation_neurons.prompts import Prompts
 from relation_neurons.recall import Outcomes, answer_prompts, plan_passes
@@ -59,7 +59,7 @@ class Asking:
         """See `Job`."""
         return self.sets.keys(self.asked.frame["prompt_id"].tolist())
 
-    def begin(self, model: HookedTransformer) -> Callable[[int], pd.DataFrame]:
+    def begin(self, model: HookedModel) -> Callable[[int], pd.DataFrame]:
         """Asks the intact model, and gives the function that asks under one set.
 
         What an ablated model does below its lowest ablated layer is taken from the intact pass.

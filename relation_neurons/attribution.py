@@ -30,7 +30,7 @@ from relation_neurons.errors import (
 )
 from relation_neurons.halving import as_they_fit
 from relation_neurons.models import (
-    HookedTransformer,
+    HookedModel,
     final_residual,
     site_hook,
     site_width,
@@ -45,7 +45,7 @@ __all__ = ["collect_attribution"]
 
 @torch.inference_mode(False)
 def collect_attribution(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     *,
     pool: str = "mean",
@@ -124,7 +124,7 @@ class _Tracked:
 
 
 def _run_backwards(
-    model: HookedTransformer, batch: Batch, answers: list[tuple[int, ...]], names: list[str]
+    model: HookedModel, batch: Batch, answers: list[tuple[int, ...]], names: list[str]
 ) -> list[Float[Tensor, "batch pos d_mlp"]]:
     """Gives activation x gradient of the answers' log-probability at each layer, one pass for all rows.
 
@@ -172,9 +172,7 @@ def _right_aligned(
     return index, prompt.gather(1, index)
 
 
-def _best_answers(
-    model: HookedTransformer, prompts: Prompts, batch_size: int
-) -> list[tuple[int, ...]]:
+def _best_answers(model: HookedModel, prompts: Prompts, batch_size: int) -> list[tuple[int, ...]]:
     """Of each prompt's accepted answers, the one with the best margin."""
     best = [answers[0] if answers else () for answers in prompts.answers]
     pairs = [

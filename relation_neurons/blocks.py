@@ -14,7 +14,7 @@ from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import DoseError
 from relation_neurons.jobs import Engine, work_off
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking, resolve_doses
 from relation_neurons.recall import BATCH_SIZE
@@ -23,7 +23,7 @@ __all__ = ["block_sweep"]
 
 
 def block_sweep(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     ranking: Ranking,
     size: int | float | str,

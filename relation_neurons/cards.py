@@ -30,7 +30,7 @@ from relation_neurons.card_parts import (
 )
 from relation_neurons.errors import ResultsError, UnknownOptionError
 from relation_neurons.models import (
-    HookedTransformer,
+    HookedModel,
     logit_weights,
     neuron_count,
     output_direction,
@@ -124,7 +124,7 @@ class NeuronCard:
 
 
 def neuron_card(
-    model: HookedTransformer,
+    model: HookedModel,
     neuron: str | tuple[int, int],
     source: Results | Prompts,
     *,
@@ -229,7 +229,7 @@ def _saved_prompts(results: Results) -> Prompts:
     return read_prompts(results.folder / "prompts.parquet")
 
 
-def _require_size(model: HookedTransformer, ranking: Ranking | None) -> None:
+def _require_size(model: HookedModel, ranking: Ranking | None) -> None:
     if ranking is not None and len(ranking.neurons) != neuron_count(model, ranking.site):
         raise ResultsError(
             f"The ranking is of a model with {len(ranking.neurons)} {ranking.site} neurons; this one "
@@ -260,7 +260,7 @@ def _ranked(prompts: Prompts, scores: pd.DataFrame) -> Prompts:
 
 
 def _is_sink(
-    model: HookedTransformer,
+    model: HookedModel,
     asked: Prompts,
     ranking: Ranking | None,
     layer: int,

@@ -25,7 +25,16 @@ from relation_neurons.errors import ModelLoadError, UnknownModelError
 from relation_neurons.files import share
 from relation_neurons.redaction import redacted
 
-__all__ = ["EMBEDDED", "embedded_checkpoint", "is_here", "local_checkpoint", "read_checkpoint"]
+__all__ = [
+    "EMBEDDED",
+    "config_of",
+    "embedded_checkpoint",
+    "is_here",
+    "local_checkpoint",
+    "read_checkpoint",
+    "tokenizer_of",
+    "unreachable",
+]
 
 EMBEDDED = {
     "smollm2-135m": {
@@ -144,79 +153,20 @@ def tokenizer_of(hf_model: Any) -> Any:
         return None
 
 
-def is_llama(name: str) -> bool:
-    """Whether a model on the hub has the Llama architecture, by its config."""
+def config_of(name: str) -> Any:
+    """Reads a model's config from the hub; None for a kind of its own, which transformers cannot read.
+
+    Raises:
+        ModelLoadError: the hub does not give it.
+    """
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except ValueError:  # a config of a kind of its own, which TransformerLens reads by name
-        return False
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except ValueError:
+        return None
     except Exception as error:  # the hub's errors share no base class
         raise unreachable(name, error) from error
-    return "LlamaForCausalLM" in (config.architectures or [])
-
-
-def require_llama(config: Any, name: str) -> None:
-    """Refuses what the Llama weight conversion would turn into silently wrong numbers."""
-    found = (config.architectures or [config.model_type])[0]
-    if config.model_type != "llama":
-        raise ModelLoadError(
-            f"{name} is a {found}; a folder or file must be of the Llama architecture. Models that "
-            "TransformerLens lists load by name (relation-neurons models)."
-        )
-    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
-        raise ModelLoadError(
-            f"{name} has attention or MLP biases, which the conversion would drop."
-        )
-    rope = _rope(config).get("rope_type", "default")
-    if rope not in {"default", "llama3"}:
-        raise ModelLoadError(
-            f"{name} scales its positions by {rope!r}; expected default or llama3."
-        )
-
-
-def hooked_config(config: Any, name: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Builds TransformerLens's config for a Llama-architecture model from the file's own config."""
-    heads = config.num_attention_heads
-    d_head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    grouped = config.num_key_value_heads if config.num_key_value_heads != heads else None
-    rope = _rope(config)
-    fields: dict[str, Any] = {
-        "model_name": name,
-        "original_architecture": "LlamaForCausalLM",
-        "dtype": dtype,
-        "d_model": config.hidden_size,
-        "d_head": d_head,
-        "n_heads": heads,
-        "n_key_value_heads": grouped,
-        "d_mlp": config.intermediate_size,
-        "n_layers": config.num_hidden_layers,
-        "n_ctx": config.max_position_embeddings,
-        "eps": config.rms_norm_eps,
-        "d_vocab": config.vocab_size,
-        "act_fn": config.hidden_act,
-        "normalization_type": "RMS",
-        "final_rms": True,
-        "gated_mlp": True,
-        "positional_embedding_type": "rotary",
-        "rotary_adjacent_pairs": False,
-        "rotary_dim": d_head,
-        "rotary_base": rope.get("rope_theta", getattr(config, "rope_theta", 10000.0)),
-        "init_weights": False,
-        "device": "cpu",
-    }
-    if rope.get("rope_type") == "llama3":
-        fields |= {
-            "use_NTK_by_parts_rope": True,
-            "NTK_original_ctx_len": rope.get(
-                "original_max_position_embeddings", config.max_position_embeddings
-            ),
-            "NTK_by_parts_low_freq_factor": rope.get("low_freq_factor", 1.0),
-            "NTK_by_parts_high_freq_factor": rope.get("high_freq_factor", 4.0),
-            "NTK_by_parts_factor": rope.get("factor", 1.0),
-        }
-    return fields
 
 
 def unreachable(name: str, error: Exception) -> ModelLoadError:
@@ -230,12 +180,6 @@ def unreachable(name: str, error: Exception) -> ModelLoadError:
     )
     return ModelLoadError(
         f"{name} cannot be had from the Hugging Face hub: {_one_line(error)}. {hint}"
-    )
-
-
-def _rope(config: Any) -> dict[str, Any]:
-    return dict(
-        getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     )
 
 

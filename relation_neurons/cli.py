@@ -302,7 +302,9 @@ def report(
 def models() -> None:
     """What can be loaded, and what is on this machine."""
     from relation_neurons import checkpoints
+    from relation_neurons.lens import WORLD
     from relation_neurons.models import choose_device, known_models
+    from relation_neurons.verified import COLUMNS, verified_families
 
     for name in checkpoints.EMBEDDED:
         found = checkpoints.embedded_checkpoint(name, convert=False)
@@ -315,7 +317,11 @@ def models() -> None:
     others = [name for name in known_models() if name not in checkpoints.EMBEDDED]
     llama = [name for name in others if "llama" in name.lower()]
     typer.echo(f"by name, from the Hugging Face hub ({len(others)}): {', '.join(llama)}, …")
-    typer.echo("from disk: a folder in Hugging Face format or a .gguf file, Llama architecture")
+    typer.echo("from disk: a folder in Hugging Face format or a .gguf file, of a family below")
+    typer.echo(f"models are: {WORLD.name} ({WORLD.versions})")
+    typer.echo("verified against Hugging Face, largest difference of logits and neurons:")
+    for row in (COLUMNS, *verified_families()):
+        typer.echo(f"  {row[0]:<8} {row[1]:<20} {row[2]:<20} {row[3]}")
     typer.echo(f"device: {choose_device()}")
 
 

@@ -21,7 +21,7 @@ from relation_neurons.chunks import Chunks
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.jobs import Engine, work_off
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.ranking import Ranking
 from relation_neurons.reading import Reading, neutral_text
 
@@ -29,7 +29,7 @@ __all__ = ["collateral_damage", "largest_dose", "neutral_text"]
 
 
 def collateral_damage(
-    model: HookedTransformer,
+    model: HookedModel,
     ranking: Ranking,
     doses: Sequence[int | float | str],
     *,

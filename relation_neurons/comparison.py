@@ -18,7 +18,7 @@ from relation_neurons.activations import collect_activations
 from relation_neurons.attribution import collect_attribution
 from relation_neurons.criteria import CRITERIA, applicable_scores
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError
-from relation_neurons.models import HookedTransformer, neuron_count
+from relation_neurons.models import HookedModel, neuron_count
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking, rank_neurons, resolve_doses
 from relation_neurons.recall import BATCH_SIZE
@@ -106,7 +106,7 @@ def plan_contenders(
 
 
 def compare_scores(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     recall: pd.DataFrame,
     *,
@@ -187,7 +187,7 @@ def compare_scores(
 
 
 def _judge_site(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     recall: pd.DataFrame,
     contenders: Sequence[Contender],

@@ -20,7 +20,7 @@ from relation_neurons.errors import TooFewFactsError
 from relation_neurons.files import write_json, write_text
 from relation_neurons.folder import move_aside, open_folder, owned, read_checksums, record
 from relation_neurons.mapped import parse_size
-from relation_neurons.models import HookedTransformer, neuron_count
+from relation_neurons.models import HookedModel, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.ranking import Ranking, resolve_doses
 from relation_neurons.readers import load_relations
@@ -48,7 +48,7 @@ __all__ = [
 
 
 def run(
-    model: HookedTransformer,
+    model: HookedModel,
     relations: Any = "demo",
     *,
     out: str | Path | None = None,
@@ -114,7 +114,7 @@ def run(
 
 @contextlib.contextmanager
 def engine_for(
-    model: HookedTransformer,
+    model: HookedModel,
     engine: str | Engine,
     stages: Stages,
     *,

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 
 from relation_neurons.errors import OutOfMemoryError
-from relation_neurons.lens import HookedTransformer
+from relation_neurons.lens import HookedModel
 
 __all__ = ["as_they_fit", "is_out_of_memory"]
 
@@ -47,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def as_they_fit(
-    model: HookedTransformer,
+    model: HookedModel,
     batches: list[Whole],
     run: Callable[[Whole], Found],
     relieve: Callable[[], bool] | None = None,
@@ -109,7 +109,7 @@ def _warn(count: int, half: int) -> None:
     )
 
 
-def _what_would_fit(model: HookedTransformer, batch: Any, failure: str) -> str:
+def _what_would_fit(model: HookedModel, batch: Any, failure: str) -> str:
     device = next(model.parameters()).device
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")

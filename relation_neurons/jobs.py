@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from relation_neurons.chunks import Chunks
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.progress import progress_bar
 
 __all__ = ["Engine", "Job", "LocalEngine", "work_off"]
@@ -23,7 +23,7 @@ class Job(Protocol):
         """Names each place's table by all that decides it, but for what the run's manifest says."""
         ...
 
-    def begin(self, model: HookedTransformer) -> Callable[[int], pd.DataFrame]:
+    def begin(self, model: HookedModel) -> Callable[[int], pd.DataFrame]:
         """Does what all places share, and gives the function that makes the table of a place."""
         ...
 
@@ -36,12 +36,12 @@ class Job(Protocol):
 class Engine(Protocol):
     """Where the places of a job are worked off."""
 
-    def check(self, model: HookedTransformer) -> None:
+    def check(self, model: HookedModel) -> None:
         """Refuses a model that it cannot work with, before anything is computed."""
         ...
 
     def work(
-        self, model: HookedTransformer, job: Job, places: Sequence[int]
+        self, model: HookedModel, job: Job, places: Sequence[int]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
         """Gives each place with its table, in whatever order they get done."""
         ...
@@ -58,11 +58,11 @@ class Engine(Protocol):
 class LocalEngine:
     """This process, one place after another."""
 
-    def check(self, model: HookedTransformer) -> None:
+    def check(self, model: HookedModel) -> None:
         """Any model will do."""
 
     def work(
-        self, model: HookedTransformer, job: Job, places: Sequence[int]
+        self, model: HookedModel, job: Job, places: Sequence[int]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
         """Gives each place with its table, in order."""
         make = job.begin(model)
@@ -77,7 +77,7 @@ class LocalEngine:
 
 
 def work_off(
-    model: HookedTransformer,
+    model: HookedModel,
     job: Job,
     what: str,
     *,

@@ -1,26 +1,24 @@
-"""What is taken from TransformerLens, imported without its warnings."""
+"""The TransformerLens that is installed: its world, chosen when this module loads."""
 
 from __future__ import annotations
 
-import warnings
+import importlib.metadata
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformer_lens.loading_from_pretrained import (
-        NEED_REMOTE_CODE_MODELS,
-        OFFICIAL_MODEL_NAMES,
-        get_official_model_name,
-    )
-    from transformer_lens.pretrained.weight_conversions import convert_llama_weights
-    from transformer_lens.utilities import get_device_for_block_index
+from relation_neurons.worlds import HookedModel, World
 
-__all__ = [
-    "NEED_REMOTE_CODE_MODELS",
-    "OFFICIAL_MODEL_NAMES",
-    "HookedTransformer",
-    "HookedTransformerConfig",
-    "convert_llama_weights",
-    "get_device_for_block_index",
-    "get_official_model_name",
-]
+__all__ = ["WORLD", "HookedModel"]
+
+
+def _installed() -> World:
+    major = int(importlib.metadata.version("transformer-lens").split(".")[0])
+    if major < 4:
+        from relation_neurons.hooked import HookedTransformers
+
+        return HookedTransformers()
+    from relation_neurons.bridged import Bridges
+
+    return Bridges()
+
+
+WORLD = _installed()
+"""HookedTransformer on TransformerLens 3.9, TransformerBridge on 4.3 and later."""

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from relation_neurons import checkpoints
 from relation_neurons.errors import ModelLoadError, UnknownModelError, near_matches
-from relation_neurons.lens import (
-    NEED_REMOTE_CODE_MODELS,
-    OFFICIAL_MODEL_NAMES,
-    get_official_model_name,
-)
+from relation_neurons.lens import WORLD
 
 __all__ = ["OPEN", "known_models", "official_name"]
 
-OPEN = "A Llama-architecture model in a folder or a .gguf file loads without either."
+OPEN = "A model of a verified family in a folder (docs/models.md) loads without either."
 _PICKLED = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
 
 
 def known_models() -> list[str]:
     """Lists every name that `load_model` takes, the embedded ones first."""
-    official = (name for name in OFFICIAL_MODEL_NAMES if not _closed(name))
+    official = (name for name in WORLD.names() if not _closed(name))
     return [*checkpoints.EMBEDDED, *sorted(official)]
 
 
@@ -30,7 +26,7 @@ def official_name(name: str) -> str:
         ModelLoadError: it would be loaded from a pickle, or run code of its own.
     """
     try:
-        official = get_official_model_name(name)
+        official = WORLD.official_name(name)
     except ValueError as error:
         raise UnknownModelError(
             f"{name!r} is no known model, no folder and no .gguf file. {near_matches(name, known_models())}"
@@ -45,6 +41,6 @@ def _closed(official: str) -> str:
     """Why a name that TransformerLens lists is not loaded; nothing for most."""
     if official.startswith(_PICKLED):
         return "comes as a pickle (.pth), and loading one runs whatever code is in it"
-    if official.startswith(NEED_REMOTE_CODE_MODELS):
+    if official.startswith(WORLD.needs_code()):
         return "is loaded by TransformerLens with trust_remote_code, which is never on here"
     return ""

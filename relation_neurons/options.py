@@ -13,7 +13,7 @@ from relation_neurons.ablation import POSITIONS
 from relation_neurons.activations import POOLS
 from relation_neurons.criteria import CRITERIA
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.models import SITES, HookedTransformer, neuron_count, weight_hash
+from relation_neurons.models import SITES, HookedModel, neuron_count, weight_hash
 from relation_neurons.ranking import ORDERS, SCORES, resolve_doses
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations import MIN_KNOWN, Relation
@@ -175,7 +175,7 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
 
 
 def make_manifest(
-    model: HookedTransformer, relations: Sequence[Relation], options: Options
+    model: HookedModel, relations: Sequence[Relation], options: Options
 ) -> dict[str, Any]:
     """Describes a run completely: the same manifest, the same tables."""
     tokenizer = model.tokenizer

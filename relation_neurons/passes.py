@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.errors import ContextLengthError
-from relation_neurons.lens import HookedTransformer
+from relation_neurons.lens import WORLD, HookedModel
 from relation_neurons.prefixes import TreeBatch
+from relation_neurons.worlds import TreeBlock
 
 __all__ = ["attach", "final_residual", "takes_trees", "tree_residual", "unembed"]
 
@@ -36,52 +37,40 @@ class _OwnHook:
         return self.act(value, self.name)
 
 
-def attach(model: HookedTransformer, name: str, act: Callable[[Tensor, str], Tensor | None]) -> Any:
+def attach(model: HookedModel, name: str, act: Callable[[Tensor, str], Tensor | None]) -> Any:
     """Hooks a hook point directly, so that nothing else resets or outlives it."""
-    return model.hook_dict[name].register_forward_hook(_OwnHook(name, act))
+    return WORLD.hook_points(model)[name].register_forward_hook(_OwnHook(name, act))
 
 
 def final_residual(
-    model: HookedTransformer, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """Runs every block over padded rows and gives the residual stream after the last one."""
     _require_context(model, tokens.shape[1])
-    return model(tokens, attention_mask=mask.long(), stop_at_layer=model.cfg.n_layers)
+    return WORLD.residual(model, tokens, mask)
 
 
 def unembed(
-    model: HookedTransformer, residual: Float[Tensor, "read d_model"]
+    model: HookedModel, residual: Float[Tensor, "read d_model"]
 ) -> Float[Tensor, "read d_vocab"]:
     """Gives float32 logits for single positions of the final residual stream."""
-    hidden = residual[None]
-    if model.cfg.normalization_type is not None:
-        hidden = model.ln_final(hidden)
-    logits = model.unembed(hidden)[0].float()
+    logits = WORLD.logits(model, residual).float()
     cap = model.cfg.output_logits_soft_cap
     return logits if cap is None or cap <= 0 else cap * torch.tanh(logits / cap)
 
 
-def takes_trees(model: HookedTransformer) -> bool:
+def takes_trees(model: HookedModel) -> bool:
     """Says whether batches of prefix trees give what padded rows give.
 
     They do for a Llama on one device that nobody but this package has hooked, outside any ablation
     with a set per row.
     """
-    cfg = model.cfg
-    known = (
-        cfg.original_architecture == "LlamaForCausalLM"
-        and cfg.gated_mlp
-        and cfg.positional_embedding_type == "rotary"
-        and not cfg.rotary_adjacent_pairs
-        and cfg.rotary_dim == cfg.d_head
-        and cfg.n_devices == 1
-        and not cfg.use_local_attn
-    )
+    known = WORLD.tree_parts(model) is not None
     return known and _forward_is_known(model) and not _hooked_by_others(model)
 
 
 def tree_residual(
-    model: HookedTransformer,
+    model: HookedModel,
     batch: TreeBatch,
     *,
     start: int = 0,
@@ -104,77 +93,46 @@ def tree_residual(
     """
     longest = int(batch.depth.max()) + 1
     _require_context(model, longest)
+    parts = WORLD.tree_parts(model)
+    assert parts is not None
     kept: dict[int, Tensor] = {}
     with contextlib.ExitStack() as stack:
         for ablation in _ablations(model):
             stack.enter_context(ablation.over(batch))
-        stream = model.embed(batch.tokens) if residual is None else residual
-        rotation = _rotation(model, batch.depth, longest)
+        stream = parts.embed(batch.tokens) if residual is None else residual
+        sin, cos = (part[:, None] for part in parts.rotation(batch.depth, longest))
         visible = batch.visible[:, None]
         for layer in range(start, model.cfg.n_layers if stop is None else stop):
             if layer in keep:
                 kept[layer] = stream
-            block = model.blocks[layer]
-            stream = stream + _attend(block.attn, block.ln1(stream), visible, rotation)
-            stream = stream + block.apply_mlp(block.ln2(stream))
+            block = parts.block(layer)
+            stream = stream + _attend(block, block.norm(stream), visible, (sin, cos))
+            stream = stream + block.mlp(stream)
     return stream, kept
 
 
 def _attend(
-    attention: Any,
+    block: TreeBlock,
     x: Float[Tensor, "batch pos d_model"],
     visible: Bool[Tensor, "batch 1 pos pos"],
-    rotation: tuple[Tensor, Tensor],
+    rotation: tuple[Float[Tensor, "batch 1 pos d_head"], Float[Tensor, "batch 1 pos d_head"]],
 ) -> Float[Tensor, "batch pos d_model"]:
     """Attention in which each token sees its ancestors."""
-    grouped = hasattr(attention, "_W_K")
-    heads, _, width = attention.W_Q.shape
-    q = _rotate(_heads(x, attention.W_Q, attention.b_Q), rotation)
-    if grouped:
-        k, v = (
-            _heads(x, w, b)
-            for w, b in ((attention._W_K, attention._b_K), (attention._W_V, attention._b_V))
-        )
-    else:
-        k, v = (
-            _heads(x, w, b)
-            for w, b in ((attention.W_K, attention.b_K), (attention.W_V, attention.b_V))
-        )
-    k = _rotate(k, rotation)
+    q, k, v = (
+        F.linear(x, *part).view(*x.shape[:2], -1, block.d_head).transpose(1, 2)
+        for part in (block.q, block.k, block.v)
+    )
+    q, k = _rotate(q, rotation), _rotate(k, rotation)
+    heads = q.shape[1]
     if k.shape[1] != heads:
         k, v = (
             part[:, :, None]
             .expand(-1, -1, heads // part.shape[1], -1, -1)
-            .reshape(len(part), heads, -1, width)
+            .reshape(len(part), heads, -1, block.d_head)
             for part in (k, v)
         )
-    z = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=1 / attention.attn_scale)
-    flat = z.transpose(1, 2).reshape(len(x), x.shape[1], -1)
-    return F.linear(flat, attention.W_O.reshape(heads * width, -1).T, attention.b_O)
-
-
-def _heads(
-    x: Float[Tensor, "batch pos d_model"],
-    weight: Float[Tensor, "head d_model d_head"],
-    bias: Float[Tensor, "head d_head"],
-) -> Float[Tensor, "batch head pos d_head"]:
-    """Projects onto each head; the reshaped weight is a view where the checkpoint's layout is kept."""
-    heads, d_model, width = weight.shape
-    flat = F.linear(x, weight.transpose(1, 2).reshape(heads * width, d_model), bias.flatten())
-    return flat.view(*x.shape[:2], heads, width).transpose(1, 2)
-
-
-def _rotation(
-    model: HookedTransformer, depth: Int[Tensor, "batch pos"], longest: int
-) -> tuple[Float[Tensor, "batch 1 pos d_head"], Float[Tensor, "batch 1 pos d_head"]]:
-    """The sine and cosine of each token's position, which all layers share."""
-    attention, cfg = model.blocks[0].attn, model.cfg
-    sin, cos = attention.rotary_sin, attention.rotary_cos
-    if len(sin) < longest:
-        sin, cos = attention.calculate_sin_cos_rotary(
-            cfg.rotary_dim, longest, base=cfg.rotary_base, dtype=cfg.dtype
-        )
-    return sin.to(depth.device)[depth][:, None], cos.to(depth.device)[depth][:, None]
+    z = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=block.scale)
+    return F.linear(z.transpose(1, 2).reshape(*x.shape[:2], -1), *block.o)
 
 
 def _rotate(
@@ -185,7 +143,7 @@ def _rotate(
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
 
 
-def _require_context(model: HookedTransformer, longest: int) -> None:
+def _require_context(model: HookedModel, longest: int) -> None:
     if longest > model.cfg.n_ctx:
         raise ContextLengthError(
             f"A prompt with its answer has {longest} tokens; this model reads "
@@ -193,7 +151,7 @@ def _require_context(model: HookedTransformer, longest: int) -> None:
         )
 
 
-def _forwards(model: HookedTransformer) -> Iterator[Any]:
+def _forwards(model: HookedModel) -> Iterator[Any]:
     """The model's forward pass, wrapper by wrapper, the outermost first."""
     forward = vars(model).get("forward")
     while forward is not None:
@@ -201,12 +159,12 @@ def _forwards(model: HookedTransformer) -> Iterator[Any]:
         forward = getattr(forward, "__wrapped__", None)
 
 
-def _ablations(model: HookedTransformer) -> list[Any]:
+def _ablations(model: HookedModel) -> list[Any]:
     """The ablations that are open, the innermost context first."""
     return [f.ablation for f in _forwards(model) if hasattr(f, "ablation")]
 
 
-def _forward_is_known(model: HookedTransformer) -> bool:
+def _forward_is_known(model: HookedModel) -> bool:
     """Whether nothing stands around the model's forward pass but ablations of one set for all rows."""
     for forward in _forwards(model):
         ablation = getattr(forward, "ablation", None)
@@ -217,11 +175,20 @@ def _forward_is_known(model: HookedTransformer) -> bool:
     return True
 
 
-def _hooked_by_others(model: HookedTransformer) -> bool:
+def _hooked_by_others(model: HookedModel) -> bool:
     for module in model.modules():
-        hooks = module._forward_hooks.values()
-        if any(not isinstance(hook, _OwnHook) for hook in hooks):
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        if any(not isinstance(hook, _OwnHook) and not _built_in(hook) for hook in hooks):
             return True
-        if module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        if module._backward_hooks or module._backward_pre_hooks:
             return True
     return False
+
+
+def _built_in(hook: Any) -> bool:
+    """Hugging Face and the bridge hang hooks on their own modules, to serve hook points and outputs.
+
+    What a user hooks by the name of a hook point comes from elsewhere in TransformerLens.
+    """
+    home = str(getattr(hook, "__module__", ""))
+    return home.startswith(("transformers.", "transformer_lens.model_bridge."))

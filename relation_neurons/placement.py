@@ -6,7 +6,7 @@ import torch
 
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
 from relation_neurons.halving import is_out_of_memory
-from relation_neurons.lens import HookedTransformer, get_device_for_block_index
+from relation_neurons.lens import WORLD, HookedModel
 
 __all__ = ["choose_device", "count_devices", "place_model", "weight_bytes"]
 
@@ -37,7 +37,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def weight_bytes(model: HookedTransformer) -> int:
+def weight_bytes(model: HookedModel) -> int:
     """What the weights take."""
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
@@ -81,8 +81,8 @@ def count_devices(needed: int, device: torch.device, n_devices: int | None, laye
 
 
 def place_model(
-    model: HookedTransformer, device: torch.device, n_devices: int | None = None
-) -> HookedTransformer:
+    model: HookedModel, device: torch.device, n_devices: int | None = None
+) -> HookedModel:
     """Moves a model to its device, or block by block to several.
 
     Raises:
@@ -94,8 +94,10 @@ def place_model(
     model.cfg.device = str(device)
     try:
         if count == 1:
-            return model.to(device, print_details=False)
-        return _spread(model, count)
+            placed: HookedModel = WORLD.put(model, device)
+            return placed
+        spread: HookedModel = WORLD.spread(model, count)
+        return spread
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
             raise
@@ -103,16 +105,3 @@ def place_model(
             f"The weights take {needed / 1e9:.1f} GB, more than {device} has left. Give a smaller dtype, a "
             "smaller model, another device, or several (n_devices)."
         ) from error
-
-
-def _spread(model: HookedTransformer, count: int) -> HookedTransformer:
-    """Embedding first, the blocks in equal shares, and what reads the stream where it ends."""
-    model.cfg.n_devices = count
-    last = get_device_for_block_index(model.cfg.n_layers - 1, model.cfg)
-    for name, module in model.named_children():
-        if name == "blocks":
-            for layer, block in enumerate(module):
-                block.to(get_device_for_block_index(layer, model.cfg))
-        else:
-            module.to(last if name in ("ln_final", "unembed") else torch.device(model.cfg.device))
-    return model

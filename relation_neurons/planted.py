@@ -29,7 +29,7 @@ from pathlib import Path
 import pandas as pd
 
 from relation_neurons.errors import UnknownOptionError, UnknownRelationError, near_matches
-from relation_neurons.models import HookedTransformer, load_model
+from relation_neurons.models import HookedModel, load_model, note_source
 from relation_neurons.planted_checkpoint import save_checkpoint
 from relation_neurons.planted_facts import NOUNS, SUBJECTS, make_facts, make_relations
 from relation_neurons.planted_neurons import place_neurons
@@ -49,7 +49,7 @@ _COUNTED = {
 class Planted:
     """A model with the truth about its neurons and facts."""
 
-    model: HookedTransformer
+    model: HookedModel
     relations: tuple[Relation, ...]
     """With detection templates and two held-out ones, whose nouns detection never saw."""
     truth: pd.DataFrame
@@ -139,7 +139,7 @@ def planted_model(
         model = load_model(target, dtype="float32", device="cpu")
     model.cfg.model_name = "planted"
     if kept is None:  # it is gone from where it was loaded
-        model.loaded_from = None
+        note_source(None, model)
     return Planted(model, make_relations(facts, templates), truth, facts, kept)
 
 

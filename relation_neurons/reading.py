@@ -20,7 +20,7 @@ from relation_neurons.ablation import Ablation
 from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.halving import as_they_fit
-from relation_neurons.models import HookedTransformer, final_residual, unembed
+from relation_neurons.models import HookedModel, final_residual, unembed
 
 __all__ = ["INTACT_BYTES", "Reading", "neutral_text"]
 
@@ -49,7 +49,7 @@ class Reading:
         """See `Job`."""
         return self.sets.keys(self.text, self.batch_size)
 
-    def begin(self, model: HookedTransformer) -> Callable[[int], pd.DataFrame]:
+    def begin(self, model: HookedModel) -> Callable[[int], pd.DataFrame]:
         """Reads the text with the intact model, and gives the function that reads it under one set."""
         intact = _Intact.start(model, self.text, self.batch_size)
 
@@ -105,7 +105,7 @@ class _Intact:
     parts: list[_Part]
 
     @classmethod
-    def start(cls, model: HookedTransformer, text: Sequence[str], batch_size: int) -> _Intact:
+    def start(cls, model: HookedModel, text: Sequence[str], batch_size: int) -> _Intact:
         """Tokenises the text and reads it with the intact model."""
         device = next(model.parameters()).device
         pieces = _pieces(model, text)
@@ -120,7 +120,7 @@ class _Intact:
 
         return cls([part for _, part in as_they_fit(model, batches, read)])
 
-    def compare(self, model: HookedTransformer, ablation: Ablation) -> dict[str, int | float]:
+    def compare(self, model: HookedModel, ablation: Ablation) -> dict[str, int | float]:
         """Reads the text again under an ablation."""
 
         def read(part: _Part) -> tuple[Tensor, int]:
@@ -143,7 +143,7 @@ class _Intact:
         }
 
 
-def _pieces(model: HookedTransformer, text: Sequence[str]) -> list[list[int]]:
+def _pieces(model: HookedModel, text: Sequence[str]) -> list[list[int]]:
     """Tokenises each paragraph, in pieces that the model's context can hold."""
     if model.tokenizer is None:
         raise AnswerError(
@@ -163,14 +163,14 @@ def _predicting(batch: Batch) -> Tensor:
     return batch.mask[:, :-1]
 
 
-def _read(model: HookedTransformer, batch: Batch) -> Float[Tensor, "read d_model"]:
+def _read(model: HookedModel, batch: Batch) -> Float[Tensor, "read d_model"]:
     with torch.inference_mode():
         residual = final_residual(model, batch.tokens, batch.mask)[:, :-1]
         return residual[_predicting(batch).to(residual.device)]
 
 
 def _logprobs(
-    model: HookedTransformer, residual: Float[Tensor, "read d_model"]
+    model: HookedModel, residual: Float[Tensor, "read d_model"]
 ) -> Float[Tensor, "read d_vocab"]:
     """Next-token log-probabilities, a bounded number of logits at once."""
     with torch.inference_mode():
@@ -179,7 +179,7 @@ def _logprobs(
 
 
 def _compare(
-    model: HookedTransformer,
+    model: HookedModel,
     before: Float[Tensor, "read d_model"],
     kept: Float[Tensor, "read d_vocab"] | None,
     after: Float[Tensor, "read d_model"],

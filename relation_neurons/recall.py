@@ -25,7 +25,7 @@ from relation_neurons.batches import Batch, make_batches
 from relation_neurons.chunks import Chunks, chunk_key
 from relation_neurons.errors import ActivationError
 from relation_neurons.halving import as_they_fit
-from relation_neurons.models import HookedTransformer, final_residual, unembed
+from relation_neurons.models import HookedModel, final_residual, unembed
 from relation_neurons.passes import takes_trees
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
@@ -67,7 +67,7 @@ class TeacherForcing:
     prompts: int
     pad_id: int
 
-    def batches(self, model: HookedTransformer, batch_size: int) -> list[Batch | TreeBatch]:
+    def batches(self, model: HookedModel, batch_size: int) -> list[Batch | TreeBatch]:
         """The plan's batches, the same every time: prefix trees where the model takes them."""
         device = next(model.parameters()).device
         kinds: Any = {"batch_size": batch_size, "pad_id": self.pad_id, "device": device}
@@ -103,7 +103,7 @@ def plan_passes(prompts: Prompts) -> TeacherForcing:
 
 
 def measure_recall(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     *,
     batch_size: int = BATCH_SIZE,
@@ -140,7 +140,7 @@ def measure_recall(
 
 
 def answer_prompts(
-    model: HookedTransformer,
+    model: HookedModel,
     plan: TeacherForcing,
     *,
     batch_size: int = BATCH_SIZE,
@@ -215,7 +215,7 @@ def _first_answer_positions(plan: TeacherForcing, batch: Batch) -> Int[Tensor, "
 
 
 def _read_answers(
-    model: HookedTransformer,
+    model: HookedModel,
     plan: TeacherForcing,
     batch: Batch | TreeBatch,
     residual: Float[Tensor, "token d_model"],
@@ -260,7 +260,7 @@ def _paths(plan: TeacherForcing, batch: Batch | TreeBatch) -> list[Sequence[int]
 
 
 def _score_reads(
-    model: HookedTransformer,
+    model: HookedModel,
     residual: Float[Tensor, "position d_model"],
     at: Int[Tensor, " read"],
     tokens: Int[Tensor, " read"],
@@ -292,5 +292,5 @@ def _score_reads(
     return margins, logprobs, bests[at].cpu().numpy()
 
 
-def _decode(model: HookedTransformer, tokens: tuple[int, ...]) -> str:
+def _decode(model: HookedModel, tokens: tuple[int, ...]) -> str:
     return "" if model.tokenizer is None else str(model.tokenizer.decode(list(tokens)))

@@ -10,7 +10,7 @@ from relation_neurons.asking import Asking, judged
 from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.errors import UnknownOptionError
 from relation_neurons.jobs import work_off
-from relation_neurons.models import HookedTransformer, weight_hash
+from relation_neurons.models import HookedModel, weight_hash
 from relation_neurons.prompts import Prompts
 from relation_neurons.results import Results, read_prompts
 from relation_neurons.verification import CONDITION, Check
@@ -27,7 +27,7 @@ _SURE = 1e-3
 
 def recompute_sample(
     results: Results,
-    model: HookedTransformer,
+    model: HookedModel,
     count: int,
     *,
     seed: int = 0,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from relation_neurons.collateral import collateral_damage, largest_dose
 from relation_neurons.jobs import Engine
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.options import Options
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking, resolve_doses
@@ -37,7 +37,7 @@ class Ablations:
 
 
 def ablate_stage(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     ranking: Ranking,
     options: Options,
@@ -110,7 +110,7 @@ def judged_dose(options: Options, ranking: Ranking, collateral: pd.DataFrame) ->
 
 
 def _sweep(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     ranking: Ranking,
     options: Options,

@@ -12,7 +12,7 @@ import pandas as pd
 from relation_neurons.activations import ActivationTable, collect_activations
 from relation_neurons.attribution import collect_attribution
 from relation_neurons.errors import ResultsError
-from relation_neurons.models import HookedTransformer, neuron_count
+from relation_neurons.models import HookedModel, neuron_count
 from relation_neurons.null import null_maximum
 from relation_neurons.options import Options
 from relation_neurons.prompts import Prompts, make_prompts
@@ -29,7 +29,7 @@ Check = Callable[[ActivationTable], pd.DataFrame]
 
 
 def rank_stage(
-    model: HookedTransformer, relations: Sequence[Relation], options: Options, stages: Stages
+    model: HookedModel, relations: Sequence[Relation], options: Options, stages: Stages
 ) -> tuple[Prompts, pd.DataFrame, Ranking]:
     """Prompts, recall, activations and ranking, with its null and its stability.
 
@@ -104,7 +104,7 @@ def middle_dose(options: Options, neurons: int) -> int:
 
 
 def _rank(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     recall: pd.DataFrame,
     table: ActivationTable,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relation_neurons.batches import Batch
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.passes import tree_residual
 from relation_neurons.prefixes import TreeBatch
 
@@ -38,7 +38,7 @@ class IntactStreams:
 
     def __init__(
         self,
-        model: HookedTransformer,
+        model: HookedModel,
         batches: Sequence[Batch | TreeBatch],
         first_layers: Iterable[int],
         *,
@@ -86,7 +86,7 @@ class IntactStreams:
 
 
 def run_from(
-    model: HookedTransformer,
+    model: HookedModel,
     batch: TreeBatch,
     streams: IntactStreams | None,
     first_layer: int,

@@ -17,7 +17,7 @@ from relation_neurons.chunks import Chunks
 from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.jobs import Engine, work_off
-from relation_neurons.models import HookedTransformer
+from relation_neurons.models import HookedModel
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking
 from relation_neurons.recall import BATCH_SIZE
@@ -26,7 +26,7 @@ __all__ = ["Condition", "ablation_sweep", "block_sweep", "plan_sweep"]
 
 
 def ablation_sweep(
-    model: HookedTransformer,
+    model: HookedModel,
     prompts: Prompts,
     ranking: Ranking,
     doses: Sequence[int | float | str] = ("0.05%", "0.2%", "0.8%"),

@@ -8,36 +8,51 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relation_neurons.lens import HookedTransformer
+from relation_neurons.lens import WORLD, HookedModel
 from relation_neurons.sites import site_hook
 
 __all__ = ["logit_weights", "output_direction", "output_norms", "weight_hash"]
 
 
-def output_norms(model: HookedTransformer, site: str = "post") -> Float[Tensor, "layer d_mlp"]:
-    """Gives the norm of what one unit of each neuron writes to the residual stream (1 at `out`)."""
+def output_norms(model: HookedModel, site: str = "post") -> Float[Tensor, "layer d_mlp"]:
+    """Gives the norm of what one unit of each neuron writes to the residual stream (1 at `out`).
+
+    Where a norm stands behind the MLP (Gemma 3), its weight counts and its division does not: that is
+    one positive number for all neurons of a layer at a token.
+    """
+    layers = int(model.cfg.n_layers)
     if site == "out":
-        return torch.ones(model.cfg.n_layers, model.cfg.d_model)
-    return torch.stack([block.mlp.W_out.float().norm(dim=1).cpu() for block in model.blocks])
+        return torch.ones(layers, model.cfg.d_model)
+    return torch.stack([_rows(model, layer).norm(dim=1).cpu() for layer in range(layers)])
 
 
 def output_direction(
-    model: HookedTransformer, layer: int, neuron: int, site: str = "post"
+    model: HookedModel, layer: int, neuron: int, site: str = "post"
 ) -> Float[Tensor, " d_model"]:
     """Gives what one unit of a neuron writes to the residual stream, in float32.
 
-    That is `W_out[layer, neuron]`, also at `gate` and `up`; at `out`, the dimension itself.
+    That is `W_out[layer, neuron]`, times the weight of the norm behind the MLP where there is one; also
+    at `gate` and `up`. At `out` it is the dimension itself.
     """
     site_hook(model, site, layer)
     if site == "out":
         direction = torch.zeros(model.cfg.d_model)
         direction[neuron] = 1.0
         return direction
-    return model.blocks[layer].mlp.W_out[neuron].detach().float().cpu()
+    return _rows(model, layer, neuron).cpu()
+
+
+def _rows(
+    model: HookedModel, layer: int, neuron: int | slice = slice(None)
+) -> Float[Tensor, "*neuron d_model"]:
+    """Rows of a layer's down projection, in float32."""
+    down = WORLD.down_projection(model, layer)
+    rows = down.weight[neuron].detach().float()
+    return rows if down.scale is None else rows * down.scale.detach().float()
 
 
 def logit_weights(
-    model: HookedTransformer, direction: Float[Tensor, " d_model"]
+    model: HookedModel, direction: Float[Tensor, " d_model"]
 ) -> Float[Tensor, " d_vocab"]:
     """Gives what a direction of the residual stream adds to each token's logit, up to a scale.
 
@@ -47,22 +62,21 @@ def logit_weights(
     out: it is one positive number for all tokens, so their order is right and the unit is not
     logits. (A LayerNorm also subtracts the direction's mean.) Biases are no part of a direction.
     """
-    norm = str(model.cfg.normalization_type or "")
+    norm = WORLD.final_norm(model)
     weighted = direction.float()
-    if norm.startswith("LN"):
+    if norm.centred:
         weighted = weighted - weighted.mean()
-    scale = getattr(getattr(model, "ln_final", None), "w", None)
-    if scale is not None:
-        weighted = weighted * scale.detach().float().cpu()
-    unembedding = model.unembed.W_U.detach()
+    if norm.scale is not None:
+        weighted = weighted * norm.scale.detach().float().cpu()
+    unembedding = WORLD.unembedding(model).detach()
     return (weighted.to(unembedding.device) @ unembedding.float()).cpu()
 
 
-def weight_hash(model: HookedTransformer) -> str:
+def weight_hash(model: HookedModel) -> str:
     """SHA-256 over every parameter's name, dtype, shape and bytes."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
         flat = parameter.detach().contiguous().cpu().flatten()
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -20,7 +20,8 @@ import torch
 from relation_neurons.engines.sizes import MOST_THREADS, Size, choose_size
 from relation_neurons.errors import EngineError, UnknownOptionError
 from relation_neurons.jobs import Job
-from relation_neurons.models import HookedTransformer, loaded_from, weight_hash
+from relation_neurons.lens import WORLD
+from relation_neurons.models import HookedModel, loaded_from, weight_hash
 from relation_neurons.options import package_versions
 
 __all__ = ["RayEngine"]
@@ -90,7 +91,7 @@ class RayEngine:
         """The processes of the workers that have loaded the model."""
         return [] if self._pool is None else self._pool.processes
 
-    def check(self, model: HookedTransformer) -> None:
+    def check(self, model: HookedModel) -> None:
         """Refuses a model that workers could not load.
 
         Raises:
@@ -104,7 +105,7 @@ class RayEngine:
             )
 
     def work(
-        self, model: HookedTransformer, job: Job, places: Sequence[int]
+        self, model: HookedModel, job: Job, places: Sequence[int]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
         """Gives each place with its table, in the order in which they get done.
 
@@ -140,7 +141,7 @@ class RayEngine:
 
             ray.shutdown()
 
-    def _require_pool_of(self, model: HookedTransformer) -> None:
+    def _require_pool_of(self, model: HookedModel) -> None:
         """Ends workers that hold another model, or this one as it was before it was changed."""
         held = (loaded_from(model), model.cfg.dtype, *_sums(model))
         if held != self._held and self._pool is not None:
@@ -148,7 +149,7 @@ class RayEngine:
             self._pool = None
         self._held = held
 
-    def _started(self, model: HookedTransformer, device: str) -> Any:
+    def _started(self, model: HookedModel, device: str) -> Any:
         """Gives the pool; the first call starts it."""
         if self._pool is not None:
             return self._pool
@@ -216,22 +217,22 @@ class RayEngine:
         return self._workers if self._workers is not None and self._workers > there else None
 
 
-def _sums(model: HookedTransformer) -> list[float]:
+def _sums(model: HookedModel) -> list[float]:
     """A sum for each parameter, which changes when it does; much quicker than a hash."""
     return [float(parameter.sum(dtype=torch.float64)) for parameter in model.parameters()]
 
 
 @contextlib.contextmanager
-def _off_the_gpu(model: HookedTransformer) -> Iterator[None]:
+def _off_the_gpu(model: HookedModel) -> Iterator[None]:
     """Puts this process's own model aside while workers need the GPU."""
     device = model.cfg.device
     if torch.device(str(device)).type != "cuda":
         yield
         return
-    model.to("cpu", print_details=False)
+    WORLD.put(model, torch.device("cpu"))
     torch.cuda.empty_cache()
     try:
         yield
     finally:
-        model.to(device, print_details=False)
+        WORLD.put(model, torch.device(str(device)))
         model.cfg.device = device

@@ -385,6 +385,7 @@ def test_what_there_is_can_be_listed(main):
     models = main("models")[1]
     assert re.search(r"smollm2-135m: here \(SmolLM2-135M-Instruct\.Q4_1\.gguf\)", models)
     assert "meta-llama/Llama-2-7b-hf" in models
+    assert re.search(r"Gemma 3 +Gemma3ForCausalLM +2e-06 +1e-06", models)
     assert "Find relation-specific neurons" in main("--help")[1]
 
 

@@ -21,6 +21,8 @@ from relation_neurons.errors import (
 )
 from relation_neurons.models import final_residual, site_hook, unembed, weight_hash
 
+pytestmark = pytest.mark.worlds
+
 
 def compare(model, hf_model, tokens, mask):
     """Largest differences of logits and of hook_post against down_proj's input, at real tokens."""
@@ -104,28 +106,12 @@ def test_rope_of_llama_3_and_a_head_size_of_its_own():
     assert post < 1e-4
 
 
-def test_what_the_conversion_would_get_wrong_is_refused(tiny_folder, tmp_path):
-    config = LlamaConfig(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        attention_bias=True,
-    )
-    with pytest.raises(ModelLoadError, match="biases"):
-        rn.load_model(LlamaForCausalLM(config), device="cpu")
-    other = tmp_path / "other"
-    shutil.copytree(tiny_folder, other)
-    text = (
-        (other / "config.json")
-        .read_text()
-        .replace('"model_type": "llama"', '"model_type": "mistral"')
-    )
-    (other / "config.json").write_text(text.replace("LlamaForCausalLM", "MistralForCausalLM"))
-    with pytest.raises(ModelLoadError, match="Llama architecture"):
-        rn.load_model(other, device="cpu")
+def test_an_architecture_that_is_not_taken_is_refused(tiny_folder, tmp_path):
+    """Neither world knows this one; the folder's own weights do not matter."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    model.config.architectures = ["NobodysForCausalLM"]
+    with pytest.raises(ModelLoadError, match="NobodysForCausalLM, which TransformerLens"):
+        rn.load_model(model, device="cpu")
 
 
 def test_a_truncated_checkpoint_is_a_clear_error(tiny_folder, tmp_path):

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
+import tiny_families
 import torch
-from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
 from relation_neurons import streams as streams_room
@@ -18,6 +18,9 @@ from relation_neurons.passes import takes_trees, tree_residual
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.streams import IntactStreams
+
+pytestmark = pytest.mark.worlds
+
 
 NEURONS = [(0, 5), (1, 7), (1, 30), (1, 90)]
 
@@ -224,8 +227,6 @@ def test_streams_that_save_most_are_kept(model, prompts):
     assert not IntactStreams(model, rows, [1]).layers
 
 
-def test_padded_rows_are_left_where_the_architecture_is_another(tiny_folder):
-    hf_model = AutoModelForCausalLM.from_pretrained(tiny_folder)
-    model = rn.load_model(hf_model)
-    model.cfg.original_architecture = "SomethingElse"
-    assert not takes_trees(model)
+def test_padded_rows_are_left_where_the_architecture_is_another():
+    assert takes_trees(rn.load_model(tiny_families.family("Llama", 300), device="cpu"))
+    assert not takes_trees(rn.load_model(tiny_families.family("Qwen 3", 300), device="cpu"))
