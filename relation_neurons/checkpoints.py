@@ -204,7 +204,7 @@ def _convert_gguf(path: Path, target: Path) -> None:
         with _bars_in_terminals_only():
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             model = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32
+                path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
             )
         # The weights are plain now; what still calls them quantised would forbid saving.
         del model.config.quantization_config

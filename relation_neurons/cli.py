@@ -317,7 +317,9 @@ def models() -> None:
     others = [name for name in known_models() if name not in checkpoints.EMBEDDED]
     llama = [name for name in others if "llama" in name.lower()]
     typer.echo(f"by name, from the Hugging Face hub ({len(others)}): {', '.join(llama)}, …")
-    typer.echo("from disk: a folder in Hugging Face format or a .gguf file, of a family below")
+    typer.echo(
+        "from disk: a folder in Hugging Face format of a family below, or a .gguf file of Llama"
+    )
     typer.echo(f"models are: {WORLD.name} ({WORLD.versions})")
     typer.echo("verified against Hugging Face, largest difference of logits and neurons:")
     for row in (COLUMNS, *verified_families()):

@@ -96,14 +96,15 @@ class Collector:
         for name, layer in names.items():
             if layer not in self.pooled or (self.active is not None and layer not in self.shares):
                 raise HookError(f"The hook {name} did not fire; its neurons would be missing.")
-        self.values[self.rows] = self._stacked(self.pooled)
-        sums = self._stacked(self.sums).double()
+        values, sums = self._stacked(self.pooled), self._stacked(self.sums).double()
+        shares = None if self.active is None else self._stacked(self.shares)
+        self.values[self.rows] = values  # nothing is taken in before all of it had room
         self.tokens += int(self.rest_times.sum())
         self.firsts += int(self.first_times.sum())
         for total, part in zip((self.sum, self.sum_abs, self.first_abs), sums, strict=True):
             total += part
-        if self.active is not None:
-            self.active[self.rows] = self._stacked(self.shares)
+        if self.active is not None and shares is not None:
+            self.active[self.rows] = shares
 
     def _stacked(self, seen: dict[int, Tensor]) -> Float[Tensor, "row layer d_mlp"]:
         """All layers on the CPU, in one transfer where the model is on one device."""

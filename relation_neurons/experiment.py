@@ -131,9 +131,11 @@ def engine_for(
         opened.check(model)
         yield opened
     finally:
-        stages.note_engine(opened.describe())
-        if isinstance(engine, str):
-            opened.close()
+        try:
+            stages.note_engine(opened.describe())
+        finally:
+            if isinstance(engine, str):
+                opened.close()
 
 
 @contextlib.contextmanager
@@ -153,8 +155,9 @@ def _opened(
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run reached its end: the report, written last, is there and noted."""
-    return "report.html" in read_checksums(folder) and (folder / "report.html").exists()
+    """Whether a run reached its end: the report, written last, is noted, and nothing noted is missing."""
+    noted = read_checksums(folder)
+    return "report.html" in noted and all((folder / name).exists() for name in noted)
 
 
 def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relation, ...]:

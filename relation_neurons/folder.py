@@ -137,6 +137,7 @@ def move_aside(folder: Path) -> Path | None:
         return None
     with owned(folder):
         pass
+    folder = folder.resolve()  # `.` has no name to put a number behind
     names = (folder.with_name(f"{folder.name}.old-{number}") for number in range(1, 10_000))
     place = next(name for name in names if not name.exists())
     try:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from relation_neurons.chunks import Chunks
+from relation_neurons.errors import EngineError
 from relation_neurons.models import HookedModel
 from relation_neurons.progress import progress_bar
 
@@ -105,6 +106,12 @@ def work_off(
             for place, table in (engine or LocalEngine()).work(model, job, missing):
                 tables[place] = chunks.make(place, keys[place], partial(_given, table))
                 bar.update(1)
+    left = [place for place, table in tables.items() if table is None]
+    if left:
+        raise EngineError(
+            f"The engine gave no table for {len(left)} of {len(keys)} sets. What is finished is kept; run "
+            "the same command again."
+        )
     return [table for _, table in sorted(tables.items()) if table is not None]
 
 

@@ -6,7 +6,7 @@ from relation_neurons import checkpoints
 from relation_neurons.errors import ModelLoadError, UnknownModelError, near_matches
 from relation_neurons.lens import WORLD
 
-__all__ = ["OPEN", "known_models", "official_name"]
+__all__ = ["OPEN", "known_models", "official_name", "refuse_foreign_code"]
 
 OPEN = "A model of a verified family in a folder (docs/models.md) loads without either."
 _PICKLED = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
@@ -23,7 +23,7 @@ def official_name(name: str) -> str:
 
     Raises:
         UnknownModelError: it lists none of that name.
-        ModelLoadError: it would be loaded from a pickle, or run code of its own.
+        ModelLoadError: it would be loaded from a pickle.
     """
     try:
         official = WORLD.official_name(name)
@@ -37,10 +37,20 @@ def official_name(name: str) -> str:
     return official
 
 
+def refuse_foreign_code(official: str) -> None:
+    """Refuses a model that only TransformerLens could load, and would with code from the hub.
+
+    Raises:
+        ModelLoadError: it is one.
+    """
+    if official.startswith(WORLD.needs_code()):
+        raise ModelLoadError(
+            f"{official} is loaded by TransformerLens with trust_remote_code, which is never on here. {OPEN}"
+        )
+
+
 def _closed(official: str) -> str:
     """Why a name that TransformerLens lists is not loaded; nothing for most."""
     if official.startswith(_PICKLED):
         return "comes as a pickle (.pth), and loading one runs whatever code is in it"
-    if official.startswith(WORLD.needs_code()):
-        return "is loaded by TransformerLens with trust_remote_code, which is never on here"
     return ""

@@ -16,7 +16,7 @@ from relation_neurons import checkpoints
 from relation_neurons.architectures import architecture_of, require_dense
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
 from relation_neurons.lens import WORLD, HookedModel
-from relation_neurons.model_names import OPEN, known_models, official_name
+from relation_neurons.model_names import OPEN, known_models, official_name, refuse_foreign_code
 from relation_neurons.passes import final_residual, unembed
 from relation_neurons.placement import choose_device, place_model
 from relation_neurons.self_check import listen, self_check
@@ -93,6 +93,7 @@ def load_model(
         if config is not None:
             require_dense(config, name)
         if config is None or not WORLD.takes(config):
+            refuse_foreign_code(folder_or_name)
             return note_source(name, _by_name(folder_or_name, precision, target, n_devices))
     hf_model, own_tokenizer = checkpoints.read_checkpoint(folder_or_name, precision)
     source = None if tokenizer is not None else str(path.resolve()) if path.exists() else name

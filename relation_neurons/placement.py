@@ -95,6 +95,7 @@ def place_model(
     try:
         if count == 1:
             placed: HookedModel = WORLD.put(model, device)
+            placed.cfg.device = str(device)  # putting it there leaves out which of several it is
             return placed
         spread: HookedModel = WORLD.spread(model, count)
         return spread

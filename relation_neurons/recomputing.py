@@ -144,8 +144,11 @@ def _apart(there: pd.DataFrame, anew: pd.DataFrame) -> float:
     """The largest difference of a log-probability; infinite where other prompts were asked."""
     if (there["prompt_id"].to_numpy() != anew["prompt_id"].to_numpy()).any():
         return float("inf")
-    names = ["logprob_intact", "logprob"]
-    return float(np.nanmax(np.abs(there[names].to_numpy() - anew[names].to_numpy())))
+    names = ["logprob_intact", "logprob", "margin_intact", "margin"]
+    pair = (there[names].to_numpy(), anew[names].to_numpy())
+    if (np.isnan(pair[0]) != np.isnan(pair[1])).any():
+        return float("inf")
+    return float(np.nan_to_num(np.abs(pair[0] - pair[1])).max(initial=0.0))
 
 
 def _sure_agree(there: pd.DataFrame, anew: pd.DataFrame) -> bool:

@@ -42,6 +42,8 @@ class Evidence:
 def listen(hf_model: Any) -> Evidence:
     """Runs the Hugging Face model itself, before anything is put around it."""
     device, count = _device(hf_model), int(hf_model.get_input_embeddings().weight.shape[0])
+    training = hf_model.training
+    hf_model.eval()  # without dropout
     received: dict[int, Tensor] = {}
     logits, inputs = [], []
     with contextlib.ExitStack() as stack, torch.inference_mode():
@@ -51,6 +53,7 @@ def listen(hf_model: Any) -> Evidence:
             out = hf_model(row[None], attention_mask=torch.ones_like(row)[None], use_cache=False)
             logits.append(out.logits[0].float().cpu())
             inputs.append(tuple(received[layer][0].float().cpu() for layer in sorted(received)))
+    hf_model.train(training)
     return Evidence(tuple(logits), tuple(inputs), _tolerance(next(hf_model.parameters()).dtype))
 
 

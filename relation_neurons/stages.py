@@ -73,7 +73,9 @@ class Stages:
         """Makes a table and keeps it, or reads the one that is there."""
         if self.has(name):
             self.say(f"{name}: read from {self.folder}")
-            return self.read(name, reader)
+            found = self.read(name, reader)
+            self.chunks(name).drop()  # of a run that was killed between its table and this
+            return found
         started = time.monotonic()
         there = self.chunks(name).count()
         if there:

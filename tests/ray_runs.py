@@ -23,8 +23,6 @@ import relation_neurons as rn  # noqa: E402
 from relation_neurons import experiment  # noqa: E402
 from relation_neurons.chunks import Chunks  # noqa: E402
 
-experiment.report_stage = lambda *_: None  # is made of the tables, which are what is looked at
-
 OPTIONS = {
     "held_out": 0.4,
     "nonsense": 12,
@@ -77,6 +75,7 @@ def stop() -> None:
 
 
 def main() -> None:
+    experiment.report_stage = lambda *_: None  # is made of the tables, which are what is looked at
     folder = Path(sys.argv[1])
     planted = rn.planted_model(folder / "model", relations=3, seed=0)
     model, relations = planted.model, planted.relations

@@ -19,13 +19,14 @@ import pyarrow.parquet
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 import relation_neurons as rn
 from relation_neurons.checkpoints import local_checkpoint
 from relation_neurons.compiling import own_folder
 from relation_neurons.errors import ModelLoadError, RelationNeuronsError, ResultsError
 from relation_neurons.files import read_table
+from relation_neurons.lens import WORLD
 from relation_neurons.model_names import known_models
 from relation_neurons.redaction import redacted
 from relation_neurons.writers import save_relations
@@ -108,19 +109,31 @@ def test_a_poisoned_table_does_not_act(tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "why"), [("microsoft/phi-2", "trust_remote_code"), ("solu-1l", "a pickle")]
-)
-def test_models_that_would_open_a_door_are_refused_before_anything_is_fetched(
-    monkeypatch, name, why
-):
+def test_models_that_would_open_a_door_are_refused_before_anything_is_fetched(monkeypatch):
     def fetch(*args, **kwargs):
         raise AssertionError("fetched")
 
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", fetch)
-    with pytest.raises(ModelLoadError, match=why):
-        rn.load_model(name, device="cpu")
-    assert name not in known_models() and "meta-llama/Llama-2-7b-hf" in known_models()
+    with pytest.raises(ModelLoadError, match="a pickle"):
+        rn.load_model("solu-1l", device="cpu")
+    assert "solu-1l" not in known_models() and "meta-llama/Llama-2-7b-hf" in known_models()
+
+
+@pytest.mark.skipif(not WORLD.needs_code(), reason="this TransformerLens asks for no code")
+def test_a_model_that_transformer_lens_would_load_with_foreign_code_is_refused(monkeypatch):
+    """Families that transformers reads by itself need none, so `Qwen/Qwen3-0.6B` is not refused."""
+    reads: dict[str, object] = {"config": PretrainedConfig(architectures=["SomethingElse"])}
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: reads["config"])
+    with pytest.raises(ModelLoadError, match="trust_remote_code"):
+        rn.load_model("microsoft/phi-2", device="cpu")
+    reads["config"] = PretrainedConfig(architectures=["PhiForCausalLM"])
+
+    def read(name, dtype):
+        raise ModelLoadError(f"transformers reads {name}")
+
+    monkeypatch.setattr("relation_neurons.checkpoints.read_checkpoint", read)
+    with pytest.raises(ModelLoadError, match="transformers reads microsoft/phi-2"):
+        rn.load_model("microsoft/phi-2", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -394,7 +394,7 @@ def test_every_error_is_also_the_builtin_a_caller_expects():
         kind = getattr(rn.errors, name)
         if isinstance(kind, type) and kind is not RelationNeuronsError:
             assert issubclass(kind, RelationNeuronsError)
-            assert issubclass(kind, (ValueError, KeyError, RuntimeError, OSError))
+            assert issubclass(kind, (ValueError, KeyError, RuntimeError, OSError, MemoryError))
             assert str(kind("a 'message'")) == "a 'message'"
 
 

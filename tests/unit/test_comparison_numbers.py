@@ -66,3 +66,19 @@ def test_the_readme_names_the_winner(standings):
         number(first[by, "post", "top"]) for by in ("probe", "d_prime", "average_precision")
     )
     assert f"({best} and {second} against {paper} net flips" in " ".join(said.split())
+
+
+def test_the_order_without_opposites_is_told():
+    effects = pd.read_parquet(FOLDER / "comparison_effects.parquet")
+    rest = effects[
+        (effects["ablated"] != "word_opposite") & (effects["relation"] != "word_opposite")
+    ]
+    found = comparison_standings(rest, quantity="correct", score="specific", seed=0)
+    found = found.set_index(["by", "site", "end"])
+    assert found.index[0] == ("attribution", "post", "top")
+    page = " ".join((ROOT / "docs" / "comparison.md").read_text().split())
+    said = page[page.index("Without them") : page.index("another order")]
+    for name in found.index[:7]:
+        assert number(found.loc[name, "specificity"]) in said, name
+    first = found.iloc[0]
+    assert interval(first["specificity"], first["low"], first["high"]) in said

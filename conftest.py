@@ -1,0 +1,11 @@
+"""What is not collected: scripts that tests start by themselves, and the other TransformerLens's module."""
+
+from importlib.metadata import version
+
+collect_ignore = ["tests/closed.py", "tests/killed.py", "tests/ray_runs.py"]
+other = (
+    ("hooked", "hooked_configs")
+    if int(version("transformer_lens").split(".")[0]) >= 4
+    else ("bridged",)
+)
+collect_ignore += [f"relation_neurons/{name}.py" for name in other]
