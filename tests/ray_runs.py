@@ -75,6 +75,7 @@ def stop() -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     experiment.report_stage = lambda *_: None  # is made of the tables, which are what is looked at
     folder = Path(sys.argv[1])
     planted = rn.planted_model(folder / "model", relations=3, seed=0)

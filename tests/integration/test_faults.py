@@ -216,8 +216,14 @@ def test_ctrl_c_says_what_it_leaves_and_the_same_command_goes_on(source, tmp_pat
     arguments += ["--judged-draws", "1", "--checks", "", "--blocks", "0", "--nonsense", "0"]
     arguments += ["--permutations", "0", "--repeats", "0", "--device", "cpu"]
     arguments = [str(one) for one in arguments]
-    with watched(3, lambda: os.kill(os.getpid(), signal.SIGINT)) as first:
-        stopped = CliRunner().invoke(app, arguments)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background ignores it
+    try:
+        with watched(3, lambda: os.kill(os.getpid(), signal.SIGINT)) as first:
+            stopped = CliRunner().invoke(app, arguments)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.exit_code == 130
     assert "stopped; the same command goes on after what is whole" in stopped.output
     assert len(first) == 3
