@@ -23,6 +23,7 @@ PARTS = {
     "capture": "Capture",
     "sweep": "Sweep",
     "demo": "The demo's sweep, before and after",
+    "whole_demo": "The whole demo, before and after",
     "published": "Against the published procedure",
     "scale": "Scale",
     "workers": "Ray workers",

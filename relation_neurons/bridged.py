@@ -75,8 +75,7 @@ class Bridges(World):
         modules around the same storage; the caller's model stays what it was.
         """
         own = copy.deepcopy(hf_model, memo={id(t): _same_storage(t) for t in _tensors(hf_model)})
-        for parameter in own.parameters():  # buffers, such as frequencies, keep their precision
-            parameter.data = parameter.data.to(dtype)
+        _cast_weights(own, dtype)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = build_bridge_from_module(
@@ -94,7 +93,7 @@ class Bridges(World):
 
     @override
     def cast(self, model: Any, dtype: torch.dtype) -> None:
-        model.to(dtype, print_details=False)
+        _cast_weights(model, dtype)
         model.cfg.dtype = dtype
 
     @override
@@ -184,6 +183,12 @@ def _same_storage(tensor: Tensor) -> Tensor:
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(tensor.detach(), requires_grad=False)
     return tensor.detach()
+
+
+def _cast_weights(model: Any, dtype: torch.dtype) -> None:
+    """Buffers, such as the frequencies of positions, keep their precision."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -9,6 +9,20 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from relation_neurons.cli_options import (
+    BatchSize,
+    Device,
+    Dtype,
+    HeldOut,
+    Languages,
+    MinKnown,
+    Model,
+    Names,
+    Relations,
+    count_or_share,
+    listed,
+)
+from relation_neurons.cli_shared import say
 from relation_neurons.errors import ResultsError
 
 __all__ = ["compare_scores"]
@@ -18,12 +32,8 @@ _MANIFEST = "comparison.json"
 
 def compare_scores(
     out: Annotated[Path, typer.Option(help="The folder for the comparison.")],
-    model: Annotated[
-        str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
-    ] = "smollm2-135m",
-    relations: Annotated[
-        str, typer.Option(help="A shipped set or relation, lre, a file or a folder.")
-    ] = "demo",
+    model: Model = "smollm2-135m",
+    relations: Relations = "demo",
     by: Annotated[
         str | None, typer.Option(help="Criteria: average_precision,auroc,…; all by default.")
     ] = None,
@@ -38,22 +48,17 @@ def compare_scores(
     ] = "0.2%",
     score: Annotated[str, typer.Option(help="The ranking compared: specific, …")] = "specific",
     quantity: Annotated[str, typer.Option(help="Judged by correct or by margin.")] = "correct",
-    held_out: Annotated[
-        float | None,
-        typer.Option(help="Facts set aside per relation: a count, or a share below 1."),
-    ] = None,
-    languages: Annotated[str | None, typer.Option(help="en,de,… or all.")] = None,
-    names: Annotated[str | None, typer.Option(help="Only these relations: name,name,…")] = None,
-    min_known: Annotated[
-        int | None, typer.Option(help="Known facts a relation needs on either side.")
-    ] = None,
+    held_out: HeldOut = None,
+    languages: Languages = None,
+    names: Names = None,
+    min_known: MinKnown = None,
     draws: Annotated[int, typer.Option(help="Draws of the control beside each set.")] = 2,
     seed: Annotated[
         int, typer.Option(help="Of the split, the nonsense subjects and the controls.")
     ] = 0,
-    batch_size: Annotated[int | None, typer.Option(help="Prompts a pass.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = None,
+    batch_size: BatchSize = None,
+    dtype: Dtype = None,
+    device: Device = None,
 ) -> None:
     """Compare criteria, sites and ends by what ablating their sets does to held-out facts."""
     from relation_neurons import comparison, experiment
@@ -68,11 +73,11 @@ def compare_scores(
     from relation_neurons.stages import Stages
 
     require_folder(out)
-    criteria, places = _listed(by) or list(CRITERIA), _listed(sites)
+    criteria, places = listed(by) or list(CRITERIA), listed(sites) or []
     first = comparison.plan_contenders(criteria, places, bottom=bottom, score=score)[0]
     options = make_options(
         doses=(dose,),
-        held_out=int(held_out) if held_out and held_out == int(held_out) else held_out,
+        held_out=count_or_share(held_out),
         min_known=min_known,
         draws=draws,
         score=score,
@@ -81,10 +86,10 @@ def compare_scores(
         batch_size=batch_size,
     )
     data = experiment.choose_facts(
-        load_relations(relations, languages=languages, names=_listed(names) or None), options
+        load_relations(relations, languages=languages, names=listed(names)), options
     )
     loaded = load_model(model, dtype=dtype, device=device)
-    stages = Stages(out, typer.echo)
+    stages = Stages(out, say)
     manifest = make_manifest(loaded, data, options)
     chosen = {"by": criteria, "sites": places, "bottom": bottom, "quantity": quantity}
     _open(out, {**manifest, "comparison": chosen})
@@ -127,10 +132,6 @@ def compare_scores(
         write_table(out / f"{name}.parquet", table)
     _show(found.standings, quantity, f"{first.by} ({first.site}, {first.end})")
     typer.echo(f"table: {out / 'comparison.parquet'}")
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _open(folder: Path, manifest: dict[str, Any]) -> None:

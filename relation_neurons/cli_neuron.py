@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from relation_neurons.errors import ResultsError, UnknownOptionError
+from relation_neurons.cli_options import count_or_share
+from relation_neurons.cli_shared import load_noted_model
+from relation_neurons.errors import UnknownOptionError
 
 __all__ = ["neuron"]
 
@@ -79,19 +80,10 @@ def neuron(
 
 def _saved(out: Path, model: str | None, device: str | None) -> tuple[Any, Any]:
     """Reads a results folder and loads the model that it was made with."""
-    from relation_neurons.models import load_model, weight_hash
     from relation_neurons.results import load_results
 
     results = load_results(out)
-    known = results.manifest["model"]
-    loaded = load_model(
-        model or known["name"], dtype=known["dtype"], device=device or known["device"]
-    )
-    if weight_hash(loaded) != known["weight_hash"]:
-        raise ResultsError(
-            f"{out} was made with another model than {model or known['name']}: the weights differ."
-        )
-    return loaded, results
+    return load_noted_model(out, results.manifest["model"], model, device), results
 
 
 def _fresh(model: str | None, device: str | None, given: dict[str, Any]) -> tuple[Any, Any]:
@@ -101,10 +93,8 @@ def _fresh(model: str | None, device: str | None, given: dict[str, Any]) -> tupl
     from relation_neurons.prompts import make_prompts
     from relation_neurons.readers import load_relations
 
-    held_out = 20 if given["held_out"] is None else given["held_out"]
-    whole = math.isfinite(held_out) and held_out == int(held_out)
     options = make_options(
-        held_out=int(held_out) if whole else held_out,
+        held_out=count_or_share(20 if given["held_out"] is None else given["held_out"]),
         min_known=given["min_known"],
         seed=given["seed"],
     )

@@ -117,7 +117,12 @@ def fields_of(given: dict[str, Any]) -> dict[str, Any]:
     for name in ("doses", "checks"):
         if options[name] is not None:
             options[name] = tuple(listed(options[name]) or ())
-    held_out = options["held_out"]
-    if held_out is not None and math.isfinite(held_out) and held_out == int(held_out):
-        options["held_out"] = int(held_out)
+    options["held_out"] = count_or_share(options["held_out"])
     return options
+
+
+def count_or_share(value: float | None) -> float | int | None:
+    """A whole number is a count, and anything else a share."""
+    if value is not None and math.isfinite(value) and value == int(value):
+        return int(value)
+    return value

@@ -57,7 +57,7 @@ def _rms(config: Any, name: str) -> dict[str, Any]:
     return sizes | {
         "n_key_value_heads": config.num_key_value_heads if grouped else None,
         "eps": config.rms_norm_eps,
-        "act_fn": config.hidden_act,
+        "act_fn": getattr(config, "hidden_act", None),
         "normalization_type": "RMS",
         "final_rms": True,
         "gated_mlp": True,
@@ -101,7 +101,7 @@ def _gemma3(config: Any, name: str) -> dict[str, Any]:
         if rope.get("rope_type", "default") != "default":
             raise _refused(name, f"scales its positions by {rope['rope_type']!r}")
     local = [kind == "sliding_attention" for kind in config.layer_types]
-    fields = _rms_of_gemma(config, name) | {
+    fields = _rms(config, name) | {
         "n_key_value_heads": config.num_key_value_heads,
         "act_fn": config.hidden_activation,
         "rotary_base": ropes["full_attention"]["rope_theta"],
@@ -111,18 +111,6 @@ def _gemma3(config: Any, name: str) -> dict[str, Any]:
         "use_normalization_before_and_after": True,
     }
     return fields | _windows(config, local)
-
-
-def _rms_of_gemma(config: Any, name: str) -> dict[str, Any]:
-    _require_absent(config, name, "attention_bias")
-    sizes = _sizes(config)
-    return sizes | {
-        "eps": config.rms_norm_eps,
-        "normalization_type": "RMS",
-        "final_rms": True,
-        "gated_mlp": True,
-        "rotary_dim": sizes["d_head"],
-    }
 
 
 def _gpt2(config: Any, name: str) -> dict[str, Any]:
@@ -142,52 +130,39 @@ def _gpt2(config: Any, name: str) -> dict[str, Any]:
     }
 
 
+def _layer_norm(config: Any, name: str, share: float) -> dict[str, Any]:
+    """LayerNorm, and rotary positions over a share of each head's dimensions."""
+    rope, sizes = _rope(config, name), _sizes(config)
+    return sizes | {
+        "act_fn": config.hidden_act,
+        "normalization_type": "LN",
+        "rotary_dim": round(rope.get("partial_rotary_factor", share) * sizes["d_head"]),
+        "rotary_base": rope["rope_theta"],
+    }
+
+
 def _neox(config: Any, name: str) -> dict[str, Any]:
     if not getattr(config, "attention_bias", True):
         raise _refused(name, "has no biases in attention, which the conversion expects")
-    rope = _rope(config, name)
-    sizes = _sizes(config)
-    share = rope.get("partial_rotary_factor", getattr(config, "rotary_pct", 0.25))
-    return sizes | {
+    return _layer_norm(config, name, getattr(config, "rotary_pct", 0.25)) | {
         "eps": config.layer_norm_eps,
-        "act_fn": config.hidden_act,
         "parallel_attn_mlp": config.use_parallel_residual,
-        "normalization_type": "LN",
-        "rotary_dim": round(share * sizes["d_head"]),
-        "rotary_base": rope["rope_theta"],
     }
 
 
 def _phi(config: Any, name: str) -> dict[str, Any]:
     _require_absent(config, name, "qk_layernorm")
-    if config.num_key_value_heads not in (None, config.num_attention_heads):
-        raise _refused(name, "groups its queries, which the conversion of Phi does not know")
-    rope = _rope(config, name)
-    sizes = _sizes(config)
-    share = rope.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 0.5))
-    return sizes | {
+    _require_ungrouped(config, name)
+    return _layer_norm(config, name, getattr(config, "partial_rotary_factor", 0.5)) | {
         "eps": config.layer_norm_eps,
-        "act_fn": config.hidden_act,
         "parallel_attn_mlp": True,
-        "normalization_type": "LN",
-        "rotary_dim": round(share * sizes["d_head"]),
-        "rotary_base": rope["rope_theta"],
     }
 
 
 def _olmo(config: Any, name: str) -> dict[str, Any]:
     _require_absent(config, name, "attention_bias", "clip_qkv")
-    if config.num_key_value_heads not in (None, config.num_attention_heads):
-        raise _refused(name, "groups its queries, which the conversion of OLMo does not know")
-    sizes = _sizes(config)
-    return sizes | {
-        "eps": 1e-5,
-        "act_fn": config.hidden_act,
-        "normalization_type": "LN",
-        "gated_mlp": True,
-        "rotary_dim": sizes["d_head"],
-        "rotary_base": _rope(config, name)["rope_theta"],
-    }
+    _require_ungrouped(config, name)
+    return _layer_norm(config, name, 1.0) | {"eps": 1e-5, "gated_mlp": True}
 
 
 CONFIGS: dict[str, Callable[[Any, str], dict[str, Any]]] = {
@@ -226,6 +201,11 @@ def _require_absent(config: Any, name: str, *options: str) -> None:
     for option in options:
         if getattr(config, option, None):
             raise _refused(name, f"has {option} = {getattr(config, option)!r}")
+
+
+def _require_ungrouped(config: Any, name: str) -> None:
+    if config.num_key_value_heads not in (None, config.num_attention_heads):
+        raise _refused(name, "groups its queries, which this family's conversion does not know")
 
 
 def _refused(name: str, what: str) -> ModelLoadError:

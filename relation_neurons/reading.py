@@ -21,6 +21,8 @@ from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.halving import as_they_fit
 from relation_neurons.models import HookedModel, final_residual, unembed
+from relation_neurons.passes import takes_trees, tree_residual
+from relation_neurons.prefixes import TOKENS_PER_PROMPT, TreeBatch, make_tree_batches
 
 __all__ = ["INTACT_BYTES", "Reading", "neutral_text"]
 
@@ -74,9 +76,9 @@ class Reading:
 class _Part:
     """Some paragraphs, with what the intact model makes of them."""
 
-    batch: Batch
+    batch: Batch | TreeBatch
     intact: Float[Tensor, "read d_model"]
-    """The final residual at every position that predicts a token."""
+    """The final residual wherever a token is predicted."""
     logprobs: Float[Tensor, "read d_vocab"] | None
     """The next-token log-probabilities there; None where they are too many to keep."""
 
@@ -90,7 +92,7 @@ class _Part:
         batches = self.batch.halves()
         if batches is None:
             return None
-        at = int((batches[0].lengths - 1).sum())
+        at = len(_predicted(batches[0])[0])
         parts = []
         for batch, reads in zip(batches, (slice(at), slice(at, None)), strict=True):
             logprobs = None if self.logprobs is None else self.logprobs[reads]
@@ -107,13 +109,11 @@ class _Intact:
     @classmethod
     def start(cls, model: HookedModel, text: Sequence[str], batch_size: int) -> _Intact:
         """Tokenises the text and reads it with the intact model."""
-        device = next(model.parameters()).device
         pieces = _pieces(model, text)
-        pad_id = model.tokenizer.pad_token_id or 0
-        batches = [*make_batches(pieces, batch_size=batch_size, pad_id=pad_id, device=device)]
+        batches = _batches(model, pieces, batch_size)
         size = 4 * sum(len(piece) - 1 for piece in pieces) * model.cfg.d_vocab
 
-        def read(batch: Batch) -> _Part:
+        def read(batch: Batch | TreeBatch) -> _Part:
             intact = _read(model, batch)
             kept = _logprobs(model, intact) if size <= INTACT_BYTES else None
             return _Part(batch, intact, kept)
@@ -125,9 +125,10 @@ class _Intact:
 
         def read(part: _Part) -> tuple[Tensor, int]:
             batch = part.batch
-            ablation.start(batch, batch.tokens.shape[1] - batch.lengths)
+            if isinstance(batch, Batch):
+                ablation.start(batch, batch.tokens.shape[1] - batch.lengths)
             after = _read(model, batch)
-            targets = batch.tokens[:, 1:][_predicting(batch)].to(after.device)
+            targets = _predicted(batch)[1].to(after.device)
             return _compare(model, part.intact, part.logprobs, after, targets), len(targets)
 
         found = [found for _, found in as_they_fit(model, self.parts, read)]
@@ -158,15 +159,45 @@ def _pieces(model: HookedModel, text: Sequence[str]) -> list[list[int]]:
     return pieces
 
 
-def _predicting(batch: Batch) -> Tensor:
-    """Marks the positions that predict a token: real ones, the last apart."""
-    return batch.mask[:, :-1]
+def _batches(
+    model: HookedModel, pieces: Sequence[Sequence[int]], batch_size: int
+) -> list[Batch | TreeBatch]:
+    """The text in batches: prefix trees where the model takes them, as their pass is the faster one."""
+    pad_id = model.tokenizer.pad_token_id or 0
+    device = next(model.parameters()).device
+    kinds: Any = {"pad_id": pad_id, "device": device}
+    if not takes_trees(model):
+        return [*make_batches(pieces, batch_size=batch_size, **kinds)]
+    longest = max(map(len, pieces))
+    prompts = math.ceil(batch_size * longest / TOKENS_PER_PROMPT)
+    return [*make_tree_batches(pieces, [0] * len(pieces), batch_size=prompts, **kinds)]
 
 
-def _read(model: HookedModel, batch: Batch) -> Float[Tensor, "read d_model"]:
+def _predicted(batch: Batch | TreeBatch) -> tuple[Int[Tensor, " read"], Int[Tensor, " read"]]:
+    """Where each token but a piece's first is predicted, in the flattened batch, and that token."""
+    width = batch.tokens.shape[1]
+    if isinstance(batch, TreeBatch):
+        paths = [[row * width + column for column in columns] for row, columns in batch.at]
+    else:
+        ends = (i * width + width for i in range(len(batch.rows)))
+        paths = [
+            [*range(end - length, end)]
+            for end, length in zip(ends, batch.lengths.tolist(), strict=True)
+        ]
+    at, of = (
+        torch.tensor([place for path in paths for place in path[cut]], device=batch.tokens.device)
+        for cut in (slice(-1), slice(1, None))
+    )
+    return at, batch.tokens.flatten()[of]
+
+
+def _read(model: HookedModel, batch: Batch | TreeBatch) -> Float[Tensor, "read d_model"]:
     with torch.inference_mode():
-        residual = final_residual(model, batch.tokens, batch.mask)[:, :-1]
-        return residual[_predicting(batch).to(residual.device)]
+        if isinstance(batch, TreeBatch):
+            residual, _ = tree_residual(model, batch)
+        else:
+            residual = final_residual(model, batch.tokens, batch.mask)
+        return residual.flatten(0, 1)[_predicted(batch)[0].to(residual.device)]
 
 
 def _logprobs(

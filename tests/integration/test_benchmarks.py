@@ -9,7 +9,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import breakdown, capture, demo, llama2_shape, published, run, scale, sweep, workers
+from benchmarks import (
+    breakdown,
+    capture,
+    demo,
+    llama2_shape,
+    published,
+    run,
+    scale,
+    sweep,
+    whole_demo,
+    workers,
+)
 
 KEYS = {"what", "goal", "measured", "ratio", "command", "note"}
 
@@ -25,6 +36,7 @@ KEYS = {"what", "goal", "measured", "ratio", "command", "note"}
         llama2_shape,
         breakdown,
         pytest.param(workers, marks=pytest.mark.slow),
+        pytest.param(whole_demo, marks=pytest.mark.slow),
     ],
 )
 def test_every_row_is_whole(module, as_a_user, monkeypatch):

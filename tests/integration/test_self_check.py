@@ -9,7 +9,13 @@ import torch
 import relation_neurons as rn
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.lens import WORLD
-from relation_neurons.self_check import listen, self_check
+from relation_neurons.self_check import (
+    _padded,
+    _require_received,
+    _tolerance,
+    listen,
+    self_check,
+)
 from relation_neurons.sites import SITES
 
 pytestmark = pytest.mark.worlds
@@ -117,3 +123,18 @@ def test_a_world_that_pads_wrongly(hf_model, monkeypatch):
 
 def test_half_precision_passes(hf_model):
     assert rn.load_model(hf_model, dtype="bfloat16", device="cpu").cfg.dtype == torch.bfloat16
+
+
+def test_a_fault_beside_a_position_that_dwarfs_the_others(sound):
+    """As the first position does in SmolLM2: ten thousand times as large, and the fault is at another."""
+    _, mask = _padded(300, torch.device("cpu"))
+    post = torch.randn(*mask.shape, 96, generator=torch.Generator().manual_seed(0))
+    post[:, 0] *= 1e4
+    down = WORLD.down_projection(sound, 1)
+    output = post @ down.weight
+    output = output if down.bias is None else output + down.bias
+    _require_received(sound, 1, post, output, _tolerance(torch.bfloat16))
+    shifted = post.clone()
+    shifted[:, 1:] = shifted[:, 1:].roll(1, 2)
+    with pytest.raises(ModelLoadError, match="layer 1 is not what the down projection receives"):
+        _require_received(sound, 1, shifted, output, _tolerance(torch.bfloat16))

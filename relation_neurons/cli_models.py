@@ -1,0 +1,37 @@
+"""The command line's list of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+__all__ = ["models"]
+
+
+def models() -> None:
+    """What can be loaded, and what is on this machine."""
+    from relation_neurons import checkpoints
+    from relation_neurons.lens import WORLD
+    from relation_neurons.models import choose_device, known_models
+    from relation_neurons.verified import COLUMNS, verified_families
+
+    for name in checkpoints.EMBEDDED:
+        found = checkpoints.embedded_checkpoint(name, convert=False)
+        where = (
+            f"here ({found.name})"
+            if isinstance(found, Path)
+            else f"not here; {checkpoints.EMBEDDED[name]['pip']}"
+        )
+        typer.echo(f"{name}: {where}")
+    others = [name for name in known_models() if name not in checkpoints.EMBEDDED]
+    llama = [name for name in others if "llama" in name.lower()]
+    typer.echo(f"by name, from the Hugging Face hub ({len(others)}): {', '.join(llama)}, …")
+    typer.echo(
+        "from disk: a folder in Hugging Face format of a family below, or a .gguf file of Llama"
+    )
+    typer.echo(f"models are: {WORLD.name} ({WORLD.versions})")
+    typer.echo("verified against Hugging Face, largest difference of logits and neurons:")
+    for row in (COLUMNS, *verified_families()):
+        typer.echo(f"  {row[0]:<8} {row[1]:<20} {row[2]:<20} {row[3]}")
+    typer.echo(f"device: {choose_device()}")

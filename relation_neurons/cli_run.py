@@ -1,0 +1,195 @@
+"""The command line's whole experiment, and its first stage alone: they take the same options."""
+
+from __future__ import annotations
+
+import typer
+
+from relation_neurons.cli_options import (
+    Address,
+    BatchSize,
+    Blocks,
+    By,
+    CheckDraws,
+    Checks,
+    Device,
+    Doses,
+    Draws,
+    DropCopied,
+    Dtype,
+    EngineName,
+    ForceNew,
+    HeldOut,
+    HoldOutTemplates,
+    JudgedDraws,
+    Languages,
+    LayerDraws,
+    MaxCollateral,
+    MaxFacts,
+    MaxObjectShare,
+    Memory,
+    MinKnown,
+    Mode,
+    Model,
+    Names,
+    Nonsense,
+    Out,
+    Permutations,
+    Pool,
+    Positions,
+    Preset,
+    Relations,
+    Repeats,
+    Score,
+    Seed,
+    Shots,
+    Site,
+    Workers,
+    fields_of,
+    listed,
+)
+from relation_neurons.cli_shared import interruptible, say
+
+__all__ = ["rank", "run"]
+
+
+def run(
+    out: Out,
+    model: Model = "smollm2-135m",
+    relations: Relations = "demo",
+    preset: Preset = "default",
+    doses: Doses = None,
+    held_out: HeldOut = None,
+    hold_out_templates: HoldOutTemplates = None,
+    languages: Languages = None,
+    names: Names = None,
+    shots: Shots = None,
+    max_facts: MaxFacts = None,
+    drop_copied: DropCopied = None,
+    max_object_share: MaxObjectShare = None,
+    score: Score = None,
+    min_known: MinKnown = None,
+    by: By = None,
+    draws: Draws = None,
+    judged_draws: JudgedDraws = None,
+    layer_draws: LayerDraws = None,
+    checks: Checks = None,
+    check_draws: CheckDraws = None,
+    max_collateral: MaxCollateral = None,
+    blocks: Blocks = None,
+    permutations: Permutations = None,
+    repeats: Repeats = None,
+    seed: Seed = None,
+    pool: Pool = None,
+    site: Site = None,
+    mode: Mode = None,
+    positions: Positions = None,
+    nonsense: Nonsense = None,
+    batch_size: BatchSize = None,
+    memory: Memory = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    force_new: ForceNew = False,
+) -> None:
+    """Run the whole experiment, from relations to the report.
+
+    On an unfinished folder of the same run it goes on after what is whole; on a finished one it does
+    nothing.
+    """
+    options = fields_of(locals())
+    from relation_neurons import experiment
+    from relation_neurons.engines import make_engine
+    from relation_neurons.folder import require_folder
+    from relation_neurons.mapped import parse_size
+    from relation_neurons.models import load_model
+    from relation_neurons.options import make_options
+    from relation_neurons.readers import load_relations
+
+    require_folder(out)
+    make_options(preset, **options)  # what is wrong shows before the model loads
+    make_engine(engine, address=address, workers=workers)
+    parse_size(memory)
+    data = load_relations(relations, languages=languages, names=listed(names))
+    loaded = load_model(model, dtype=dtype, device=device)
+    with interruptible():
+        results = experiment.run(
+            loaded,
+            data,
+            out=out,
+            preset=preset,
+            say=say,
+            force_new=force_new,
+            engine=engine,
+            address=address,
+            workers=workers,
+            memory=memory,
+            **options,
+        )
+    for name, reason in results.ranking.left_out.items():
+        say(f"left out: {name}, {reason}")
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+def rank(
+    out: Out,
+    model: Model = "smollm2-135m",
+    relations: Relations = "demo",
+    preset: Preset = "default",
+    doses: Doses = None,
+    held_out: HeldOut = None,
+    hold_out_templates: HoldOutTemplates = None,
+    languages: Languages = None,
+    names: Names = None,
+    shots: Shots = None,
+    max_facts: MaxFacts = None,
+    drop_copied: DropCopied = None,
+    max_object_share: MaxObjectShare = None,
+    score: Score = None,
+    min_known: MinKnown = None,
+    by: By = None,
+    draws: Draws = None,
+    judged_draws: JudgedDraws = None,
+    layer_draws: LayerDraws = None,
+    checks: Checks = None,
+    check_draws: CheckDraws = None,
+    max_collateral: MaxCollateral = None,
+    blocks: Blocks = None,
+    permutations: Permutations = None,
+    repeats: Repeats = None,
+    seed: Seed = None,
+    pool: Pool = None,
+    site: Site = None,
+    mode: Mode = None,
+    positions: Positions = None,
+    nonsense: Nonsense = None,
+    batch_size: BatchSize = None,
+    memory: Memory = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """The first stage: which facts are known, and the neurons of each relation."""
+    given = fields_of(locals())
+    from relation_neurons import experiment
+    from relation_neurons.folder import open_folder, owned, require_folder
+    from relation_neurons.mapped import parse_size
+    from relation_neurons.models import load_model
+    from relation_neurons.options import make_manifest, make_options
+    from relation_neurons.readers import load_relations
+    from relation_neurons.stages import Stages
+
+    require_folder(out)
+    options = make_options(preset, **given)
+    parse_size(memory)
+    data = experiment.choose_facts(
+        load_relations(relations, languages=languages, names=listed(names)), options
+    )
+    options = experiment.across_languages(options, data, stated=given)
+    loaded = load_model(model, dtype=dtype, device=device)
+    with interruptible(), owned(out):
+        open_folder(out, make_manifest(loaded, data, options))
+        _, _, ranking = experiment.rank_stage(
+            loaded, data, options, Stages(out, say, memory=memory)
+        )
+    typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {out}")
