@@ -46,18 +46,12 @@ class Bridges(World):
 
     name = "TransformerBridge"
     versions = "TransformerLens 4.3 and later"
-
-    @override
-    def names(self) -> list[str]:
-        return sorted(OFFICIAL_MODEL_NAMES)
+    kind = TransformerBridge
+    known = OFFICIAL_MODEL_NAMES
 
     @override
     def official_name(self, name: str) -> str:
         return str(get_official_model_name(name))
-
-    @override
-    def holds(self, model: nn.Module) -> bool:
-        return isinstance(model, TransformerBridge)
 
     @override
     def takes(self, config: Any) -> bool:

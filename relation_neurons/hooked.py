@@ -53,18 +53,12 @@ class HookedTransformers(World):
 
     name = "HookedTransformer"
     versions = "TransformerLens 3.9"
-
-    @override
-    def names(self) -> list[str]:
-        return sorted(OFFICIAL_MODEL_NAMES)
+    kind = HookedTransformer
+    known = OFFICIAL_MODEL_NAMES
 
     @override
     def official_name(self, name: str) -> str:
         return str(get_official_model_name(name))
-
-    @override
-    def holds(self, model: nn.Module) -> bool:
-        return isinstance(model, HookedTransformer)
 
     @override
     def takes(self, config: Any) -> bool:

@@ -89,7 +89,7 @@ class _Part:
 
     def halves(self) -> tuple[_Part, _Part] | None:
         """Both halves; None for one paragraph."""
-        batches = self.batch.halves()
+        batches: Sequence[Batch | TreeBatch] | None = self.batch.halves()
         if batches is None:
             return None
         at = len(_predicted(batches[0])[0])

@@ -8,7 +8,7 @@ package is typed against `HookedModel` and knows neither class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -107,15 +107,21 @@ class World(Protocol):
     name: str
     """The class of its models."""
     versions: str
+    kind: type
+    """That class."""
+    known: Sequence[str]
+    """The names on the Hugging Face hub that it knows."""
 
     def names(self) -> list[str]:
-        """The names on the Hugging Face hub that it knows."""
+        """The names that it knows, in order."""
+        return sorted(self.known)
 
     def official_name(self, name: str) -> str:
         """The name on the hub for a name or an alias; ValueError where there is none."""
 
     def holds(self, model: nn.Module) -> bool:
         """Whether a model is one of its own."""
+        return isinstance(model, self.kind)
 
     def takes(self, config: Any) -> bool:
         """Whether `wrap` takes a model of this Hugging Face config."""

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import relation_neurons as rn
+from relation_neurons import reading
 from relation_neurons.checkpoints import embedded_checkpoint
 from relation_neurons.collateral import collateral_damage, largest_dose, neutral_text
 from relation_neurons.errors import (
@@ -27,6 +28,7 @@ TEXT = (
     "The capital is not far from here, and what we name it is of no matter.",
     "What is there to name? The food.",
     "It rained for we know not how long",
+    "The capital is not far from here, and so is the food.",  # begins as the first does
 )
 COLUMNS = (
     *("ablated", "ablated_language", "kind", "score", "dose", "draw"),
@@ -58,7 +60,12 @@ def hugging_face(folder, tokenizer, text, change=None):
     ("mode", "positions"),
     [("zero", "no_first"), ("zero", "all"), ("zero", "last"), ("mean", "all")],
 )
-def test_equals_hugging_face_with_forward_hooks(model, tiny_folder, ranking, mode, positions, text):
+@pytest.mark.parametrize("trees", [True, False], ids=["trees", "padded"])
+def test_equals_hugging_face_with_forward_hooks(
+    model, tiny_folder, ranking, mode, positions, text, trees, monkeypatch
+):
+    if not trees:
+        monkeypatch.setattr(reading, "takes_trees", lambda _model: False)
     found = collateral_damage(
         model, ranking, (8, 24), text=text, mode=mode, positions=positions, batch_size=2
     )
