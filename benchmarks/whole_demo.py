@@ -22,10 +22,15 @@ import tempfile
 import time
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from benchmarks import timing
+from relation_neurons.batches import make_batches
+from relation_neurons.prefixes import make_tree_batches
+from relation_neurons.recall import plan_passes
+from relation_neurons.results import read_prompts
 
 COMMAND = "python -m benchmarks.whole_demo"
 ROOT = Path(__file__).parents[1]
@@ -52,12 +57,50 @@ def rows(size: str, before: str = BEFORE) -> list[dict[str, str]]:
         for run in runs.values():
             _require_finished(run)
         note = _compared(folder / "before-results", folder / "now-results")
+        counted = _tokens(folder / "now-results")
     return [
         _row(
             f"{spent['before'] / spent['now']:.2f} ({spent['before']:.0f} s against {spent['now']:.0f} s)",
             spent["before"] / spent["now"],
             f"{note}; turns of {TURN} s; load average {os.getloadavg()[0]:.1f}",
-        )
+        ),
+        counted,
+    ]
+
+
+def _tokens(results: Path) -> dict[str, str]:
+    """What bounds the ratio: tokens through the model, as padded rows and as prefix trees."""
+    prompts = read_prompts(results / "prompts.parquet")
+    effects, text = (
+        pd.read_parquet(results / f"{name}.parquet") for name in ("effects", "collateral")
+    )
+    facts, held = (part.take(part.frame["kind"] == "fact") for part in (prompts, prompts.held_out))
+    asked = held.take(held.frame["prompt_id"].isin(effects["prompt_id"]))
+    sets = effects.groupby("prompt_id").size().iloc[0]
+    counts = {
+        "recall": _both(plan_passes(facts).sequences),
+        "capture": _both(prompts.detection.tokens),
+        f"{sets} sets": [sets * one for one in _both(plan_passes(asked).sequences)],
+        "text under ablation": [(len(text) + 1) * int(text["tokens"].iloc[0])] * 2,
+    }
+    padded, trees = (sum(counted[i] for counted in counts.values()) for i in (0, 1))
+    note = "; ".join(f"{name} {was:,} against {now:,}" for name, (was, now) in counts.items())
+    return timing.row(
+        "Tokens that it runs, without its blocks: in padded rows / in prefix trees",
+        "-",
+        f"{padded / trees:.2f} ({padded:,} against {trees:,})",
+        padded / trees,
+        COMMAND,
+        f"counted, not timed; {note}",
+    )
+
+
+def _both(sequences: Any) -> list[int]:
+    """Tokens in padded rows, and in prefix trees."""
+    kinds: Any = {"batch_size": 64, "pad_id": 0}
+    return [
+        sum(batch.tokens.numel() for batch in make(sequences, **kinds))
+        for make in (make_batches, make_tree_batches)
     ]
 
 
