@@ -7,7 +7,8 @@
 | `unknown` | prompts of the relation that the model gets wrong | as `specific` |
 | `nonsense` | prompts of the relation about nonsense subjects | as `specific` |
 
-A prompt that is neither for a family plays no part in its scores.
+A prompt that is neither for a family plays no part in its scores. A family needs `min_known` subjects
+among its positives, not prompts: several templates of three subjects are still three.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def rank_families(
             ("unknown", same & fact & ~known, others),
             ("nonsense", same & nonsense, others),
         ):
-            if positive.sum() < min_known or negative.sum() < min_known:
+            subjects = prompts.loc[positive, "subject"].nunique()
+            if subjects < min_known or negative.sum() < min_known:
                 continue
             families.append((score, relation, language))
             rows.append(np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8))

@@ -24,6 +24,7 @@ __all__ = [
     "adopt",
     "check_file",
     "checksum",
+    "first_difference",
     "move_aside",
     "open_folder",
     "owned",
@@ -97,7 +98,7 @@ def open_folder(folder: Path, manifest: dict[str, Any]) -> None:
     if path.exists() and _was(path, text):
         return
     if path.exists():
-        difference = _first_difference(read_json(path), plain(manifest))
+        difference = first_difference(read_json(path), plain(manifest))
         if difference:
             raise ResultsError(
                 f"{folder} holds another run: {difference}. Give another --out, or --force-new, which "
@@ -192,11 +193,14 @@ def check_file(folder: Path, path: Path) -> None:
         )
 
 
-def _first_difference(there: Any, here: Any, where: str = "") -> str:
-    """Names the first place where two manifests differ, or gives nothing."""
+def first_difference(there: Any, here: Any, where: str = "") -> str:
+    """Names the first place where two manifests differ, or gives nothing.
+
+    Versions come first: with another TransformerLens the weights have other names, and so another hash.
+    """
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            found = _first_difference(
+        for key in sorted({*there, *here}, key=lambda key: (key != "versions", key)):
+            found = first_difference(
                 there.get(key), here.get(key), f"{where}.{key}" if where else key
             )
             if found:

@@ -19,7 +19,14 @@ from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations import MIN_KNOWN, Relation
 from relation_neurons.version import __version__
 
-__all__ = ["PRESETS", "Options", "make_manifest", "make_options", "package_versions"]
+__all__ = [
+    "PRESETS",
+    "Options",
+    "describe_model",
+    "make_manifest",
+    "make_options",
+    "package_versions",
+]
 
 
 @dataclass(frozen=True)
@@ -184,15 +191,7 @@ def make_manifest(
     return {
         "options": {k: v for k, v in asdict(options).items() if k != "seed"},
         "seed": options.seed,
-        "model": {
-            "name": model.cfg.model_name,
-            "weight_hash": weight_hash(model),
-            "n_layers": model.cfg.n_layers,
-            "d_mlp": model.cfg.d_mlp,
-            "n_neurons": neuron_count(model, options.site),
-            "dtype": str(model.cfg.dtype).removeprefix("torch."),
-            "device": str(model.cfg.device),
-        },
+        "model": describe_model(model, options.site),
         "relations": described,
         "relation_data_hash": _hash([_data(relation) for relation in relations]),
         "bos": tokenizer.decode(prepended) if prepended else "none",
@@ -200,6 +199,19 @@ def make_manifest(
         + ("pooled" if options.pool == "include_first" else "not pooled")
         + (" and ablated" if options.positions == "all" else " and not ablated"),
         "versions": package_versions(),
+    }
+
+
+def describe_model(model: HookedModel, site: str) -> dict[str, Any]:
+    """What of a model decides a run's numbers."""
+    return {
+        "name": model.cfg.model_name,
+        "weight_hash": weight_hash(model),
+        "n_layers": model.cfg.n_layers,
+        "d_mlp": model.cfg.d_mlp,
+        "n_neurons": neuron_count(model, site),
+        "dtype": str(model.cfg.dtype).removeprefix("torch."),
+        "device": str(model.cfg.device),
     }
 
 

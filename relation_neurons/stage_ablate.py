@@ -7,17 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.collateral import collateral_damage, largest_dose
+from relation_neurons.collateral import collateral_damage
 from relation_neurons.jobs import Engine
 from relation_neurons.models import HookedModel
 from relation_neurons.options import Options
+from relation_neurons.planned import block_count, checked_scores, judged_dose, sweep_controls
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import Ranking, resolve_doses
-from relation_neurons.stage_rank import middle_dose
 from relation_neurons.stages import Stages
 from relation_neurons.sweep import ablation_sweep, block_sweep, plan_sweep
 
-__all__ = ["Ablations", "ablate_stage", "judged_dose", "read_ablate_stage"]
+__all__ = ["Ablations", "ablate_stage", "read_ablate_stage"]
 
 _NAMES = ("ablated", "ablated_language", "kind", "score", "relation", "language", "fact")
 
@@ -72,7 +72,7 @@ def ablate_stage(
         "effects", lambda: _sweep(model, prompts, ranking, options, dose, stages, shared)
     )
     blocks = pd.DataFrame()
-    count = min(options.blocks, int(ranking.frame["rank"].max()) // dose)
+    count = block_count(options, ranking, dose)
     if count > 1:
         blocks = stages.make(
             "blocks",
@@ -98,17 +98,6 @@ def read_ablate_stage(options: Options, ranking: Ranking, stages: Stages) -> Abl
     return Ablations(stages.read("effects"), collateral, stages.read_or_empty("blocks"), dose)
 
 
-def judged_dose(options: Options, ranking: Ranking, collateral: pd.DataFrame) -> int:
-    """The middle dose, or the largest whose collateral damage stays within `max_collateral`.
-
-    Raises:
-        DoseError: no dose stays within it.
-    """
-    if options.max_collateral is None:
-        return middle_dose(options, len(ranking.neurons))
-    return largest_dose(collateral, float(options.max_collateral))
-
-
 def _sweep(
     model: HookedModel,
     prompts: Prompts,
@@ -120,13 +109,7 @@ def _sweep(
 ) -> pd.DataFrame:
     """The score's sets at every dose with their controls, and the checks at the judged dose."""
     counts = resolve_doses(options.doses, len(ranking.neurons))
-    controls: dict[str, Any] = {
-        "control_draws": {
-            "control_contribution": options.draws,
-            "control_layer": options.layer_draws,
-        },
-        "draws_at": {dose: max(options.draws, options.judged_draws) if options.draws else 0},
-    }
+    controls = sweep_controls(options, dose)
     planned = plan_sweep(ranking, counts, scores=(options.score,), seed=options.seed, **controls)
     asked = pd.MultiIndex.from_frame(prompts.held_out.frame[["relation", "language"]])
     held_out = int(asked.isin(ranking.pairs).sum())
@@ -144,7 +127,7 @@ def _sweep(
             **shared,
         )
     ]
-    checks = [s for s in options.checks if (ranking.frame["score"] == s).any()]
+    checks = checked_scores(options, ranking)
     if checks:
         parts.append(
             ablation_sweep(

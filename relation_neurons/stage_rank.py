@@ -11,19 +11,19 @@ import pandas as pd
 
 from relation_neurons.activations import ActivationTable, collect_activations
 from relation_neurons.attribution import collect_attribution
-from relation_neurons.errors import ResultsError
 from relation_neurons.models import HookedModel, neuron_count
 from relation_neurons.null import null_maximum
 from relation_neurons.options import Options
+from relation_neurons.planned import kept_neurons, middle_dose, read_options
 from relation_neurons.prompts import Prompts, make_prompts
-from relation_neurons.ranking import Ranking, left_out_relations, rank_neurons, resolve_doses
+from relation_neurons.ranking import Ranking, left_out_relations, rank_neurons
 from relation_neurons.recall import measure_recall
 from relation_neurons.relations import Relation
 from relation_neurons.results import read_prompts, write_prompts
 from relation_neurons.stability import ranking_stability
 from relation_neurons.stages import Stages
 
-__all__ = ["middle_dose", "rank_stage", "read_rank_stage"]
+__all__ = ["rank_stage", "read_rank_stage"]
 
 Check = Callable[[ActivationTable], pd.DataFrame]
 
@@ -83,24 +83,10 @@ def read_rank_stage(
     manifest: dict[str, Any], stages: Stages
 ) -> tuple[Options, Prompts, pd.DataFrame, Ranking]:
     """Reads what `rank_stage` left in a folder, with the options it was made with."""
-    saved = dict(manifest["options"])
-    for name in ("doses", "checks"):
-        saved[name] = tuple(saved[name])
-    try:
-        options = Options(**saved, seed=manifest["seed"])
-    except TypeError as error:
-        raise ResultsError(
-            f"The folder was made by another version of this package: {error}. Run it anew."
-        ) from error
+    options = read_options(manifest)
     recall = stages.read("recall")
     ranking = _read_ranking(recall, options, stages)
     return options, stages.read("prompts", read_prompts), recall, ranking
-
-
-def middle_dose(options: Options, neurons: int) -> int:
-    """The dose that is judged where no budget chooses another."""
-    counts = resolve_doses(options.doses, neurons)
-    return counts[len(counts) // 2]
 
 
 def _rank(
@@ -111,10 +97,6 @@ def _rank(
     options: Options,
 ) -> Ranking:
     """Ranks by the run's criterion, and keeps what the largest dose and the blocks need."""
-    neurons = neuron_count(model, options.site)
-    keep = max(
-        resolve_doses(options.doses, neurons)[-1], options.blocks * middle_dose(options, neurons)
-    )
     attribution = None
     if options.by == "attribution":
         attribution = collect_attribution(
@@ -130,7 +112,7 @@ def _rank(
         by=options.by,
         order=options.order,
         min_known=options.min_known,
-        keep=max(1000, keep),
+        keep=kept_neurons(options, neuron_count(model, options.site)),
         attribution=attribution,
     )
 

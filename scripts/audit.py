@@ -2,8 +2,8 @@
 
     python scripts/audit.py PIP_AUDIT
 
-Exit code 1 where there is one. Where the service does not answer, or does not know a package, that is said
-by name and is no verdict: the exit code is 0.
+Exit code 1 where there is one, and where pip-audit itself fails. Where the service does not answer, or does
+not know a package, that is said by name and is no verdict: the exit code is 0.
 """
 
 from __future__ import annotations
@@ -19,6 +19,23 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
+UNREACHED = (
+    "requests.exceptions.",
+    "urllib3.exceptions.",
+    "pip_audit._service.interface.",
+    "ERROR:pip_audit._cli:Tip: your network may be blocking this service.",
+)
+"""How the last line of pip-audit begins where the service is out of reach or gives no whole answer."""
+
+
+class FailedAudit(Exception):
+    """pip-audit is not there, or ended for a reason of its own."""
+
+
+def pinned(constraints: str) -> list[str]:
+    """The exact versions of a constraints file."""
+    lines = (line.split(";")[0].strip() for line in constraints.splitlines())
+    return [line for line in lines if "==" in line and not line.startswith("#")]
 
 
 def oldest(pyproject: str) -> list[str]:
@@ -58,32 +75,54 @@ def verdict(report: dict[str, Any] | None, count: int) -> tuple[str, bool]:
 
 
 def audit(pip_audit: str, pins: list[str]) -> dict[str, Any] | None:
-    """Asks the service about exact versions; None where it cannot be reached."""
+    """Asks the service about exact versions; None where it does not answer.
+
+    Raises:
+        FailedAudit: pip-audit cannot be run, or ended without a report though the service is not at fault.
+    """
     with tempfile.TemporaryDirectory() as folder:
         listed, report = Path(folder) / "pins.txt", Path(folder) / "report.json"
         listed.write_text("\n".join(pins) + "\n")
         command = [pip_audit, "-r", str(listed), "--no-deps", "--disable-pip", "--timeout", "10"]
         command += ["--progress-spinner", "off", "-f", "json", "-o", str(report)]
         try:
-            subprocess.run(command, capture_output=True, timeout=600)
-            return json.loads(report.read_text())
-        except (OSError, ValueError, subprocess.TimeoutExpired):
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        except subprocess.TimeoutExpired:
             return None
+        except OSError as error:
+            raise FailedAudit(f"{pip_audit} cannot be run: {error.strerror or error}") from error
+        said = [line for line in ended.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        try:
+            return json.loads(report.read_text())
+        except (OSError, ValueError) as error:
+            if said[-1].startswith(UNREACHED):
+                return None
+            raise FailedAudit(
+                f"{pip_audit} gave no report, exit code {ended.returncode}: {said[-1]}"
+            ) from error
 
 
 def main() -> None:
     pip_audit = sys.argv[1]
-    constraints = (ROOT / "constraints.txt").read_text().splitlines()
-    tested = [line.split(";")[0].strip() for line in constraints if "==" in line]
+    tested, other = (
+        pinned((ROOT / name).read_text()) for name in ("constraints.txt", "constraints-tl4.txt")
+    )
     least = oldest((ROOT / "pyproject.toml").read_text())
     failed = False
-    for what, pins in (("tested environment", tested), ("oldest versions allowed", least)):
+    try:
         # A well-known one first: where the service is out of reach, nothing else is asked of it.
-        first = audit(pip_audit, [pin for pin in pins if pin.lower().startswith("jinja2==")])
+        first = audit(pip_audit, [pin for pin in tested if pin.lower().startswith("jinja2==")])
         reached = any("vulns" in one for one in (first or {}).get("dependencies", []))
-        said, bad = verdict(audit(pip_audit, pins) if reached else first, len(pins))
-        print(f"{what}: {said}")
-        failed |= bad
+        for what, pins in (
+            ("tested environment", tested),
+            ("what is other in constraints-tl4.txt", [pin for pin in other if pin not in tested]),
+            ("oldest versions allowed", least),
+        ):
+            said, bad = verdict(audit(pip_audit, pins) if reached else None, len(pins))
+            print(f"{what}: {said}")
+            failed |= bad
+    except FailedAudit as error:
+        sys.exit(f"not audited: {error}")
     sys.exit(int(failed))
 
 

@@ -15,23 +15,22 @@ import time
 from pathlib import Path
 
 import torch
+from small_run import small
 
 torch.set_num_threads(1)  # before anything runs, so that a fork is safe
 
 import relation_neurons as rn  # noqa: E402
 from relation_neurons.chunks import Chunks  # noqa: E402
 
-OPTIONS = {
-    "held_out": 0.4,
-    "nonsense": 12,
-    "doses": (4, 8, 12),
-    "draws": 2,
-    "judged_draws": 3,
-    "checks": ("background",),
-    "blocks": 2,
-    "permutations": 19,
-    "repeats": 1,
-}
+OPTIONS = small(
+    doses=(4, 8, 12),
+    draws=2,
+    judged_draws=3,
+    checks=("background",),
+    blocks=2,
+    permutations=19,
+    repeats=1,
+)
 
 
 def logged(log: Path) -> None:

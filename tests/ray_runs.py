@@ -18,22 +18,13 @@ import torch
 torch.set_num_threads(1)
 
 import ray  # noqa: E402
+from small_run import small  # noqa: E402
 
 import relation_neurons as rn  # noqa: E402
 from relation_neurons import experiment  # noqa: E402
 from relation_neurons.chunks import Chunks  # noqa: E402
 
-OPTIONS = {
-    "held_out": 0.4,
-    "nonsense": 12,
-    "doses": (4, 8),
-    "draws": 1,
-    "judged_draws": 2,
-    "checks": ("background",),
-    "blocks": 2,
-    "permutations": 0,
-    "repeats": 0,
-}
+OPTIONS = small(checks=("background",), blocks=2)
 
 
 class After:

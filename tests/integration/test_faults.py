@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from small_run import small, small_arguments
 from typer.testing import CliRunner
 
 import relation_neurons as rn
@@ -19,17 +20,7 @@ from relation_neurons.cli import app
 from relation_neurons.errors import ResultsError
 from relation_neurons.mapped import room_for_table
 
-OPTIONS = {
-    "held_out": 0.4,
-    "nonsense": 0,
-    "doses": (4, 8),
-    "draws": 1,
-    "judged_draws": 1,
-    "checks": (),
-    "blocks": 2,
-    "permutations": 0,
-    "repeats": 0,
-}
+OPTIONS = small(nonsense=0, judged_draws=1, blocks=2)
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +203,8 @@ def test_damaged_chunks_are_made_again_and_no_other(source, whole, tmp_path):
 def test_ctrl_c_says_what_it_leaves_and_the_same_command_goes_on(source, tmp_path):
     rn.save_relations(source.relations, tmp_path / "relations.jsonl")
     arguments = ["run", "--model", source.folder, "--relations", tmp_path / "relations.jsonl"]
-    arguments += ["--out", tmp_path / "run", "--held-out", "0.4", "--doses", "4,8", "--draws", "1"]
-    arguments += ["--judged-draws", "1", "--checks", "", "--blocks", "0", "--nonsense", "0"]
-    arguments += ["--permutations", "0", "--repeats", "0", "--device", "cpu"]
+    arguments += ["--out", tmp_path / "run", "--device", "cpu"]
+    arguments += small_arguments(nonsense=0, judged_draws=1)
     arguments = [str(one) for one in arguments]
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler

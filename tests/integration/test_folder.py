@@ -10,28 +10,21 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from small_run import small
 from typer.testing import CliRunner
 
 import relation_neurons as rn
 from relation_neurons.chunks import Chunks, chunk_key
 from relation_neurons.cli import app
 from relation_neurons.errors import ResultsError
+from relation_neurons.files import read_json
 from relation_neurons.folder import CHECKSUMS, move_aside, open_folder, owned, record
 from relation_neurons.recomputing import planned_conditions, recompute_sample
 from relation_neurons.results import load_results
+from relation_neurons.second_stage import require_ranked_by
 from relation_neurons.verification import CONDITION, verify_folder
 
-OPTIONS = {
-    "held_out": 0.4,
-    "nonsense": 12,
-    "doses": (4, 8),
-    "draws": 1,
-    "judged_draws": 2,
-    "checks": (),
-    "blocks": 0,
-    "permutations": 0,
-    "repeats": 0,
-}
+OPTIONS = small()
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +37,19 @@ def finished(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "run"
     rn.run(source.model, source.relations, out=out, **OPTIONS)
     return out
+
+
+@pytest.fixture(scope="module")
+def many_tables(source, tmp_path_factory):
+    """A run that leaves every table there is."""
+    out = tmp_path_factory.mktemp("tables") / "run"
+    more = {"checks": ("background",), "blocks": 2, "permutations": 19, "repeats": 1}
+    rn.run(source.model, source.relations, out=out, **small(**more))
+    return out
+
+
+def _first(prompts, kind):
+    return prompts.loc[prompts["kind"] == kind, "prompt_id"].iloc[0]
 
 
 @pytest.fixture
@@ -72,6 +78,33 @@ def test_another_run_is_refused_and_force_new_moves_the_old_one_aside(source, fo
     assert any(str(aside) in line for line in said)
     assert (aside / "effects.parquet").read_bytes() == old
     assert set(pd.read_parquet(folder / "effects.parquet")["dose"]) == {4}
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("versions", "relation_neurons"),
+        ("versions", "transformer_lens"),
+        ("versions", "torch"),
+        ("model", "dtype"),
+        ("model", "device"),
+        ("model", "weight_hash"),
+    ],
+)
+def test_a_folder_that_was_ranked_otherwise_is_not_ablated(source, finished, part, name):
+    manifest = read_json(finished / "manifest.json")
+    there = {**manifest, part: {**manifest[part], name: "another"}}
+    with pytest.raises(ResultsError, match=rf"ranked otherwise: {part}\.{name} is 'another' there"):
+        require_ranked_by(finished, there, source.model)
+    both = {**there, "model": {**there["model"], "weight_hash": "another"}}
+    with pytest.raises(ResultsError, match=rf"ranked otherwise: {part}\."):  # versions come first
+        require_ranked_by(finished, both, source.model)
+
+
+def test_a_model_that_moved_is_still_the_one_that_was_ranked(source, finished):
+    manifest = read_json(finished / "manifest.json")
+    moved = {**manifest["model"], "name": "elsewhere"}
+    require_ranked_by(finished, {**manifest, "model": moved}, source.model)
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped"])
@@ -166,18 +199,79 @@ def test_verify_passes_a_whole_folder_and_names_what_is_wrong(folder):
     ("name", "change", "what"),
     [
         ("effects", lambda t: t.assign(correct=~t["correct"]), "correct is margin"),
-        ("effects", lambda t: t.iloc[1:], "every condition"),
+        ("effects", lambda t: t.iloc[1:], "asked every held-out prompt"),
+        ("effects", lambda t: t[t["prompt_id"] != t["prompt_id"].max()], "asked every held-out"),
+        ("effects", lambda t: pd.concat([t, t.iloc[:1]]), "asked every held-out prompt"),
+        ("effects", lambda t: t[t["draw"] == 0], "effects: every ablated set"),
+        ("effects", lambda t: t[t["ablated"] != t["ablated"].iloc[0]], "effects: every ablated"),
+        ("effects", lambda t: t[t["score"] != "background"], "effects: every ablated set"),
         ("effects", lambda t: t.assign(margin_intact=t["margin_intact"] + 1), "the intact model"),
         ("effects", lambda t: t[t["dose"] == 4], "doses"),
         ("recall", lambda t: t.iloc[1:], "the same prompts"),
+        ("recall", lambda t: pd.concat([t, t.iloc[:1]]), "the same prompts"),
+        ("prompts", lambda t: t.iloc[:-1], "every fact in every template"),
+        ("prompts", lambda t: t[t["prompt_id"] != _first(t, "nonsense")], "every fact"),
+        ("prompts", lambda t: t.assign(template=t["template"].iloc[0]), "every fact in every"),
+        ("ranking", lambda t: t[t["rank"] < t["rank"].max()], "equally deep"),
+        ("ranking", lambda t: t[t["score"] != "nonsense"], "every relation and score"),
+        ("collateral", lambda t: t.iloc[1:], "collateral: every ablated set"),
+        ("blocks", lambda t: t.iloc[1:], "blocks: every block"),
+        ("blocks", lambda t: t[t["block"] != 2], "blocks: every block"),
+        ("null", lambda t: t.iloc[1:], "null: every relation"),
+        ("stability", lambda t: t.iloc[:-1], "stability: every comparison"),
         ("ranking", lambda t: t.assign(neuron=t["neuron"] + 10_000), "layers and neurons"),
     ],
 )
-def test_verify_finds_tables_that_do_not_agree(folder, name, change, what):
+def test_verify_finds_tables_that_do_not_agree(many_tables, tmp_path, name, change, what):
+    folder = shutil.copytree(many_tables, tmp_path / "run")
     path = folder / f"{name}.parquet"
     change(pd.read_parquet(path)).to_parquet(path, index=False)
     record(folder, path)  # so that no checksum gives it away
     assert any(what in check.what for check in verify_folder(folder) if not check)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"by": "attribution"}, {"shots": 1, "min_known": 1}, {"max_collateral": 100.0, "blocks": 2}],
+)
+def test_verify_counts_the_rows_of_other_options(source, tmp_path, changes):
+    rn.run(source.model, source.relations, out=tmp_path / "run", **small(**changes))
+    assert [check for check in verify_folder(tmp_path / "run") if not check] == []
+
+
+@pytest.mark.parametrize("name", ["collateral", "effects", "blocks", "null", "stability", "recall"])
+def test_verify_finds_a_table_that_is_gone_with_its_checksum(many_tables, tmp_path, name):
+    folder = shutil.copytree(many_tables, tmp_path / "run")
+    (folder / f"{name}.parquet").unlink()
+    known = json.loads((folder / CHECKSUMS).read_text())
+    del known[f"{name}.parquet"]
+    (folder / CHECKSUMS).write_text(json.dumps(known))
+    problems = [f"{check.what}: {check.problem}" for check in verify_folder(folder) if not check]
+    assert len(problems) == 1 and name in problems[0]
+
+
+def test_verify_finds_a_file_that_no_run_noted(many_tables, tmp_path):
+    folder = shutil.copytree(many_tables, tmp_path / "run")
+    assert all(verify_folder(folder))
+    (folder / "note.txt").write_text("of the user's own")
+    (folder / "engines.json").write_text('{"engines": []}')
+    assert all(verify_folder(folder))
+    for name in ("figures/another.json", "strange.parquet"):
+        (folder / name).write_text("{}")
+    found = {check.what: check.problem for check in verify_folder(folder) if not check}
+    assert set(found) == {"figures/another.json", "strange.parquet"}
+    assert all("not in checksums.json" in problem for problem in found.values())
+
+
+def test_verify_says_that_options_of_another_version_are_not_known(many_tables, tmp_path):
+    folder = shutil.copytree(many_tables, tmp_path / "run")
+    path = folder / "manifest.json"
+    manifest = read_json(path)
+    manifest["options"]["volume"] = 11
+    path.write_text(json.dumps(manifest))
+    record(folder, path)
+    (problem,) = [check.problem for check in verify_folder(folder) if not check]
+    assert "another version" in problem and "volume" in problem
 
 
 def test_recomputing_every_ablated_set_gives_the_same_bits(source, folder):

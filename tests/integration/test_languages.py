@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import bilingual
+import pandas as pd
 import pytest
 
 import relation_neurons as rn
+from relation_neurons.folder import record
 from relation_neurons.prompts import BACKGROUND
 from relation_neurons.readers import load_background
+from relation_neurons.verification import verify_folder
 
 OPTIONS = {"held_out": 12, "nonsense": 4, "doses": (2, bilingual.PLANTED), "draws": 2}
 
@@ -29,6 +32,19 @@ def test_the_planted_neurons_are_found_in_each_language(results):
         for relation, language in results.ranking.pairs:
             top = results.ranking.top(relation, bilingual.PLANTED, score=score, language=language)
             assert set(top["neuron"]) == bilingual.planted(relation, language), (score, relation)
+
+
+def test_verify_counts_the_rows_of_every_language(results):
+    assert [check for check in verify_folder(results.folder) if not check] == []
+    path = results.folder / "effects.parquet"
+    whole = path.read_bytes()
+    table = pd.read_parquet(path)
+    table[(table["ablated_language"] != "de") | (table["language"] != "en")].to_parquet(path)
+    record(results.folder, path)
+    wrong = [check.problem for check in verify_folder(results.folder) if not check]
+    path.write_bytes(whole)
+    record(results.folder, path)
+    assert len(wrong) == 1 and "not whole" in wrong[0]
 
 
 def test_a_fact_keeps_its_id_and_its_side_across_languages(results):
