@@ -3,7 +3,8 @@
 A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et al., EMNLP 2025).
 Modules, each depending only on earlier ones:
 
-    version, errors -> relations -> split -> raw, tables, sources -> readers -> findings, writers, lre
+    version, errors -> relations -> split -> raw, tables, sources
+    -> readers -> findings, writers, lre, example
     -> prompts -> batches, prefixes -> checkpoints, architectures, verified
     -> worlds -> hooked_configs -> hooked, bridged -> lens -> sites, weights, passes -> self_check -> models
     -> streams -> recall -> pooling -> collector -> activations, attribution
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from relation_neurons.controls import draw_control
     from relation_neurons.cumulativity import dose_curves, dose_numbers, joint_effect
     from relation_neurons.engines import RayEngine
+    from relation_neurons.example import write_example
     from relation_neurons.experiment import run
     from relation_neurons.findings import check_relations
     from relation_neurons.flips import majority_share, turned_right
@@ -124,6 +126,7 @@ __all__ = [
     "specificity_intervals",
     "transfer_matrix",
     "turned_right",
+    "write_example",
 ]
 
 _HOMES = {
@@ -136,6 +139,7 @@ _HOMES = {
     "controls": ("draw_control",),
     "cumulativity": ("dose_curves", "dose_numbers", "joint_effect"),
     "engines.ray_engine": ("RayEngine",),
+    "example": ("write_example",),
     "experiment": ("run",),
     "findings": ("check_relations",),
     "flips": ("majority_share", "turned_right"),

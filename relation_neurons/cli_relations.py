@@ -1,4 +1,4 @@
-"""The command line's part on relations: list, show, check, fetch and convert."""
+"""The command line's part on relations: example, list, show, check, fetch and convert."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ relations_app = typer.Typer(
 )
 
 Languages = Annotated[str | None, typer.Option(help="en,de,… or all.")]
+
+
+@relations_app.command("example")
+def relations_example(
+    out: Annotated[
+        Path, typer.Option(help="The file to write; none that is there is replaced.")
+    ] = Path("my_facts.csv"),
+) -> None:
+    """Write a small spreadsheet of three relations, to run as it is and to put your own facts into."""
+    from relation_neurons.example import write_example
+
+    write_example(out)
+    typer.echo(
+        f"written: {out}; put your own facts into it, then: relation-neurons relations check {out}"
+    )
 
 
 @relations_app.command("list")
@@ -53,8 +68,13 @@ def relations_show(name: str, languages: Languages = None) -> None:
 
 @relations_app.command("check")
 def relations_check(source: str, languages: Languages = None) -> None:
-    """Report what is in a source; exit code 1 with findings that would stop a run."""
+    """Say what is in a file before anything runs; exit code 1 where a run would stop.
+
+    A line per finding with its count and the first examples. STOPS marks those that would stop a run; all
+    others are for you to judge. The model is not asked.
+    """
     from relation_neurons.findings import check_relations
+    from relation_neurons.relations import MIN_KNOWN
 
     findings = check_relations(source, languages=languages)
     for (name, language), part in findings.groupby(["relation", "language"], sort=False):
@@ -63,7 +83,15 @@ def relations_check(source: str, languages: Languages = None) -> None:
             mark = "STOPS " if row.stops else ""
             typer.echo(f"  {mark}{row.finding}: {row.count:,}{_shown(row.examples)}")
     stopping = int(findings["stops"].sum())
-    typer.echo(f"{stopping} findings would stop a run" if stopping else "nothing would stop a run")
+    if stopping:
+        typer.echo(
+            f"{stopping} finding{'s' if stopping > 1 else ''} would stop a run; mend what STOPS"
+        )
+    else:
+        typer.echo(
+            "nothing would stop a run. Whether the model knows the facts is not asked here: a relation "
+            f"needs {MIN_KNOWN} known ones to find neurons on and {MIN_KNOWN} others to judge on"
+        )
     raise typer.Exit(1 if stopping else 0)
 
 

@@ -1,7 +1,8 @@
 """Errors: each says what was found, what was expected, and how to mend it.
 
 Every error is a `RelationNeuronsError`, and also the builtin that a caller would expect
-(`UnknownRelationError` is a `KeyError`), so either kind of `except` works.
+(`UnknownRelationError` is a `KeyError`), so either kind of `except` works. `LeftOutWarning` is no error:
+the result is sound, and not about everything that was asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = [
     "DoseError",
     "EngineError",
     "HookError",
+    "LeftOutWarning",
     "ModelLoadError",
     "OutOfMemoryError",
     "RelationFormatError",
@@ -52,6 +54,10 @@ class TemplateError(RelationFormatError):
 
 class TooFewFactsError(RelationNeuronsError, ValueError):
     """Too few facts to split, or too few known ones to rank or judge on."""
+
+
+class LeftOutWarning(UserWarning):
+    """Relations that a ranking leaves out, each with its reason and what helps."""
 
 
 class UnknownRelationError(RelationNeuronsError, KeyError):

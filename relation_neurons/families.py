@@ -21,7 +21,14 @@ import torch
 
 from relation_neurons.relations import MIN_KNOWN, relation_label
 
-__all__ = ["SCORES", "known_counts", "left_out_relations", "rank_families"]
+__all__ = ["KNOW_MORE", "SCORES", "known_counts", "left_out_relations", "rank_families"]
+
+KNOW_MORE = (
+    'See what the model says instead of the answer (recall["predicted"]). What helps: solved examples in '
+    "front (make_prompts(…, shots=3), --shots 3); more facts; more templates, such that the answer must "
+    "follow at once; a model that knows more."
+)
+"""What to do where too few facts are known, in the order in which it is worth trying."""
 
 SCORES = ("specific", "background", "unknown", "nonsense")
 

@@ -24,6 +24,7 @@ from relation_neurons.split import find_entities, require_links
 __all__ = ["check_relations"]
 
 _SHOWN = 3
+_NEEDED = f"it takes {MIN_KNOWN} known facts to find neurons on and {MIN_KNOWN} others to judge on"
 _Found = tuple[str, int, bool, list[str]]
 
 
@@ -149,15 +150,23 @@ def _in_relation(relation: Relation) -> list[_Found]:
     shared = [f"{one}: {count} subjects" for one, count in of_id.items() if count > 1]
     detect, judge = relation.templates_of("detection"), relation.templates_of("held_out")
     return [
+        ("facts", len(facts), False, [f"{f.subject} -> {' | '.join(f.objects)}" for f in facts]),
+        ("wordings to find neurons in", len(detect), False, [repr(t.text) for t in detect]),
+        ("wordings to judge them in", len(judge), False, [repr(t.text) for t in judge]),
         ("answers that stand in their subject", len(copied), False, copied),
         ("answers of which the first or last word stands in the subject", len(part), False, part),
         (
-            "facts that the majority answer is right for",
+            "facts that the commonest answer alone gets right",
             round(share * len(facts)),
             False,
             [f"{answer} ({share:.0%})"],
         ),
-        ("ids of several subjects, which fall on one side together", len(shared), False, shared),
+        (
+            "ids of several subjects, which are held out together or not at all",
+            len(shared),
+            False,
+            shared,
+        ),
         ("no detection template", not detect, True, ["give a template the side 'detection'"]),
         (
             "no held-out template",
@@ -169,14 +178,24 @@ def _in_relation(relation: Relation) -> list[_Found]:
             "templates of one form only",
             len(forms) == 1,
             False,
-            [f"all {len(templates)} are {t}s: the form may tell relations apart" for t in forms],
+            [
+                f"all {len(templates)} are {t}s, so neurons of the form look like the relation's; add a "
+                f"{'question' if t == 'statement' else 'statement'}"
+                for t in forms
+            ],
         ),
-        ("too few facts to split", entities < 2, True, [f"{entities} entity; a split needs two"]),
+        ("too few facts to split", entities < 2, True, [f"{entities} subject; a split needs two"]),
         (
-            "too few facts to be ranked",
+            "too few facts, the relation will be left out",
             2 <= entities < 2 * MIN_KNOWN,
             False,
-            [f"{entities} entities; {MIN_KNOWN} known ones are needed on each side"],
+            [f"{entities} subjects; {_NEEDED}"],
+        ),
+        (
+            "few facts to spare",
+            2 * MIN_KNOWN <= entities < 3 * MIN_KNOWN,
+            False,
+            [f"{entities} subjects, of which the model must know {2 * MIN_KNOWN}: {_NEEDED}"],
         ),
     ]
 
@@ -201,8 +220,13 @@ def _across(relations: Sequence[Relation]) -> list[_Found]:
     alone = [o for o in relations if sum(o.language == other.language for other in relations) < 2]
     small = bool(relations) and all(2 <= len(r.facts) < 2 * MIN_KNOWN for r in relations)
     return [
-        ("subjects shared between relations, on one side in all", len(shared), False, shared),
-        ("no relation large enough to be ranked", int(small), True, []),
+        (
+            "subjects of several relations, held out from all of them or from none",
+            len(shared),
+            False,
+            shared,
+        ),
+        ("no relation with facts enough to be ranked", int(small), True, [_NEEDED]),
         ("facts that are not linked between languages", int(bool(unlinked)), True, [unlinked]),
         (
             "one relation only: the score `specific` needs two, use --score background",

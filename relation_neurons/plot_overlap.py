@@ -26,7 +26,8 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
 
     Args:
         matrix: from `overlap_matrix`: relation, language, other, other_language, score, dose,
-            shared, expected, ratio, jaccard, p_value.
+            shared, expected, ratio, jaccard, p_value. Relations that its `attrs["left_out"]` names are
+            named below the title.
         value: `shared` (neurons), `jaccard` (share of the union) or `ratio` (to chance).
         order: `given`, or `clustered`: relations that share much stand together (average linkage of
             1 - Jaccard, leaves in their best order).
@@ -71,7 +72,8 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
         title=f"Overlap of the top {dose:,} neurons, score “{label(score)}”",
         subtitle=f"Chance expects {chance:.2g} ({bars[value]}) for any pair. "
         "The grey diagonal is a set with itself."
-        + ("<br>Relations that share much stand together." if order == "clustered" else ""),
+        + ("<br>Relations that share much stand together." if order == "clustered" else "")
+        + look.left_out_line(matrix),
         x_title="Relation",
         y_title="Relation",
     )
@@ -134,7 +136,7 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
         fig,
         f"Neurons that relations share, top {dose:,}, score “{label(score)}”",
         "A column counts the neurons that are in the top sets of the marked relations and of no other."
-        f"<br>Neurons of one relation alone are left out.{hidden}",
+        f"<br>Neurons of one relation alone are left out.{hidden}" + look.left_out_line(table),
         height=height,
         width=max(760, 240 + 30 * len(shown)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,17 @@ import pandas as pd
 
 from relation_neurons.errors import RelationFormatError
 
-__all__ = ["LONGEST", "UNITS", "interval", "label", "named", "number", "require", "tick_size"]
+__all__ = [
+    "LONGEST",
+    "UNITS",
+    "interval",
+    "label",
+    "left_out_line",
+    "named",
+    "number",
+    "require",
+    "tick_size",
+]
 
 UNITS = {
     "correct": (
@@ -24,6 +35,8 @@ UNITS = {
 LONGEST = 30
 """Characters of a name on an axis."""
 _DIGITS = 2
+_LINE, _LINES = 110, 4
+"""Characters of a line below a title, and lines that names of what is left out may take."""
 
 
 def require(table: pd.DataFrame, columns: Iterable[str], made_by: str) -> None:
@@ -83,3 +96,25 @@ def named(table: pd.DataFrame, name: str = "relation", language: str = "language
     if table[language].nunique() < 2:
         return table[name].astype(str)
     return table[name].astype(str) + " (" + table[language].astype(str) + ")"
+
+
+def left_out_line(table: pd.DataFrame) -> str:
+    """Names what a table's `attrs["left_out"]` says is not in it, as lines below a title.
+
+    >>> table = pd.DataFrame()
+    >>> left_out_line(table)
+    ''
+    >>> table.attrs["left_out"] = {"noun_plural": "knows 3 of 9 facts"}
+    >>> left_out_line(table)
+    '<br><b>Not shown</b>, too little known to be ranked: noun plural.'
+    """
+    names = [label(name, longest=LONGEST) for name in table.attrs.get("left_out", ())]
+    if not names:
+        return ""
+    start = "Not shown, too little known to be ranked: "
+    for shown in range(len(names), 0, -1):
+        rest = f" and {len(names) - shown} more" if shown < len(names) else ""
+        lines = textwrap.wrap(f"{start}{', '.join(names[:shown])}{rest}.", _LINE)
+        if len(lines) <= _LINES:
+            break
+    return "<br>" + "<br>".join(lines).replace("Not shown", "<b>Not shown</b>", 1)

@@ -9,7 +9,8 @@ By which value is another choice, the same for all of them: average precision, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,11 +29,18 @@ from relation_neurons.criteria import (
 from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import (
     DoseError,
+    LeftOutWarning,
     TooFewFactsError,
     UnknownOptionError,
     near_matches,
 )
-from relation_neurons.families import SCORES, known_counts, left_out_relations, rank_families
+from relation_neurons.families import (
+    KNOW_MORE,
+    SCORES,
+    known_counts,
+    left_out_relations,
+    rank_families,
+)
 from relation_neurons.neuron_names import neuron_name, parse_neuron
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations import MIN_KNOWN
@@ -87,6 +95,10 @@ def rank_neurons(
         order: `d_prime` or `index`.
         min_known: known facts a relation needs on either side, or it is left out by name.
 
+    Warns:
+        LeftOutWarning: some relations have too few known facts; each is named with its reason, which
+            `left_out` of the ranking keeps.
+
     Raises:
         TooFewFactsError: every relation is left out, or there is only one and no neutral prompt.
         ActivationError: the criterion needs what was not collected.
@@ -101,13 +113,9 @@ def rank_neurons(
         raise DoseError(f"keep is {keep}; expected at least one neuron.")
     families, membership = rank_families(table.prompts, recall, min_known, left_out)
     if not families:
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise TooFewFactsError(
-            f"No relation is left to rank ({reasons or 'no family has positives and negatives'}). "
-            "Often the wording is at fault: one that the answer must follow at once helps. Else add facts "
-            "that the model knows, hold out more of them (held_out), take a model that knows more, or lower "
-            "min_known (an AP of 1 is then nearly free)."
-        )
+        raise TooFewFactsError(_nothing_left(left_out))
+    if left_out:
+        warnings.warn(_some_left_out(left_out, recall), LeftOutWarning, stacklevel=2)
     kept_families = applicable_families(by, families, wanted)
     families, membership = [families[i] for i in kept_families], membership[kept_families]
     layers, width = table.values.shape[1:]
@@ -142,6 +150,27 @@ def rank_neurons(
         )
     frame = pd.concat(frames, ignore_index=True)
     return Ranking(frame, neurons, table.site, left_out, by=by, bottom=bottom)
+
+
+def _nothing_left(left_out: Mapping[str, str]) -> str:
+    if not left_out:
+        return (
+            "No relation is left to rank: none has prompts enough to be told from. It takes a second "
+            "relation, or neutral prompts (make_prompts(…, background=True))."
+        )
+    return f"No relation is left to rank ({_reasons(left_out)}). {KNOW_MORE}"
+
+
+def _some_left_out(left_out: Mapping[str, str], recall: pd.DataFrame) -> str:
+    count = len(recall[["relation", "language"]].drop_duplicates())
+    return (
+        f"{len(left_out)} of {count} relations {'is' if len(left_out) == 1 else 'are'} left out of the "
+        f"ranking, and of figures made from it ({_reasons(left_out)}). {KNOW_MORE}"
+    )
+
+
+def _reasons(left_out: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in left_out.items())
 
 
 def _wanted_scores(by: str, bottom: bool, scores: Sequence[str]) -> tuple[str, ...]:

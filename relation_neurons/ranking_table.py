@@ -70,6 +70,19 @@ class Ranking:
         pairs = ranked.drop_duplicates().itertuples(index=False, name=None)
         return {pair: relation_label(*pair, several=several) for pair in pairs}
 
+    def missing(self, score: str) -> dict[str, str]:
+        """Names the relations without a ranking of that score, with the reason."""
+        labels = self.labels(score)
+        several = self.frame["language"].nunique() > 1
+        unranked = {
+            relation_label(*pair, several=several): (
+                f"has no {score!r} ranking: too few prompts of its kind or of others"
+            )
+            for pair in self.pairs
+            if pair not in labels
+        }
+        return {**self.left_out, **unranked}
+
     @property
     def width(self) -> int:
         """Neurons per layer."""

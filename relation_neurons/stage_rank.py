@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 
 from relation_neurons.activations import ActivationTable, collect_activations
 from relation_neurons.attribution import collect_attribution
+from relation_neurons.errors import LeftOutWarning
 from relation_neurons.models import HookedModel, neuron_count
 from relation_neurons.null import null_maximum
 from relation_neurons.options import Options
@@ -70,7 +72,12 @@ def rank_stage(
         memory=stages.memory,
         folder=stages.folder,
     )
-    ranking = _rank(model, prompts, recall, table, options)
+    with warnings.catch_warnings():
+        if stages.speaks:  # then it is said below, a line each
+            warnings.simplefilter("ignore", LeftOutWarning)
+        ranking = _rank(model, prompts, recall, table, options)
+    for name, reason in ranking.left_out.items():
+        stages.say(f"left out: {name}, {reason}")
     stages.keep("neurons", ranking.neurons)
     stages.keep("ranking", ranking.frame)
     stages.done("ranking", started)

@@ -31,6 +31,11 @@ class Stages:
     memory: str | int | None = None
     """What the activation table may take in memory; no part of what a run is, so in no manifest."""
 
+    @property
+    def speaks(self) -> bool:
+        """Whether anybody is told."""
+        return self.say is not _silent
+
     def path(self, name: str) -> Path | None:
         """Where a table is kept."""
         return self.folder / f"{name}.parquet" if self.folder else None

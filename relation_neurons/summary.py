@@ -65,12 +65,7 @@ def summarise(
         "contrasts": contrasts(effects, dose=dose, score=score).to_dict("records"),
         "relations": _per_relation(manifest, recall, ranking, effects, dose, compared),
         "languages": known_by_language(recall, ranking, score).to_dict("records"),
-        "left_out": dict(ranking.left_out)
-        | {
-            f"{name} ({language})": f"has no {score!r} ranking: too few prompts of its kind or of others"
-            for name, language in ranking.pairs
-            if (name, language) not in ranking.labels(score)
-        },
+        "left_out": ranking.missing(score),
     }
 
 

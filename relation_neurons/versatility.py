@@ -32,6 +32,7 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
     Returns:
         A row per ordered pair: relation, language, other, other_language, shared, expected (by
         chance: dose^2 / neurons), ratio, jaccard, and p_value (hypergeometric, at least as many).
+        `attrs["left_out"]` names the relations without such a set, with the reason; the figure says so.
     """
     total = len(ranking.neurons)
     sets = _top_sets(ranking, dose, score)
@@ -55,7 +56,7 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
                     "p_value": float(stats.hypergeom.sf(shared - 1, total, dose, dose)),
                 }
             )
-    return pd.DataFrame(rows)
+    return _noting(pd.DataFrame(rows), ranking, score)
 
 
 def set_intersections(
@@ -80,6 +81,7 @@ def set_intersections(
         A row per combination that holds a neuron, the largest first: relations (a tuple, named with
         their language where there are several), degree, shared, expected, names (of the neurons, in
         (layer, index) order), score, dose. No row where no neuron is in `smallest` sets.
+        `attrs["left_out"]` as in `overlap_matrix`.
 
     Raises:
         UnknownOptionError: no ranking of that score.
@@ -113,7 +115,7 @@ def set_intersections(
     columns = ["relations", "degree", "shared", "expected", "names", "score", "dose"]
     table = pd.DataFrame(rows, columns=columns)
     order = table.sort_values(["shared", "degree"], ascending=False, kind="stable")
-    return order.reset_index(drop=True)
+    return _noting(order.reset_index(drop=True), ranking, score)
 
 
 def transfer_matrix(
@@ -159,6 +161,12 @@ def transfer_matrix(
     cells.insert(4, "dose", chosen)
     share = cells["difference"] / reference
     return cells.assign(transfer=share.where(cells["n"] >= min_prompts))
+
+
+def _noting(table: pd.DataFrame, ranking: Ranking, score: str) -> pd.DataFrame:
+    """Notes in the table which relations are not in it."""
+    table.attrs["left_out"] = ranking.missing(score)
+    return table
 
 
 def _top_sets(

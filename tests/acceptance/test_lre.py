@@ -92,7 +92,9 @@ def test_the_check_counts_the_dirt_of_the_seventeen_files():
             where[subject_key(row["subject"].replace("\\u00ed", "í").replace("\\u00e1", "á"))].add(
                 name
             )
-    shared = counts["all relations", "subjects shared between relations, on one side in all"]
+    shared = counts[
+        "all relations", "subjects of several relations, held out from all of them or from none"
+    ]
     assert shared.count == sum(len(names) > 1 for names in where.values()) > 800
     both = {"person_father", "person_mother"}
     assert sum(both <= names for names in where.values()) == 748
@@ -102,7 +104,7 @@ def test_the_check_counts_the_dirt_of_the_seventeen_files():
     mended = findings[findings["finding"] == "double escapes or invisible characters, mended"]
     assert mended["count"].sum() == len(escaped) == 2
     assert "Brasília" in mended["examples"].iloc[0]
-    majority = "facts that the majority answer is right for"
+    majority = "facts that the commonest answer alone gets right"
     assert "Antarctica (74%)" in counts["landmark_on_continent", majority].examples
     assert "French (64%)" in counts["person_native_language", majority].examples
     whole = counts["person_father", "answers that stand in their subject"].count

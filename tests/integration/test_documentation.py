@@ -25,24 +25,6 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 COMMANDS = typer.main.get_command(app)
 
-PAIRS = {
-    "plural": "child children,man men,woman women,foot feet,tooth teeth,city cities,baby babies,"
-    "box boxes,dog dogs,cat cats,tree trees,book books,car cars,bird birds,hand hands,apple apples,"
-    "house houses,king kings,story stories,dish dishes,lady ladies,church churches,leaf leaves,"
-    "wolf wolves,wife wives,knife knives,bus buses,mouse mice,life lives,country countries",
-    "past_tense": "go went,see saw,take took,give gave,come came,make made,eat ate,drink drank,"
-    "run ran,write wrote,speak spoke,break broke,choose chose,drive drove,fall fell,fly flew,"
-    "forget forgot,grow grew,know knew,sing sang,swim swam,throw threw,wear wore,win won,buy bought,"
-    "bring brought,think thought,teach taught,tell told,feel felt",
-    "comparative": "big bigger,small smaller,tall taller,short shorter,old older,young younger,"
-    "fast faster,slow slower,strong stronger,weak weaker,rich richer,poor poorer,high higher,"
-    "low lower,hot hotter,cold colder,warm warmer,hard harder,soft softer,dark darker,light lighter,"
-    "long longer,wide wider,deep deeper,loud louder,quiet quieter,clean cleaner,cheap cheaper,"
-    "large larger,bright brighter",
-}
-"""Facts that fill up the three relations of the pages' example file."""
-
-
 def blocks(page: Path, language: str) -> list[str]:
     found = FENCE.findall(page.read_text(encoding="utf-8"))
     return [text for name, text in found if name == language]
@@ -129,10 +111,12 @@ def smollm2():
 def small(smollm2, monkeypatch, tmp_path):
     """The pages' code on the real model, with fewer facts and without a browser."""
     load_model, load_relations = rn.load_model, rn.load_relations
+    path = tmp_path / "my_facts.csv"
+    COMMANDS(["relations", "example", "--out", str(path)], standalone_mode=False)
 
     def few(source, **options):
         if source == "my_facts.csv":
-            return load_relations(example_file(tmp_path))
+            return load_relations(path)
         if source != "demo":
             return load_relations(source, **options)
         chosen = load_relations("demo", names=["word_opposite", "country_capital"])
@@ -142,24 +126,15 @@ def small(smollm2, monkeypatch, tmp_path):
         rn, "load_model", lambda name, **o: smollm2 if name == "smollm2-135m" else load_model(name)
     )
     monkeypatch.setattr(rn, "load_relations", few)
-    monkeypatch.setattr(go.Figure, "show", lambda figure: figure.to_json())
+    monkeypatch.setattr(go.Figure, "show", drawn)
+    monkeypatch.setattr(go.Figure, "write_html", lambda figure, name: drawn(figure))
     monkeypatch.chdir(ROOT)
 
 
-def example_file(folder: Path) -> Path:
-    """The file of docs/index.md, filled up to thirty facts a relation."""
-    (text,) = [
-        t for t in blocks(ROOT / "docs" / "index.md", "") if t.startswith("relation,subject")
-    ]
-    rows = [
-        f"{relation},{pair.replace(' ', ',')},"
-        for relation, pairs in PAIRS.items()
-        for pair in pairs.split(",")
-        if f"{relation},{pair.replace(' ', ',')}," not in text
-    ]
-    path = folder / "my_facts.csv"
-    path.write_text(text + "\n".join(rows) + "\n", encoding="utf-8")
-    return path
+def drawn(figure: go.Figure) -> str:
+    """Draws a figure of a page, which must be whole."""
+    assert "Not shown" not in (figure.layout.title.subtitle.text or "")
+    return figure.to_json()
 
 
 @pytest.mark.usefixtures("small")

@@ -392,7 +392,9 @@ def test_what_there_is_can_be_listed(main):
 def test_every_error_is_also_the_builtin_a_caller_expects():
     for name in rn.errors.__all__:
         kind = getattr(rn.errors, name)
-        if isinstance(kind, type) and kind is not RelationNeuronsError:
+        if kind is rn.errors.LeftOutWarning:
+            assert issubclass(kind, UserWarning)
+        elif isinstance(kind, type) and kind is not RelationNeuronsError:
             assert issubclass(kind, RelationNeuronsError)
             assert issubclass(kind, (ValueError, KeyError, RuntimeError, OSError, MemoryError))
             assert str(kind("a 'message'")) == "a 'message'"

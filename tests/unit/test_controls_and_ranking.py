@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from relation_neurons.activations import ActivationTable
 from relation_neurons.errors import (
     AblationError,
     DoseError,
+    LeftOutWarning,
     TooFewFactsError,
     UnknownOptionError,
     UnknownRelationError,
@@ -173,6 +176,55 @@ def test_a_relation_that_the_model_hardly_knows_is_left_out_by_name():
     )
     with pytest.raises(UnknownRelationError, match="was left out"):
         ranking.top("a", 1)
+
+
+def test_what_is_left_out_is_warned_of_with_reasons_and_what_helps():
+    values = torch.randn(30, 1, 10, generator=torch.Generator().manual_seed(0))
+    table, recall = detection_table(values, [True] * 9 + [False] * 3 + [True] * 12)
+    with pytest.warns(LeftOutWarning) as caught:
+        rn.rank_neurons(table, recall)
+    (warning,) = [one for one in caught if one.category is LeftOutWarning]
+    said = str(warning.message)
+    assert said.startswith("1 of 2 relations is left out") and "figures made from it" in said
+    assert "(a: knows 9 of 12 detection and 9 of 12 held_out facts, 10 are needed" in said
+    assert said.index("predicted") < said.index("shots=3") < said.index("more facts")
+    with pytest.raises(TooFewFactsError) as refused:
+        rn.rank_neurons(table, recall, min_known=13)
+    for text in (said, str(refused.value)):
+        assert "min_known" not in text and "more templates" in text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rn.rank_neurons(*detection_table(values, [True] * 24))
+
+
+def test_nothing_to_tell_a_relation_from_is_said_as_such():
+    values = torch.randn(30, 1, 10, generator=torch.Generator().manual_seed(0))
+    table, recall = detection_table(values, [True] * 24)
+    alone = table.take((table.prompts["relation"] == "a") & (table.prompts["kind"] == "fact"))
+    with pytest.raises(TooFewFactsError, match="second relation, or neutral prompts"):
+        rn.rank_neurons(alone, recall[recall["relation"] == "a"])
+
+
+def test_an_overlap_knows_which_relations_it_lacks():
+    values = torch.randn(30, 1, 10, generator=torch.Generator().manual_seed(0))
+    table, recall = detection_table(values, [True] * 9 + [False] * 3 + [True] * 12)
+    with pytest.warns(LeftOutWarning):
+        ranking = rn.rank_neurons(table, recall)
+    asked = {"dose": 2, "score": "specific"}
+    for made in (rn.overlap_matrix(ranking, **asked), rn.set_intersections(ranking, **asked)):
+        assert list(made.attrs["left_out"]) == ["a"]
+        assert made.attrs["left_out"]["a"].startswith("knows 9 of 12 detection")
+    figure = rn.plots.overlap(rn.overlap_matrix(ranking, **asked))
+    assert "</b>, too little known to be ranked: a." in figure.layout.title.subtitle.text
+
+
+def test_a_relation_without_a_ranking_of_the_score_is_missing_from_its_overlap():
+    values = torch.randn(46, 1, 10, generator=torch.Generator().manual_seed(0))
+    known = [True] * 10 + [False] * 10 + [True] * 20
+    ranking = rn.rank_neurons(*detection_table(values, known))
+    assert ranking.missing("specific") == {}
+    assert list(ranking.missing("unknown")) == ["b"]
+    assert list(rn.overlap_matrix(ranking, dose=2, score="unknown").attrs["left_out"]) == ["b"]
 
 
 def test_a_dose_beyond_the_ranking_says_how_many_there_are():

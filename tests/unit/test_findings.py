@@ -49,7 +49,7 @@ def test_the_rows_of_a_dirty_table_are_counted_with_examples():
         "double escapes or invisible characters, mended": 1,
         "answers that stand in their subject": 1,
         "answers of which the first or last word stands in the subject": 1,
-        "too few facts to be ranked": 1,
+        "too few facts, the relation will be left out": 1,
     }
     for finding, count in counts.items():
         assert rows["r", finding].count == count, finding
@@ -58,9 +58,11 @@ def test_the_rows_of_a_dirty_table_are_counted_with_examples():
         in rows["r", "subjects with several objects, all accepted as correct"].examples
     )
     assert "Brasília" in rows["r", "double escapes or invisible characters, mended"].examples
-    assert rows["s", "facts that the majority answer is right for"].count == 2
-    assert "red (100%)" in rows["s", "facts that the majority answer is right for"].examples
-    shared = rows["all relations", "subjects shared between relations, on one side in all"]
+    assert rows["s", "facts that the commonest answer alone gets right"].count == 2
+    assert "red (100%)" in rows["s", "facts that the commonest answer alone gets right"].examples
+    shared = rows[
+        "all relations", "subjects of several relations, held out from all of them or from none"
+    ]
     assert shared.count == 1 and shared.examples == "Ann: r, s"
 
 
@@ -90,7 +92,7 @@ def test_what_would_stop_a_run_stops_and_the_rest_does_not():
     only = [rn.Relation("x", facts, (rn.Template("{} is", side="held_out"),))]
     assert found(only)["x", "no detection template"].stops
     small = found(frame([("r", "a", "b"), ("r", "c", "d")]))
-    assert small["all relations", "no relation large enough to be ranked"].stops
+    assert small["all relations", "no relation with facts enough to be ranked"].stops
 
 
 def test_one_wording_and_one_form_are_said():
@@ -106,6 +108,33 @@ def test_relations_that_come_twice_stop(tmp_path):
     assert rows["word_opposite", "relations of the same name and language"].stops
 
 
+def test_facts_and_wordings_are_shown_with_the_side_they_are_on():
+    rows = found(
+        frame([("r", f"s{i}", f"o{i}") for i in range(40)], ("{} is", "Is {}? It is", "{},"))
+    )
+    assert rows["r", "facts"].count == 40
+    assert rows["r", "facts"].examples.startswith("s0 -> o0; ")
+    assert rows["r", "wordings to find neurons in"].examples == "'{} is'; 'Is {}? It is'"
+    assert rows["r", "wordings to judge them in"].examples == "'{},'"
+
+
+@pytest.mark.parametrize(
+    ("count", "finding"),
+    [
+        (19, "too few facts, the relation will be left out"),
+        (20, "few facts to spare"),
+        (29, "few facts to spare"),
+        (30, None),
+    ],
+)
+def test_how_many_facts_are_few_is_said(count, finding):
+    rows = found(frame([("r", f"s{i}", f"o{i}") for i in range(count)]))
+    few = {name for _, name in rows if "few facts" in name}
+    assert few == ({finding} if finding else set())
+    if finding:
+        assert "10 known facts to find neurons on and 10 others" in rows["r", finding].examples
+
+
 def test_shipped_sets_pass(tmp_path):
     assert not rn.check_relations("demo")["stops"].any()
 
@@ -117,6 +146,7 @@ def invoke(*args):
 def test_the_command_ends_with_0_or_1(tmp_path):
     good = invoke("check", "demo/country_capital")
     assert good.exit_code == 0 and "nothing would stop a run" in good.output
+    assert "is not asked here: a relation needs 10 known ones" in good.output
     path = tmp_path / "bad.json"
     path.write_text(
         json.dumps(
@@ -126,6 +156,7 @@ def test_the_command_ends_with_0_or_1(tmp_path):
     )
     bad = invoke("check", path)
     assert bad.exit_code == 1 and "STOPS templates that cannot be used: 1" in bad.output
+    assert "1 finding would stop a run; mend what STOPS" in bad.output
 
 
 def test_list_show_and_convert(tmp_path):

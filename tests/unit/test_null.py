@@ -244,7 +244,7 @@ def test_what_cannot_be_tested_is_refused():
         null_maximum(table, recall, permutations=10)
     with pytest.raises(UnknownOptionError, match="Did you mean specific"):
         null_maximum(table, recall, scores=("specifc",))
-    with pytest.raises(TooFewFactsError, match="lower min_known"):
+    with pytest.raises(TooFewFactsError, match="shots=3"):
         null_maximum(table, recall, min_known=21)
     values = table.values.clone()
     values[3, 1, 1] = float("nan")

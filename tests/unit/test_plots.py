@@ -297,6 +297,21 @@ def test_markup_in_data_stays_text() -> None:
         assert "&lt;script&gt;" in said, name
 
 
+def test_a_figure_names_what_it_lacks_within_its_own_height() -> None:
+    table = make_overlap(names_of(3))
+    plain = plots.overlap(table)
+    assert "Not shown" not in said_by(plain)
+    table.attrs["left_out"] = {"noun_plural <b>": "knows 3 of 9"}
+    one = plots.overlap(table)
+    assert "too little known to be ranked: noun plural &lt;b&gt;." in one.layout.title.subtitle.text
+    assert one.layout.height - plain.layout.height == 19
+    table.attrs["left_out"] = {f"relation_number_{i}": "" for i in range(60)}
+    said = plots.overlap(table).layout.title.subtitle.text
+    lines = said[said.index("<b>Not shown") :].split("<br>")
+    assert len(lines) == 4 and max(map(len, lines)) <= 117
+    assert said.endswith(" more.") and "relation number 7," in said
+
+
 @pytest.mark.parametrize("count", [1, 8, 48])
 def test_every_figure_takes_few_and_many_relations(count: int) -> None:
     for name, fig in make_all(names_of(count)).items():
