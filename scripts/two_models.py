@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import two_models_page
 
 import relation_neurons as rn
 from relation_neurons.statistics import (
@@ -62,14 +63,12 @@ Row = dict[str, Any]
 
 def knowledge(results: rn.Results) -> Iterator[Row]:
     """Share of held-out prompts that the intact model answers, by language; and what was ranked."""
-    once = results.effects.drop_duplicates("prompt_id")
-    for language, cell in once.groupby(once["language"].astype(str)):
-        yield {
-            "what": f"answered, {language}",
-            "value": cell["correct_intact"].mean(),
-            "n": len(cell),
-        }
-    yield {"what": "sets ranked", "value": len(results.ranking.labels("specific"))}
+    asked = results.recall[results.recall["side"] == "held_out"]
+    ranked = [language for _, language in results.ranking.labels("specific")]
+    for language, cell in asked.groupby("language"):
+        yield {"what": f"answered, {language}", "value": cell["known"].mean(), "n": len(cell)}
+        count = cell["relation"].nunique()
+        yield {"what": f"sets, {language}", "value": ranked.count(language), "n": count}
 
 
 def cumulativity(results: rn.Results) -> Iterator[Row]:
@@ -236,6 +235,8 @@ def main() -> None:
         rows += measure(name, rn.load_results(folder))
     table = pd.DataFrame(rows, columns=COLUMNS)
     table.to_csv(given.out / "two_models.csv", index=False, float_format="%.4f")
+    print("\n\n".join(two_models_page.tables(given.out / "two_models.csv")))
+    two_models_page.draw(given.out)
 
 
 if __name__ == "__main__":
