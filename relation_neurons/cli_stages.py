@@ -25,10 +25,12 @@ def ablate(
     from relation_neurons import experiment
     from relation_neurons.files import read_json
     from relation_neurons.folder import owned
+    from relation_neurons.second_stage import require_ranked_by
     from relation_neurons.stages import Stages
 
     manifest = read_json(out / "manifest.json")
     loaded = load_noted_model(out, manifest["model"], model, device)
+    require_ranked_by(out, manifest, loaded)
     stages = Stages(out, say)
     with interruptible(), owned(out):
         options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)

@@ -163,14 +163,17 @@ class HookedTransformers(World):
     @override
     def tree_parts(self, model: HookedModel) -> TreeParts | None:
         cfg = model.cfg
+        gemma = cfg.original_architecture == "Gemma3ForCausalLM"
         plain = (
-            cfg.original_architecture == "LlamaForCausalLM"
+            (gemma or cfg.original_architecture == "LlamaForCausalLM")
             and cfg.gated_mlp
             and cfg.positional_embedding_type == "rotary"
             and not cfg.rotary_adjacent_pairs
             and cfg.rotary_dim == cfg.d_head
             and cfg.n_devices == 1
-            and not cfg.use_local_attn
+            and (gemma or not cfg.use_local_attn)
+            and cfg.use_qk_norm == cfg.use_normalization_before_and_after == gemma
+            and cfg.attn_scores_soft_cap <= 0
         )
         return _parts(_of(model)) if plain else None
 
@@ -185,13 +188,13 @@ def _parts(model: Any) -> TreeParts:
         return _tree_block(model.blocks[layer])
 
     def rotation(
-        depth: Int[Tensor, "batch pos"], longest: int
+        depth: Int[Tensor, "batch pos"], longest: int, layer: int
     ) -> tuple[Float[Tensor, "batch pos d_head"], Float[Tensor, "batch pos d_head"]]:
-        attention, cfg = model.blocks[0].attn, model.cfg
+        attention, cfg = model.blocks[layer].attn, model.cfg
         sin, cos = attention.rotary_sin, attention.rotary_cos
         if len(sin) < longest:
             sin, cos = attention.calculate_sin_cos_rotary(
-                cfg.rotary_dim, longest, base=cfg.rotary_base, dtype=cfg.dtype
+                cfg.rotary_dim, longest, base=attention._rotary_base(), dtype=cfg.dtype
             )
         return sin.to(depth.device)[depth], cos.to(depth.device)[depth]
 
@@ -210,6 +213,7 @@ def _tree_block(block: Any) -> TreeBlock:
         for mark, name in (("", "Q"), (own, "K"), (own, "V"))
     )
     out = attention.W_O.reshape(heads * width, d_model).T
+    gemma = block.cfg.use_normalization_before_and_after
     return TreeBlock(
         norm=block.ln1,
         q=q,
@@ -219,6 +223,9 @@ def _tree_block(block: Any) -> TreeBlock:
         d_head=width,
         scale=1 / attention.attn_scale,
         mlp=lambda x: block.apply_mlp(block.ln2(x)),
+        head_norms=(attention.q_norm, attention.k_norm) if gemma else None,
+        after=block.ln1_post if gemma else None,
+        window=block.cfg.window_size if attention.attn_type == "local" else None,
     )
 
 

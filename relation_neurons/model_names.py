@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relation_neurons import checkpoints
+from relation_neurons.embedded import EMBEDDED
 from relation_neurons.errors import ModelLoadError, UnknownModelError, near_matches
 from relation_neurons.lens import WORLD
 
@@ -15,7 +15,7 @@ _PICKLED = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
 def known_models() -> list[str]:
     """Lists every name that `load_model` takes, the embedded ones first."""
     official = (name for name in WORLD.names() if not _closed(name))
-    return [*checkpoints.EMBEDDED, *sorted(official)]
+    return [*EMBEDDED, *sorted(official)]
 
 
 def official_name(name: str) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from relation_neurons import checkpoints
 from relation_neurons.architectures import architecture_of, require_dense
+from relation_neurons.embedded import EMBEDDED
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
 from relation_neurons.lens import WORLD, HookedModel
 from relation_neurons.model_names import OPEN, known_models, official_name, refuse_foreign_code
@@ -57,7 +58,7 @@ def load_model(
     the package does with either is the same.
 
     Args:
-        name_or_path: `smollm2-135m`; a name that TransformerLens lists, such as
+        name_or_path: `smollm2-135m` or `gemma3-270m`; a name that TransformerLens lists, such as
             `meta-llama/Llama-2-7b-hf`; a folder in Hugging Face format or a `.gguf` file, of an
             architecture that `docs/models.md` lists; or a model already held (one of
             TransformerLens's own, or Hugging Face's).
@@ -82,7 +83,7 @@ def load_model(
     precision = _dtype(dtype, target)
     name = str(name_or_path)
     path = Path(name).expanduser()
-    if name.lower() in checkpoints.EMBEDDED:
+    if name.lower() in EMBEDDED:
         folder_or_name: str | Path = checkpoints.embedded_checkpoint(name.lower())
     elif path.is_dir() or path.suffix == ".gguf" or (path.is_file()):
         folder_or_name = checkpoints.local_checkpoint(path)

@@ -1,7 +1,7 @@
 """Passes: the residual stream of a batch, and logits read off it.
 
 Padded rows go through TransformerLens's own forward pass. Prefix trees go through a leaner one that
-only the Llama architecture has here: the same weights and the same MLP with its hook points, fused
+only Llama and Gemma 3 have here: the same weights and the same MLP with its hook points, fused
 attention in between, and no hook point inside attention. So it is taken only where nobody has hooked
 the model but this package.
 """
@@ -62,8 +62,8 @@ def unembed(
 def takes_trees(model: HookedModel) -> bool:
     """Says whether batches of prefix trees give what padded rows give.
 
-    They do for a Llama on one device that nobody but this package has hooked, outside any ablation
-    with a set per row.
+    They do for a Llama or a Gemma 3 on one device that nobody but this package has hooked, outside any
+    ablation with a set per row.
     """
     known = WORLD.tree_parts(model) is not None
     return known and _forward_is_known(model) and not _hooked_by_others(model)
@@ -100,15 +100,25 @@ def tree_residual(
         for ablation in _ablations(model):
             stack.enter_context(ablation.over(batch))
         stream = parts.embed(batch.tokens) if residual is None else residual
-        sin, cos = (part[:, None] for part in parts.rotation(batch.depth, longest))
-        visible = batch.visible[:, None]
+        seen: dict[int | None, tuple[Tensor, tuple[Tensor, Tensor]]] = {}
         for layer in range(start, model.cfg.n_layers if stop is None else stop):
             if layer in keep:
                 kept[layer] = stream
             block = parts.block(layer)
-            stream = stream + _attend(block, block.norm(stream), visible, (sin, cos))
+            if block.window not in seen:  # layers of one window turn alike
+                sin, cos = (part[:, None] for part in parts.rotation(batch.depth, longest, layer))
+                seen[block.window] = _visible(batch, block.window)[:, None], (sin, cos)
+            attended = _attend(block, block.norm(stream), *seen[block.window])
+            stream = stream + (attended if block.after is None else block.after(attended))
             stream = stream + block.mlp(stream)
     return stream, kept
+
+
+def _visible(batch: TreeBatch, window: int | None) -> Bool[Tensor, "batch pos pos"]:
+    """Which tokens each token sees: its ancestors, those within a window where there is one."""
+    if window is None or int(batch.depth.max()) < window:
+        return batch.visible
+    return batch.visible & (batch.depth[:, :, None] - batch.depth[:, None, :] < window)
 
 
 def _attend(
@@ -122,6 +132,8 @@ def _attend(
         F.linear(x, *part).view(*x.shape[:2], -1, block.d_head).transpose(1, 2)
         for part in (block.q, block.k, block.v)
     )
+    if block.head_norms is not None:
+        q, k = block.head_norms[0](q), block.head_norms[1](k)
     q, k = _rotate(q, rotation), _rotate(k, rotation)
     heads = q.shape[1]
     if k.shape[1] != heads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-__all__ = ["redacted"]
+__all__ = ["one_line", "redacted"]
 
 _HIDDEN = "[hidden]"
 _VARIABLE = re.compile(r"(TOKEN|SECRET|PASSWORD|API_KEY)$", re.IGNORECASE)
@@ -30,3 +30,9 @@ def redacted(text: str) -> str:
     for form, instead in _FORMS:
         text = form.sub(instead, text)
     return text
+
+
+def one_line(error: Exception) -> str:
+    """An error's kind and first line, at most 200 characters, without secrets."""
+    lines = str(error).strip().splitlines()
+    return redacted(f"{type(error).__name__}: {lines[0] if lines else ''}")[:200].rstrip(" .")

