@@ -25,6 +25,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 COMMANDS = typer.main.get_command(app)
 
+
 def blocks(page: Path, language: str) -> list[str]:
     found = FENCE.findall(page.read_text(encoding="utf-8"))
     return [text for name, text in found if name == language]
