@@ -114,7 +114,7 @@ def run(
     data = load_relations(relations, languages=languages, names=listed(names))
     loaded = load_model(model, dtype=dtype, device=device)
     with interruptible():
-        results = experiment.run(
+        experiment.run(
             loaded,
             data,
             out=out,
@@ -127,8 +127,6 @@ def run(
             memory=memory,
             **options,
         )
-    for name, reason in results.ranking.left_out.items():
-        say(f"left out: {name}, {reason}")
     typer.echo(f"report: {out / 'report.html'}")
 
 
