@@ -33,6 +33,11 @@ class Batch:
         """Real tokens per row."""
         return self.mask.sum(dim=1)
 
+    @property
+    def half_batch_size(self) -> int:
+        """The batch size with which no batch has more rows than its halves."""
+        return (len(self.rows) + 1) // 2
+
     def halves(self) -> tuple[Batch, Batch] | None:
         """Its first and its second half, without the padding that they do not need; None for one row."""
         if len(self.rows) < 2:

@@ -5,16 +5,19 @@ Outcomes do not depend on it: sums in another order differ by rounding, as betwe
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from relation_neurons.errors import OutOfMemoryError
 from relation_neurons.lens import HookedModel
 
-__all__ = ["as_they_fit", "is_out_of_memory"]
+__all__ = ["as_they_fit", "is_out_of_memory", "memory_said"]
 
 _SIGNS = (
     "can't allocate memory",
@@ -32,6 +35,13 @@ class _Halvable(Protocol):
     @property
     def rows(self) -> Sized: ...
 
+    @property
+    def tokens(self) -> Tensor: ...
+
+    @property
+    def half_batch_size(self) -> int | None:
+        """With which batches are no larger than its halves; None where none makes them smaller."""
+
     def halves(self) -> tuple[Any, Any] | None: ...
 
 
@@ -39,11 +49,48 @@ Whole = TypeVar("Whole", bound=_Halvable)
 Found = TypeVar("Found")
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """A batch that did not fit: the error's text alone, as its traceback would keep the tensors alive."""
+
+    said: str
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Says whether an error is that of memory that ran out, on whatever device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+
+
+@contextlib.contextmanager
+def memory_said(what: Any) -> Iterator[None]:
+    """Says memory that ran out while something is loaded as that, whatever was made of it on the way.
+
+    Args:
+        what: is loaded; a name, a path, or a model, which is named by its class.
+
+    Raises:
+        OutOfMemoryError: in the place of an error that memory caused.
+    """
+    try:
+        yield
+    except Exception as error:  # torch, safetensors and Hugging Face each raise their own
+        first = next((one for one in _causes(error) if is_out_of_memory(one)), None)
+        if first is None or isinstance(error, OutOfMemoryError):
+            raise
+        name = type(what).__name__ if isinstance(what, torch.nn.Module) else what
+        raise OutOfMemoryError(
+            f"{name} does not fit into memory while it is loaded ({_first_line(first)}). Give a smaller "
+            "dtype, a smaller model, another device, or several (n_devices)."
+        ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def as_they_fit(
@@ -71,28 +118,32 @@ def as_they_fit(
     at = 0
     while at < len(batches):
         batch = batches[at]
-        found, failure = _tried(run, batch)
-        if failure is None:
+        found = _tried(run, batch)
+        if not isinstance(found, _Failure):
             at += 1
-            yield batch, found  # type: ignore[misc]  # there is a result where there is no failure
+            yield batch, found
             continue
         halves = batch.halves()
         if halves is not None:
-            _warn(len(batch.rows), max(len(half.rows) for half in halves))
+            _warn(batch)
             batches[at : at + 1] = halves
         elif relieve is None or not relieve():
-            raise OutOfMemoryError(_what_would_fit(model, batch, failure))
+            raise OutOfMemoryError(_what_would_fit(model, batch, found.said))
         _release()
 
 
-def _tried(run: Callable[[Whole], Found], batch: Whole) -> tuple[Found | None, str | None]:
-    """Runs a batch; gives the error's text alone, as its traceback would keep the tensors alive."""
+def _tried(run: Callable[[Whole], Found], batch: Whole) -> Found | _Failure:
+    """Runs a batch."""
     try:
-        return run(batch), None
+        return run(batch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
             raise
-        return None, (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return _Failure(_first_line(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _release() -> None:
@@ -100,21 +151,25 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
-def _warn(count: int, half: int) -> None:
+def _warn(batch: _Halvable) -> None:
+    size = batch.half_batch_size
+    hint = (
+        "no batch_size makes it smaller, as it is one row of a prefix tree"
+        if size is None
+        else f"with a batch_size of {size} or less it would not have been tried"
+    )
     warnings.warn(
-        f"A batch of {count} prompts does not fit into memory and is run in halves; with a batch_size of "
-        f"{half} or less it would not have been tried.",
+        f"A batch of {len(batch.rows)} sequences does not fit into memory and is run in halves; {hint}.",
         RuntimeWarning,
         stacklevel=3,
     )
 
 
-def _what_would_fit(model: HookedModel, batch: Any, failure: str) -> str:
+def _what_would_fit(model: HookedModel, batch: _Halvable, failure: str) -> str:
     device = next(model.parameters()).device
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    tokens = getattr(batch, "tokens", None)
-    longest = tokens.shape[1] if tokens is not None else 0
+    longest = batch.tokens.shape[1]
     free = ""
     if device.type == "cuda":
         free = f", of which {_gb(torch.cuda.mem_get_info(device)[0])} are free"

@@ -16,10 +16,17 @@ from relation_neurons import checkpoints
 from relation_neurons.architectures import architecture_of, require_dense
 from relation_neurons.embedded import EMBEDDED
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
+from relation_neurons.halving import memory_said
 from relation_neurons.lens import WORLD, HookedModel
 from relation_neurons.model_names import OPEN, known_models, official_name, refuse_foreign_code
 from relation_neurons.passes import final_residual, unembed
 from relation_neurons.placement import choose_device, place_model
+from relation_neurons.provenance import (
+    change_since_loaded,
+    keep_source,
+    loaded_from,
+    note_source,
+)
 from relation_neurons.self_check import listen, self_check
 from relation_neurons.sites import SITES, neuron_count, site_hook, site_width
 from relation_neurons.weights import logit_weights, output_direction, output_norms, weight_hash
@@ -76,9 +83,19 @@ def load_model(
             self-check. What failed is said.
         OutOfMemoryError: the devices do not hold it; what it needs is said.
     """
-    if isinstance(name_or_path, torch.nn.Module):
-        source = loaded_from(name_or_path) if tokenizer is None else None
-        return note_source(source, _from_held(name_or_path, dtype, device, tokenizer, n_devices))
+    with memory_said(name_or_path):
+        if isinstance(name_or_path, torch.nn.Module):
+            source = loaded_from(name_or_path) if tokenizer is None else None
+            changed = change_since_loaded(name_or_path)
+            held = _from_held(name_or_path, dtype, device, tokenizer, n_devices)
+            return keep_source(source, changed, held)
+        return _loaded(name_or_path, dtype, device, tokenizer, n_devices)
+
+
+def _loaded(
+    name_or_path: Any, dtype: Any, device: Any, tokenizer: Any, n_devices: int | None
+) -> HookedModel:
+    """Loads by name or from disk."""
     target = choose_device(device)
     precision = _dtype(dtype, target)
     name = str(name_or_path)
@@ -100,17 +117,6 @@ def load_model(
     source = None if tokenizer is not None else str(path.resolve()) if path.exists() else name
     chosen = tokenizer or own_tokenizer
     return note_source(source, _wrapped(hf_model, chosen, name, precision, target, n_devices))
-
-
-def loaded_from(model: Any) -> str | None:
-    """What `load_model` was given, from which another process can load the same; None if it was held."""
-    return getattr(model, "loaded_from", None)
-
-
-def note_source(source: str | None, model: Any) -> HookedModel:
-    """Notes what a model was loaded from; None where another process cannot load the same."""
-    model.loaded_from = source
-    return model
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from relation_neurons.errors import ContextLengthError
 from relation_neurons.lens import WORLD, HookedModel
 from relation_neurons.prefixes import TreeBatch
 from relation_neurons.worlds import TreeBlock
 
-__all__ = ["attach", "final_residual", "takes_trees", "tree_residual", "unembed"]
+__all__ = ["attach", "final_residual", "hooked_at", "takes_trees", "tree_residual", "unembed"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,20 @@ def takes_trees(model: HookedModel) -> bool:
     """
     known = WORLD.tree_parts(model) is not None
     return known and _forward_is_known(model) and not _hooked_by_others(model)
+
+
+def hooked_at(model: HookedModel) -> str:
+    """Names a place where the model does something that was hung on it, or gives nothing.
+
+    A hook of whoever it is, an ablation that is open, a forward pass that was put in the place of its own.
+    """
+    if _ablations(model) or not _forward_is_known(model):
+        return "forward"
+    names = {id(point): name for name, point in WORLD.hook_points(model).items()}
+    for module in model.modules():
+        if any(not _built_in(hook) for hook in _hooks(module)) or _backward_hooks(module):
+            return names.get(id(module), type(module).__name__)
+    return ""
 
 
 def tree_residual(
@@ -189,12 +203,19 @@ def _forward_is_known(model: HookedModel) -> bool:
 
 def _hooked_by_others(model: HookedModel) -> bool:
     for module in model.modules():
-        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        if any(not isinstance(hook, _OwnHook) and not _built_in(hook) for hook in hooks):
+        if any(not isinstance(hook, _OwnHook) and not _built_in(hook) for hook in _hooks(module)):
             return True
-        if module._backward_hooks or module._backward_pre_hooks:
+        if _backward_hooks(module):
             return True
     return False
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+
+
+def _backward_hooks(module: nn.Module) -> bool:
+    return bool(module._backward_hooks or module._backward_pre_hooks)
 
 
 def _built_in(hook: Any) -> bool:

@@ -58,6 +58,15 @@ class TreeBatch:
         device = self.tokens.device
         return torch.from_numpy(flat).to(device), torch.from_numpy(mask).to(device)
 
+    @property
+    def half_batch_size(self) -> int | None:
+        """The batch size with which no batch of such rows has more of them than its halves.
+
+        None where it is one row, which is as wide as sharing makes it worth, whatever the batch size.
+        """
+        count, width = self.tokens.shape
+        return None if count == 1 else max(1, (count + 1) // 2 * width // TOKENS_PER_PROMPT)
+
     def halves(self) -> tuple[TreeBatch, TreeBatch] | None:
         """The same sequences in two batches: by rows, or within its only row; None for one sequence."""
         if len(self.at) < 2:

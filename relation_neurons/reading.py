@@ -87,6 +87,16 @@ class _Part:
         """Where the paragraphs stand among all."""
         return self.batch.rows
 
+    @property
+    def tokens(self) -> Int[Tensor, "batch pos"]:
+        """The paragraphs' tokens."""
+        return self.batch.tokens
+
+    @property
+    def half_batch_size(self) -> int:
+        """The batch size with which no part has more paragraphs than its halves."""
+        return self.batch.half_batch_size
+
     def halves(self) -> tuple[_Part, _Part] | None:
         """Both halves; None for one paragraph."""
         batches: Sequence[Batch | TreeBatch] | None = self.batch.halves()

@@ -17,7 +17,12 @@ import pandas as pd
 from relation_neurons import errors
 from relation_neurons.chunks import unpacked
 from relation_neurons.engines.worker import job_message
-from relation_neurons.errors import EngineError, ModelLoadError, RelationNeuronsError
+from relation_neurons.errors import (
+    EngineError,
+    ModelLoadError,
+    OutOfMemoryError,
+    RelationNeuronsError,
+)
 from relation_neurons.jobs import Job
 
 __all__ = ["Pool"]
@@ -78,6 +83,7 @@ class Pool:
 
         Raises:
             ModelLoadError: a worker cannot load the model.
+            OutOfMemoryError: it does not fit into memory there.
             EngineError: its weights differ, a place's workers die again and again, or none is left.
             RelationNeuronsError: what a place raised, as it would here.
         """
@@ -167,7 +173,12 @@ def _error(answer: dict[str, Any], source: str) -> RelationNeuronsError:
     known = isinstance(kind, type) and issubclass(kind, RelationNeuronsError)
     said = answer["message"] if known else f"{answer['error']}: {answer['message']}"
     found: RelationNeuronsError
-    if "loading" in answer and kind is not EngineError:
+    if "loading" in answer and kind is OutOfMemoryError:
+        found = OutOfMemoryError(
+            f"A worker on {answer['node']} runs out of memory while it loads {source}: {said} Take fewer "
+            "--workers: each holds a model of its own."
+        )
+    elif "loading" in answer and kind is not EngineError:
         found = ModelLoadError(
             f"A worker on {answer['node']} cannot load {source}: {said} Every machine needs the model "
             "under the same name or path."

@@ -20,9 +20,10 @@ import torch
 from relation_neurons.engines.sizes import MOST_THREADS, Size, choose_size
 from relation_neurons.errors import EngineError, UnknownOptionError
 from relation_neurons.jobs import Job
-from relation_neurons.lens import WORLD
 from relation_neurons.models import HookedModel, loaded_from, weight_hash
 from relation_neurons.options import package_versions
+from relation_neurons.passes import hooked_at
+from relation_neurons.provenance import change_since_loaded, fingerprints
 
 __all__ = ["RayEngine"]
 
@@ -92,16 +93,31 @@ class RayEngine:
         return [] if self._pool is None else self._pool.processes
 
     def check(self, model: HookedModel) -> None:
-        """Refuses a model that workers could not load.
+        """Refuses a model that workers could not load, or would load otherwise than it is here.
 
         Raises:
-            EngineError: it was made in this process, and has no name or path.
+            EngineError: it was made in this process, and has no name or path; it was changed since it was
+                loaded; or something is hooked to it.
         """
         if loaded_from(model) is None:
             raise EngineError(
                 "The model was made or held in this process, and workers load theirs by a name or a "
                 "path. Save it as a folder in Hugging Face format and load that with load_model(folder) "
                 "(planted_model takes a folder too), or use the engine `local`."
+            )
+        changed = change_since_loaded(model)
+        if changed:
+            raise EngineError(
+                f"{changed} is not what was loaded: the model was changed in this process, and workers load "
+                f"theirs from {loaded_from(model)}. Save it as a folder in Hugging Face format and load "
+                "that, load it anew, or use the engine `local`."
+            )
+        hooked = hooked_at(model)
+        if hooked:
+            raise EngineError(
+                f"Something is hooked to the model ({hooked}), which workers do not have. Remove it "
+                "(model.reset_hooks(including_permanent=True) removes TransformerLens's hooks), end the "
+                "ablation that is open, or use the engine `local`."
             )
 
     def work(
@@ -110,7 +126,8 @@ class RayEngine:
         """Gives each place with its table, in the order in which they get done.
 
         Raises:
-            EngineError: no cluster, no room in it, other weights there, or no worker left.
+            EngineError: no cluster, no room in it, other weights there, or no worker left; or what
+                `check` refuses.
             ModelLoadError: a worker cannot load the model.
         """
         self.check(model)
@@ -143,7 +160,7 @@ class RayEngine:
 
     def _require_pool_of(self, model: HookedModel) -> None:
         """Ends workers that hold another model, or this one as it was before it was changed."""
-        held = (loaded_from(model), model.cfg.dtype, *_sums(model))
+        held = (loaded_from(model), model.cfg.dtype, fingerprints(model))
         if held != self._held and self._pool is not None:
             self._pool.stop()
             self._pool = None
@@ -217,22 +234,23 @@ class RayEngine:
         return self._workers if self._workers is not None and self._workers > there else None
 
 
-def _sums(model: HookedModel) -> list[float]:
-    """A sum for each parameter, which changes when it does; much quicker than a hash."""
-    return [float(parameter.sum(dtype=torch.float64)) for parameter in model.parameters()]
-
-
 @contextlib.contextmanager
 def _off_the_gpu(model: HookedModel) -> Iterator[None]:
-    """Puts this process's own model aside while workers need the GPU."""
-    device = model.cfg.device
-    if torch.device(str(device)).type != "cuda":
+    """Puts this process's own model aside while workers need the GPU, and each weight back where it was."""
+    if torch.device(str(model.cfg.device)).type != "cuda":
         yield
         return
-    WORLD.put(model, torch.device("cpu"))
-    torch.cuda.empty_cache()
+    weights = [w for module in model.modules() for w in _own_tensors(module)]
+    places = [weight.device for weight in weights]
     try:
+        for weight in weights:
+            weight.data = weight.data.to("cpu")
+        torch.cuda.empty_cache()
         yield
     finally:
-        WORLD.put(model, torch.device(str(device)))
-        model.cfg.device = device
+        for weight, place in zip(weights, places, strict=True):
+            weight.data = weight.data.to(place)
+
+
+def _own_tensors(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]

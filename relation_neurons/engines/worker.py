@@ -18,6 +18,7 @@ import torch
 from relation_neurons.asking import Asking
 from relation_neurons.chunks import packed
 from relation_neurons.errors import EngineError
+from relation_neurons.halving import is_out_of_memory
 from relation_neurons.jobs import Job
 from relation_neurons.models import load_model, weight_hash
 from relation_neurons.options import package_versions
@@ -57,8 +58,9 @@ class Worker:
         """Loads the model, once; says who this is, or what went wrong."""
         try:
             if self._model is None:
+                self._require_same_versions()
                 model = load_model(self._source, dtype=self._dtype, device=self._device)
-                self._require_same(model)
+                self._require_same_weights(model)
                 self._model = model
         except Exception as error:  # whatever it is, it stops the run, with its own words
             return {**_failure(error), "loading": True}
@@ -84,14 +86,8 @@ class Worker:
         except Exception as error:
             return _failure(error)
 
-    def _require_same(self, model: Any) -> None:
-        theirs, ours = str(self._expected["weight_hash"]), weight_hash(model)
-        if ours != theirs:
-            raise EngineError(
-                f"the weights of {self._source} differ: their hash is {ours[:12]}… here and {theirs[:12]}… "
-                "in the process that started the run. Give every machine the same files, and load the "
-                "model anew if it was changed."
-            )
+    def _require_same_versions(self) -> None:
+        """Before the weights: another TransformerLens gives them other names, and so another hash."""
         here = package_versions()
         for package, version in self._expected["versions"].items():
             if here.get(package) != version:
@@ -100,10 +96,19 @@ class Worker:
                     "the run. Install the same versions everywhere (constraints.txt)."
                 )
 
+    def _require_same_weights(self, model: Any) -> None:
+        theirs, ours = str(self._expected["weight_hash"]), weight_hash(model)
+        if ours != theirs:
+            raise EngineError(
+                f"the weights of {self._source} differ: their hash is {ours[:12]}… here and {theirs[:12]}… "
+                "in the process that started the run. Give every machine the same files, and load the "
+                "model anew if it was changed."
+            )
+
 
 def _failure(error: Exception) -> dict[str, Any]:
     return {
-        "error": type(error).__name__,
+        "error": "OutOfMemoryError" if is_out_of_memory(error) else type(error).__name__,
         "message": str(error),
         "node": socket.gethostname(),
         "trace": traceback.format_exc(),

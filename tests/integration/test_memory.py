@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,6 +26,7 @@ from relation_neurons.mapped import mapped_table, parse_size, room_for_table
 from relation_neurons.passes import _ablations, attach
 from relation_neurons.placement import count_devices, place_model
 from relation_neurons.prefixes import make_tree_batches
+from relation_neurons.reading import _Part
 from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.stability import ranking_stability
 
@@ -152,6 +154,56 @@ def test_other_errors_are_not_taken_for_memory(model, prompts):
         rn.measure_recall(model, prompts)
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+
+
+def _advice(model, batch):
+    """What is said where a batch does not fit, by one that is run whole first and then in halves."""
+
+    def run(one):
+        if one is batch:
+            raise torch.OutOfMemoryError("full")
+        return one.tokens.numel()
+
+    with pytest.warns(RuntimeWarning) as said:
+        parts = [size for _, size in as_they_fit(model, [batch], run)]
+    return str(said[0].message), max(parts)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_batch_size_that_is_named_makes_no_batch_larger_than_the_halves_that_fitted(
+    model, seed
+):
+    rng = np.random.default_rng(seed)
+    sequences = [(7, *rng.integers(0, 4, rng.integers(3, 25)).tolist()) for _ in range(300)]
+    batches = make_tree_batches(sequences, batch_size=40, pad_id=0)
+    batch = max(batches, key=lambda one: one.tokens.numel())
+    assert len(batch.tokens) > 1
+    said, fitted = _advice(model, batch)
+    assert f"{len(batch.rows)} sequences" in said
+    named = int(re.search(r"batch_size of (\d+) or less", said)[1])
+    assert named < 40
+    anew = make_tree_batches(sequences, batch_size=named, pad_id=0)
+    widest = max(one.tokens.shape[1] for one in anew)
+    assert max(one.tokens.numel() for one in anew) <= max(fitted, widest)
+    (padded,) = make_batches(sequences, batch_size=300, pad_id=0)
+    assert "batch_size of 150 or less" in _advice(model, padded)[0]
+
+
+def test_no_batch_size_is_named_where_none_would_help(model):
+    (row,) = make_tree_batches([(1, 2, 3), (1, 2, 4)], batch_size=1, pad_id=0)
+    assert len(row.tokens) == 1
+    assert "no batch_size makes it smaller" in _advice(model, row)[0]
+
+
+def test_a_text_that_does_not_fit_is_told_with_its_length(model):
+    (batch,) = make_batches([[1, 2, 3, 4, 5]], batch_size=1, pad_id=0)
+
+    def run(_part):
+        raise MemoryError
+
+    part = _Part(batch, torch.zeros(4, 2), None)
+    with pytest.raises(OutOfMemoryError, match="One prompt of 5 tokens"):
+        list(as_they_fit(model, [part], run))
 
 
 def test_what_is_kept_for_speed_goes_before_the_error(model):

@@ -68,6 +68,24 @@ def test_other_weights_and_other_versions_take_no_part(model, tiny_folder):
             assert pd.Series(answer["message"]).str.contains(match).all()
 
 
+def test_versions_are_compared_before_weights_are_read():
+    """With another TransformerLens weights have other names, so their hash says nothing."""
+    other = {"weight_hash": "f" * 64, "versions": {**package_versions(), "torch": "1.0"}}
+    answer = Worker("no/such/folder", "float32", "cpu", 1, other).load()
+    assert "torch is" in answer["message"] and "here and 1.0" in answer["message"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: out of memory")])
+def test_memory_that_runs_out_is_sent_back_as_that(monkeypatch, error):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr("relation_neurons.engines.worker.load_model", fail)
+    same = {"weight_hash": "f" * 64, "versions": package_versions()}
+    answer = Worker("any", "float32", "cpu", 1, same).load()
+    assert answer["error"] == "OutOfMemoryError" and answer["loading"]
+
+
 def test_what_goes_wrong_is_sent_back_as_text(model, worker, tiny_folder, tmp_path):
     broken = shutil.copytree(tiny_folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"nothing")

@@ -19,6 +19,7 @@ from relation_neurons.errors import (
     UnknownOptionError,
     UnknownRelationError,
 )
+from relation_neurons.families import rank_families
 from relation_neurons.ranking import resolve_doses
 
 
@@ -132,6 +133,22 @@ def test_pitfall_11_saturated_ap_is_ordered_by_the_standardised_difference():
     by_index = rn.rank_neurons(table, recall, order="index").top("a", 3)
     saturated = by_index[by_index["ap"] == 1]["neuron"].tolist()
     assert saturated == sorted(saturated) and saturated[0] == 2
+
+
+@pytest.mark.parametrize(("subjects", "there"), [(9, False), (10, True)])
+@pytest.mark.parametrize("kind", ["unknown", "nonsense"])
+def test_a_ranking_needs_enough_subjects_however_many_prompts_they_have(kind, subjects, there):
+    """Relation a: 20 known facts, and some that are unknown or nonsense, each in three templates."""
+    rows = [("fact", "a", f"a{i}", True) for i in range(20)]
+    rows += [("fact", "b", f"b{i}", True) for i in range(20)]
+    other = "fact" if kind == "unknown" else "nonsense"
+    rows += [(other, "a", f"x{i}", False) for i in range(subjects) for _ in range(3)]
+    prompts = pd.DataFrame(rows, columns=["kind", "relation", "subject", "known"])
+    prompts = prompts.assign(prompt_id=range(len(rows)), language="en", side="detection")
+    recall = prompts[prompts["kind"] == "fact"]
+    families, _ = rank_families(prompts, recall, 10, ())
+    assert ((kind, "a", "en") in families) is there
+    assert ("specific", "a", "en") in families
 
 
 def test_specific_and_background_have_their_own_negatives():

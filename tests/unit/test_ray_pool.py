@@ -9,7 +9,12 @@ import pytest
 
 from relation_neurons.chunks import packed
 from relation_neurons.engines.pool import MOST_DEATHS, Pool
-from relation_neurons.errors import ActivationError, EngineError, ModelLoadError
+from relation_neurons.errors import (
+    ActivationError,
+    EngineError,
+    ModelLoadError,
+    OutOfMemoryError,
+)
 
 
 class RayError(Exception):
@@ -163,6 +168,12 @@ def test_a_model_that_cannot_be_loaded_is_one_error_in_the_workers_words():
     with pytest.raises(ModelLoadError, match="on there cannot load the-model: weights cut off"):
         done(pool, range(3))
     assert cluster.started == 2 and cluster.asked == []
+
+
+def test_memory_that_runs_out_while_a_worker_loads_is_said_as_that():
+    cluster = Cluster(loads=lambda n: failure("OutOfMemoryError", "full", loading=True))
+    with pytest.raises(OutOfMemoryError, match=r"runs out of memory while it loads.*--workers"):
+        done(pool_of(cluster)[0], range(3))
 
 
 def test_weights_that_differ_are_an_error_of_the_engine():
