@@ -93,7 +93,7 @@ class _Part:
         return self.batch.tokens
 
     @property
-    def half_batch_size(self) -> int:
+    def half_batch_size(self) -> int | None:
         """The batch size with which no part has more paragraphs than its halves."""
         return self.batch.half_batch_size
 
