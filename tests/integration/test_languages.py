@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
 import bilingual
 import pandas as pd
 import pytest
 
 import relation_neurons as rn
+from relation_neurons.errors import LeftOutWarning
 from relation_neurons.folder import record
+from relation_neurons.options import make_options
 from relation_neurons.prompts import BACKGROUND
 from relation_neurons.readers import load_background
+from relation_neurons.stage_rank import rank_stage
+from relation_neurons.stages import Stages
 from relation_neurons.verification import verify_folder
 
 OPTIONS = {"held_out": 12, "nonsense": 4, "doses": (2, bilingual.PLANTED), "draws": 2}
@@ -112,13 +118,22 @@ def test_a_language_in_which_too_little_is_known_is_left_out_by_name(speaker, tm
         else one
         for one in made
     ]
-    results = rn.run(speaker, unknown, out=tmp_path / "run", **OPTIONS)
+    with pytest.warns(
+        LeftOutWarning, match=r"1 of 4 relations is left out .*\(river \(de\): knows 0"
+    ):
+        results = rn.run(speaker, unknown, out=tmp_path / "run", **OPTIONS)
     assert list(results.ranking.left_out) == ["river (de)"]
     assert ("river", "de") not in results.ranking.pairs
     assert ("river", "en") in results.ranking.pairs
     asked = set(zip(results.effects["relation"], results.effects["language"], strict=True))
     assert ("river", "de") not in asked
     assert results.summary["left_out"].keys() == {"river (de)"}
+    said = []
+    with warnings.catch_warnings():  # who is told line by line is not warned as well
+        warnings.simplefilter("error", LeftOutWarning)
+        options = make_options("default", **OPTIONS)
+        rank_stage(speaker, unknown, options, Stages(say=said.append))
+    assert [line for line in said if line.startswith("left out: river (de), knows 0 of ")]
 
 
 def test_one_language_alone_is_named_without_it(speaker):
