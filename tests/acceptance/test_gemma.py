@@ -63,7 +63,7 @@ def test_it_speaks_sensibly(gemma):
     """A norm off by one, a lost embedding scale or a wrong head would leave noise."""
     for text, answer in (
         ("The capital of France is", " Paris"),
-        ("Die Hauptstadt von Frankreich ist", " Paris"),
+        ("Die Hauptstadt von Italien heißt Rom. Die Hauptstadt von Frankreich heißt", " Paris"),
         ("The opposite of hot is", " cold"),
     ):
         logits = gemma(torch.tensor([gemma.tokenizer(text)["input_ids"]]))[0, -1]

@@ -95,7 +95,7 @@ def test_a_gemma_3_from_a_gguf_file_is_hugging_faces(tmp_path, monkeypatch):
     hf_model = tiny_gemma.gemma()
     model = rn.load_model(tiny_gemma.write_gguf(hf_model, tmp_path / "g.gguf"), device="cpu")
     rng = np.random.default_rng(0)
-    rows = [[2, *rng.integers(4, 270, size)] for size in (20, 13, 5)]
+    rows = [[2, *rng.integers(4, 270, size).tolist()] for size in (20, 13, 5)]
     (batch,) = make_batches(rows, batch_size=3, pad_id=0)
     captured = {}
     names = [site_hook(model, "post", layer) for layer in range(6)]
