@@ -141,7 +141,7 @@ def _effects(found: dict[str, Numbers]) -> list[tuple[str, ...]]:
             for one in found.values()
         ]
         rows.append((f"mean over doses, minus control, {unit}", *map(interval, area)))
-        trend = (("\N{EN DASH}" if a is None else f"{a['p']:.2g}") for a in area)
+        trend = ("\N{EN DASH}" if a is None else _p_value(a["p"]) for a in area)
         rows.append((f"p of the trend over doses, {unit}", *trend))
         for score in ("specific", "background"):
             for what, says in (
@@ -149,7 +149,10 @@ def _effects(found: dict[str, Numbers]) -> list[tuple[str, ...]]:
                 ("language", "its relation in the other language"),
                 ("relation", "other relations of its language"),
                 ("both", "other relations in the other language"),
-                ("language minus both", "of another language: its relation's set minus other sets"),
+                (
+                    "language minus both",
+                    "prompts of the other language: its relation's set minus other sets",
+                ),
             ):
                 cells = (one.row("transfer", what, score, quantity) for one in found.values())
                 rows.append((f"`{score}` sets on {says}, {unit}", *map(interval, cells)))
@@ -225,6 +228,10 @@ def draw(folder: Path) -> None:
     subtitle = "Dashed: spread evenly over the depth."
     look.finish(fig, title, subtitle, height=320, width=860, legend=True)
     save(fig, folder / "two_models.svg", scale=1)
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def _markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
