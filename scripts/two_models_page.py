@@ -218,7 +218,7 @@ def draw(folder: Path) -> None:
                 x=names,
                 y=[row["value"] for row in rows if row is not None],
                 name=f"{name}, {score}",
-                marker={"color": colour, "opacity": opacity},
+                marker={"color": _faded(colour, opacity)},
             )
     fig.add_hline(y=0.2, line={"color": look.INK, "dash": "dash", "width": 1.5})
     fig.update_layout(barmode="group", bargap=0.2)
@@ -228,6 +228,12 @@ def draw(folder: Path) -> None:
     subtitle = "Dashed: spread evenly over the depth."
     look.finish(fig, title, subtitle, height=320, width=860, legend=True)
     save(fig, folder / "two_models.svg", scale=1)
+
+
+def _faded(colour: str, opacity: float) -> str:
+    """As a colour of its own, which the legend shows too."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
 
 
 def _p_value(p: float) -> str:
