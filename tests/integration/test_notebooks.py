@@ -58,6 +58,9 @@ def test_a_notebook_is_an_essay_with_its_outputs(path):
     for part in ("**Question.**", "How to read it", "cannot show", "<details>", "../docs/api/"):
         assert part in text, f"{path.name} lacks {part}"
     assert text.count("<details>") == text.count("</details>") >= 3
+    assert not re.search(r"[^\n]\n</?details>", text), (
+        "an export folds an answer between blank lines only"
+    )
     assert path.stat().st_size < LARGEST
 
 
