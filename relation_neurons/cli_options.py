@@ -121,7 +121,7 @@ def fields_of(given: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def count_or_share(value: float | None) -> float | int | None:
+def count_or_share(value: int | float | None) -> int | float | None:
     """A whole number is a count, and anything else a share."""
     if value is not None and math.isfinite(value) and value == int(value):
         return int(value)

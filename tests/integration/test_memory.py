@@ -22,6 +22,7 @@ from relation_neurons.batches import make_batches
 from relation_neurons.collateral import collateral_damage
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
 from relation_neurons.halving import as_they_fit, is_out_of_memory
+from relation_neurons.lens import WORLD
 from relation_neurons.mapped import mapped_table, parse_size, room_for_table
 from relation_neurons.passes import _ablations, attach
 from relation_neurons.placement import count_devices, place_model
@@ -347,6 +348,10 @@ def test_blocks_are_spread_in_equal_shares_in_their_order(model, monkeypatch):
     )
     monkeypatch.setattr(model.cfg, "device", "cpu")
     monkeypatch.setattr(model.cfg, "n_devices", 1)
+    if WORLD.name == "TransformerBridge":
+        with pytest.raises(UnknownOptionError, match="put on one device here, not 2"):
+            place_model(model, torch.device("cuda:0"), 2)
+        return
     place_model(model, torch.device("cuda:0"), 2)
     where = {id(module): device for module, device in moved}
     assert [where[id(block)] for block in model.blocks] == ["cuda:0", "cuda:1"]
