@@ -106,7 +106,7 @@ def test_a_gemma_3_from_a_gguf_file_is_hugging_faces(tmp_path, monkeypatch):
             attention_mask=batch.mask.long(),
             return_type=None,
             fwd_hooks=[
-                (name, lambda v, hook: captured.__setitem__(hook.name, v)) for name in names
+                (name, lambda v, hook, name=name: captured.__setitem__(name, v)) for name in names
             ],
         )
     received = {}
