@@ -208,7 +208,10 @@ def _parts(model: Any) -> TreeParts:
         cos, sin = model.rotary_emb.original_component(like, depth)
         return sin, cos
 
-    return TreeParts(model.embed.original_component, block, rotation)
+    embed, norm, unembed = (
+        part.original_component for part in (model.embed, model.ln_final, model.unembed)
+    )
+    return TreeParts(embed, block, rotation, norm, (unembed.weight, unembed.bias))
 
 
 def _tree_block(block: Any) -> TreeBlock:

@@ -48,7 +48,8 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
         tables["collateral"] = collateral_at(results.collateral)
     if len(results.stability):
         tables["stability"] = stability_summary(results.stability)
-    compared = contrasts(effects, dose=dose, score=score)
+    there = results.summary.get("contrasts")
+    compared = pd.DataFrame(there) if there else contrasts(effects, dose=dose, score=score)
     names = dict.fromkeys(compared["relation"])
     tables["recall"] = pd.DataFrame(
         [{"relation": name, "verdict": recall_shown(compared, name)} for name in names]

@@ -19,6 +19,7 @@ from relation_neurons.engines import Engine, make_engine
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.files import write_json, write_text
 from relation_neurons.folder import move_aside, open_folder, owned, read_checksums, record
+from relation_neurons.interference import interference_matrix
 from relation_neurons.mapped import parse_size
 from relation_neurons.models import HookedModel, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
@@ -243,17 +244,20 @@ def report_stage(
         null=stages.read_or_empty("null"),
         stability=stages.read_or_empty("stability"),
     )
-    summary = summarise(manifest, recall, ranking, ablations.effects, dose=ablations.dose)
-    results = replace(results, summary=summary | claims(results, ablations.dose))
+    dose, score = ablations.dose, manifest["options"]["score"]
+    matrix = interference_matrix(ablations.effects, dose=dose, score=score)
+    summary = summarise(manifest, recall, ranking, ablations.effects, dose=dose, matrix=matrix)
+    results = replace(results, summary=summary)
+    results = replace(results, summary=summary | claims(results, dose))
     if stages.folder is not None:
         summary_path = stages.folder / "summary.json"
         write_json(summary_path, results.summary)
-        figures = make_figures(results)
+        figures = make_figures(results, matrix)
         paths = {name: stages.folder / "figures" / f"{name}.json" for name in figures}
         for name, figure in figures.items():
             write_text(paths[name], figure.to_json())
         page = stages.folder / "report.html"
-        write_text(page, build_report(results, figures))
+        write_text(page, build_report(results, figures, matrix))
         record(stages.folder, summary_path, *paths.values(), page)
         stages.done("report", started)
     return results

@@ -198,7 +198,8 @@ def _parts(model: Any) -> TreeParts:
             )
         return sin.to(depth.device)[depth], cos.to(depth.device)[depth]
 
-    return TreeParts(model.embed, block, rotation)
+    unembed = model.unembed
+    return TreeParts(model.embed, block, rotation, model.ln_final, (unembed.W_U.T, unembed.b_U))
 
 
 def _tree_block(block: Any) -> TreeBlock:

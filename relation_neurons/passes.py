@@ -23,7 +23,18 @@ from relation_neurons.lens import WORLD, HookedModel
 from relation_neurons.prefixes import TreeBatch
 from relation_neurons.worlds import TreeBlock
 
-__all__ = ["attach", "final_residual", "hooked_at", "takes_trees", "tree_residual", "unembed"]
+__all__ = [
+    "attach",
+    "final_residual",
+    "hooked_at",
+    "takes_trees",
+    "tree_residual",
+    "unembed",
+    "unembed_parts",
+]
+
+_VOCABULARY_AT_ONCE = 4096
+"""Tokens whose logits, at a few hundred positions, stay in a processor's cache until they are used."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,29 @@ def unembed(
     model: HookedModel, residual: Float[Tensor, "read d_model"]
 ) -> Float[Tensor, "read d_vocab"]:
     """Gives float32 logits for single positions of the final residual stream."""
-    logits = WORLD.logits(model, residual).float()
+    return _capped(model, WORLD.logits(model, residual).float())
+
+
+def unembed_parts(
+    model: HookedModel, residual: Float[Tensor, "read d_model"]
+) -> Iterator[tuple[slice, Float[Tensor, "read some"]]]:
+    """Gives the logits of `unembed`, a part of the vocabulary at a time; whoever gets them may change them.
+
+    All at once on a GPU, and where the model does not `takes_trees`: then a hook may want to see them.
+    """
+    parts = WORLD.tree_parts(model) if takes_trees(model) else None
+    if parts is None or residual.is_cuda:
+        yield slice(0, model.cfg.d_vocab), unembed(model, residual)
+        return
+    hidden = parts.final_norm(residual[None])[0]
+    weight, bias = parts.unembedding
+    for start in range(0, len(weight), _VOCABULARY_AT_ONCE):
+        here = slice(start, min(start + _VOCABULARY_AT_ONCE, len(weight)))
+        logits = F.linear(hidden, weight[here], None if bias is None else bias[here])
+        yield here, _capped(model, logits.float())
+
+
+def _capped(model: HookedModel, logits: Float[Tensor, "read some"]) -> Float[Tensor, "read some"]:
     cap = model.cfg.output_logits_soft_cap
     return logits if cap is None or cap <= 0 else cap * torch.tanh(logits / cap)
 
@@ -150,14 +183,18 @@ def _attend(
         q, k = block.head_norms[0](q), block.head_norms[1](k)
     q, k = _rotate(q, rotation), _rotate(k, rotation)
     heads = q.shape[1]
-    if k.shape[1] != heads:
+    shared = k.shape[1] != heads
+    if shared and x.is_cuda:  # there only some of the kernels share keys between heads
         k, v = (
             part[:, :, None]
             .expand(-1, -1, heads // part.shape[1], -1, -1)
             .reshape(len(part), heads, -1, block.d_head)
             for part in (k, v)
         )
-    z = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=block.scale)
+        shared = False
+    z = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=visible, scale=block.scale, enable_gqa=shared
+    )
     return F.linear(z.transpose(1, 2).reshape(*x.shape[:2], -1), *block.o)
 
 

@@ -55,7 +55,7 @@ class Ranking:
     @property
     def relations(self) -> list[str]:
         """The relations that have a ranking."""
-        return list(dict.fromkeys(self.frame["relation"]))
+        return list(self.frame["relation"].unique())
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -91,7 +91,7 @@ class Ranking:
     def languages(self, relation: str, score: str = "specific") -> list[str]:
         """The languages in which a relation has a ranking."""
         here = self.frame[(self.frame["relation"] == relation) & (self.frame["score"] == score)]
-        return list(dict.fromkeys(here["language"]))
+        return list(here["language"].unique())
 
     def top(
         self, relation: str, dose: int, *, score: str = "specific", language: str | None = None

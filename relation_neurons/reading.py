@@ -18,17 +18,17 @@ from torch import Tensor
 from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.ablation import Ablation
 from relation_neurons.batches import Batch, make_batches
-from relation_neurons.errors import ActivationError, AnswerError
+from relation_neurons.errors import AnswerError
+from relation_neurons.expectation import Expectation
 from relation_neurons.halving import as_they_fit
-from relation_neurons.models import HookedModel, final_residual, unembed
+from relation_neurons.models import HookedModel, final_residual
 from relation_neurons.passes import takes_trees, tree_residual
 from relation_neurons.prefixes import TOKENS_PER_PROMPT, TreeBatch, make_tree_batches
 
 __all__ = ["INTACT_BYTES", "Reading", "neutral_text"]
 
-_READ_AT_ONCE = 128
 INTACT_BYTES = 1 << 29
-"""What the intact model's log-probabilities may take (the package's own text takes 0.1 GB with a
+"""What the intact model's probabilities may take (the package's own text takes 0.1 GB with a
 vocabulary of 49,152); above it they are made anew for every ablated set."""
 
 
@@ -77,10 +77,7 @@ class _Part:
     """Some paragraphs, with what the intact model makes of them."""
 
     batch: Batch | TreeBatch
-    intact: Float[Tensor, "read d_model"]
-    """The final residual wherever a token is predicted."""
-    logprobs: Float[Tensor, "read d_vocab"] | None
-    """The next-token log-probabilities there; None where they are too many to keep."""
+    expected: Expectation
 
     @property
     def rows(self) -> Int[np.ndarray, " batch"]:
@@ -105,8 +102,7 @@ class _Part:
         at = len(_predicted(batches[0])[0])
         parts = []
         for batch, reads in zip(batches, (slice(at), slice(at, None)), strict=True):
-            logprobs = None if self.logprobs is None else self.logprobs[reads]
-            parts.append(_Part(batch, self.intact[reads], logprobs))
+            parts.append(_Part(batch, self.expected.at(reads)))
         return parts[0], parts[1]
 
 
@@ -124,9 +120,10 @@ class _Intact:
         size = 4 * sum(len(piece) - 1 for piece in pieces) * model.cfg.d_vocab
 
         def read(batch: Batch | TreeBatch) -> _Part:
-            intact = _read(model, batch)
-            kept = _logprobs(model, intact) if size <= INTACT_BYTES else None
-            return _Part(batch, intact, kept)
+            residual = _read(model, batch)
+            targets = _predicted(batch)[1].to(residual.device)
+            keep = size <= INTACT_BYTES
+            return _Part(batch, Expectation.of(model, residual, targets, keep=keep))
 
         return cls([part for _, part in as_they_fit(model, batches, read)])
 
@@ -137,9 +134,8 @@ class _Intact:
             batch = part.batch
             if isinstance(batch, Batch):
                 ablation.start(batch, batch.tokens.shape[1] - batch.lengths)
-            after = _read(model, batch)
-            targets = _predicted(batch)[1].to(after.device)
-            return _compare(model, part.intact, part.logprobs, after, targets), len(targets)
+            sums = part.expected.compare(model, _read(model, batch))
+            return sums, len(part.expected.targets)
 
         found = [found for _, found in as_they_fit(model, self.parts, read)]
         tokens = sum(count for _, count in found)
@@ -208,38 +204,3 @@ def _read(model: HookedModel, batch: Batch | TreeBatch) -> Float[Tensor, "read d
         else:
             residual = final_residual(model, batch.tokens, batch.mask)
         return residual.flatten(0, 1)[_predicted(batch)[0].to(residual.device)]
-
-
-def _logprobs(
-    model: HookedModel, residual: Float[Tensor, "read d_model"]
-) -> Float[Tensor, "read d_vocab"]:
-    """Next-token log-probabilities, a bounded number of logits at once."""
-    with torch.inference_mode():
-        parts = [unembed(model, part).log_softmax(1) for part in residual.split(_READ_AT_ONCE)]
-        return torch.cat(parts)
-
-
-def _compare(
-    model: HookedModel,
-    before: Float[Tensor, "read d_model"],
-    kept: Float[Tensor, "read d_vocab"] | None,
-    after: Float[Tensor, "read d_model"],
-    targets: Int[Tensor, " read"],
-) -> Float[Tensor, " 3"]:
-    """Sums over tokens: log-loss of the intact model, of the ablated one, and KL between them."""
-    total = torch.zeros(3, dtype=torch.float64)
-    for start in range(0, len(targets), _READ_AT_ONCE):
-        here = slice(start, start + _READ_AT_ONCE)
-        target = targets[here]
-        with torch.inference_mode():
-            intact = _logprobs(model, before[here]) if kept is None else kept[here]
-            changed = _logprobs(model, after[here])
-            losses = [-part.gather(1, target[:, None])[:, 0] for part in (intact, changed)]
-            kl = (intact.exp() * (intact - changed)).sum(dim=1).clamp(min=0)  # but for rounding
-            total += torch.stack([*losses, kl]).cpu().double().sum(dim=1)
-    if not all(math.isfinite(part) for part in total.tolist()):
-        raise ActivationError(
-            "The model's logits hold NaN or Inf. float16 overflows in some models: load it with "
-            "dtype='bfloat16' or 'float32'."
-        )
-    return total

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from relation_neurons.batches import Batch, make_batches
 from relation_neurons.chunks import Chunks, chunk_key
-from relation_neurons.errors import ActivationError
 from relation_neurons.halving import as_they_fit
-from relation_neurons.models import HookedModel, final_residual, unembed
+from relation_neurons.margins import score_reads
+from relation_neurons.models import HookedModel, final_residual
 from relation_neurons.passes import takes_trees
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
@@ -35,7 +35,6 @@ from relation_neurons.streams import IntactStreams, run_from
 __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_passes"]
 
 BATCH_SIZE = 64
-_READ_AT_ONCE = 256
 _Read = tuple[int, float, float, int, tuple[int, ...]]
 """An answer read off a pass: prompt row, margin, log-probability, answer tokens, greedy tokens."""
 
@@ -235,7 +234,7 @@ def _read_answers(
         torch.tensor(column, device=residual.device) for column in zip(*reads, strict=True)
     )
     positions = torch.tensor(list(where), device=residual.device)
-    margins, logprobs, best = _score_reads(model, residual[positions], at, tokens)
+    margins, logprobs, best = score_reads(model, residual[positions], at, tokens)
     rows = []
     for prompt_row, here in spans:
         count = here.stop - here.start
@@ -257,39 +256,6 @@ def _paths(plan: TeacherForcing, batch: Batch | TreeBatch) -> list[Sequence[int]
         range((i + 1) * width - len(plan.sequences[row]), (i + 1) * width)
         for i, row in enumerate(batch.rows)
     ]
-
-
-def _score_reads(
-    model: HookedModel,
-    residual: Float[Tensor, "position d_model"],
-    at: Int[Tensor, " read"],
-    tokens: Int[Tensor, " read"],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Margin, log-probability and argmax of tokens read at single positions.
-
-    Logits of a bounded number of positions are there at once; a read finds its own there.
-    """
-    owns = torch.empty(len(at), device=residual.device)
-    tops, seconds, norms = (torch.empty(len(residual), device=residual.device) for _ in range(3))
-    bests = torch.empty(len(residual), dtype=torch.int64, device=residual.device)
-    for start in range(0, len(residual), _READ_AT_ONCE):
-        here = slice(start, start + _READ_AT_ONCE)
-        logits = unembed(model, residual[here])
-        mine = ((at >= start) & (at < start + _READ_AT_ONCE)).nonzero()[:, 0]
-        owns[mine] = logits[at[mine] - start, tokens[mine]]
-        tops[here], bests[here] = logits.max(dim=1)
-        logits.scatter_(1, bests[here][:, None], -torch.inf)
-        seconds[here] = logits.amax(dim=1)
-        others = logits.sub_(tops[here][:, None]).exp_().sum(dim=1)
-        norms[here] = tops[here] + others.log1p()
-    if not (torch.isfinite(owns).all() and torch.isfinite(norms).all()):
-        raise ActivationError(
-            "The model's logits hold NaN or Inf. float16 overflows in some models: load it "
-            "with dtype='bfloat16' or 'float32'."
-        )
-    other = torch.where(bests[at] == tokens, seconds[at], tops[at])
-    margins, logprobs = ((owns - part).cpu().double().numpy() for part in (other, norms[at]))
-    return margins, logprobs, bests[at].cpu().numpy()
 
 
 def _decode(model: HookedModel, tokens: tuple[int, ...]) -> str:

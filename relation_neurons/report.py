@@ -36,20 +36,26 @@ _WIDE = 700
 _DOTS = ("headline", "specificity", "scores", "stability", "stability_specific")
 
 
-def build_report(results: Results, figures: dict[str, go.Figure] | None = None) -> str:
+def build_report(
+    results: Results,
+    figures: dict[str, go.Figure] | None = None,
+    matrix: pd.DataFrame | None = None,
+) -> str:
     """Builds the report of a run.
 
     Args:
         results: what `run` or `load_results` gives.
         figures: those of `make_figures`, where they are drawn already; the page resizes them.
+        matrix: what `interference_matrix` gives at the judged dose, if it is at hand.
 
     Returns:
         A self-contained HTML page, plotly.js in it once.
     """
     summary, manifest = results.summary, results.manifest
     dose, score = summary["dose"], manifest["options"].get("score", "specific")
-    matrix = interference_matrix(results.effects, dose=dose, score=score)
-    drawn = make_figures(results) if figures is None else figures
+    if matrix is None:
+        matrix = interference_matrix(results.effects, dose=dose, score=score)
+    drawn = make_figures(results, matrix) if figures is None else figures
     environment = Environment(
         loader=PackageLoader("relation_neurons"),
         autoescape=True,
@@ -86,11 +92,12 @@ def build_report(results: Results, figures: dict[str, go.Figure] | None = None) 
     )
 
 
-def make_figures(results: Results) -> dict[str, go.Figure]:
+def make_figures(results: Results, matrix: pd.DataFrame | None = None) -> dict[str, go.Figure]:
     """Draws every figure of a run by name; one that needs what was not run is left out."""
     summary, ranking, effects = results.summary, results.ranking, results.effects
     dose, score = summary["dose"], results.manifest["options"].get("score", "specific")
-    matrix = interference_matrix(effects, dose=dose, score=score)
+    if matrix is None:
+        matrix = interference_matrix(effects, dose=dose, score=score)
     specific = specificity(matrix)
     shared = summary.get("overlap_dose", dose)
     made: dict[str, go.Figure] = {

@@ -39,6 +39,7 @@ def summarise(
     effects: pd.DataFrame,
     *,
     dose: int | None = None,
+    matrix: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Computes the report's figures: doses, headline, and a row per relation.
 
@@ -48,11 +49,15 @@ def summarise(
         ranking: what `rank_neurons` gives.
         effects: the sweep's table.
         dose: the one that is judged; the middle one by default.
+        matrix: what `interference_matrix` gives there, if it is at hand.
     """
     score = manifest["options"]["score"]
     main = effects[effects["score"] == score]
     _, dose = only_dose(main, dose)
+    if matrix is None:
+        matrix = interference_matrix(effects, dose=dose, score=score)
     compared = known_against_others(effects, dose=dose, score=score)
+    against = contrasts(effects, dose=dose, score=score, matrix=matrix)
     return {
         "doses": sorted(int(d) for d in main["dose"].unique()),
         "dose": dose,
@@ -62,8 +67,8 @@ def summarise(
         "rows": len(effects),
         "headline": headline(effects, dose=dose, score=score).to_dict("records"),
         "scores": compared.to_dict("records"),
-        "contrasts": contrasts(effects, dose=dose, score=score).to_dict("records"),
-        "relations": _per_relation(manifest, recall, ranking, effects, dose, compared),
+        "contrasts": against.to_dict("records"),
+        "relations": _per_relation(manifest, recall, ranking, matrix, dose, compared),
         "languages": known_by_language(recall, ranking, score).to_dict("records"),
         "left_out": ranking.missing(score),
     }
@@ -174,7 +179,12 @@ def known_against_others(
 
 
 def contrasts(
-    effects: pd.DataFrame, *, dose: int, score: str = "specific", seed: int = 0
+    effects: pd.DataFrame,
+    *,
+    dose: int,
+    score: str = "specific",
+    seed: int = 0,
+    matrix: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """What a relation's set does to its own facts, minus what else does to the same prompts.
 
@@ -210,7 +220,9 @@ def contrasts(
         .mean()
         .unstack("against")
     )
-    p_draws = _draw_tests(effects, dose, score)
+    if matrix is None:
+        matrix = interference_matrix(effects, dose=dose, score=score)
+    p_draws = _draw_tests(matrix)
     found: list[dict[str, Any]] = []
     for name, part in [*per_prompt.groupby(level="relation"), (ALL_RELATIONS, per_prompt)]:
         for column in part.columns.drop("home"):
@@ -229,9 +241,8 @@ def contrasts(
     return pd.DataFrame(found, columns=[*columns, "p_sign_flip", "p_draws", "p_value"])
 
 
-def _draw_tests(effects: pd.DataFrame, dose: int, score: str) -> dict[str, float]:
+def _draw_tests(matrix: pd.DataFrame) -> dict[str, float]:
     """p_draws of each relation's set at home, and of all of them together."""
-    matrix = interference_matrix(effects, dose=dose, score=score)
     home = matrix[(matrix["ablated"] == matrix["relation"]) & (matrix["draws"] > 0)]
     found = dict(zip(home["relation"], home["p_draws"].astype(float), strict=True))
     return {**found, ALL_RELATIONS: pooled_draw_test(home)} if len(home) else found
@@ -241,14 +252,13 @@ def _per_relation(
     manifest: dict[str, Any],
     recall: pd.DataFrame,
     ranking: Ranking,
-    effects: pd.DataFrame,
+    matrix: pd.DataFrame,
     dose: int,
     compared: pd.DataFrame,
 ) -> list[dict[str, Any]]:
     score = manifest["options"]["score"]
     counts = known_counts(recall).set_index(["relation", "language", "side"])
     labels = ranking.labels(score)
-    matrix = interference_matrix(effects, dose=dose, score=score)
     specific = specificity(matrix).set_index("ablated")
     tested = matrix[matrix["ablated"] == matrix["relation"]].set_index("ablated")
     judged = recall[recall["side"] == "held_out"].groupby(["relation", "language"])["known"].mean()

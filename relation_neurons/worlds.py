@@ -104,6 +104,9 @@ class TreeParts:
     block: Callable[[int], TreeBlock]
     rotation: Callable[[Int[Tensor, "batch pos"], int, int], tuple[Tensor, Tensor]]
     """Sine and cosine [batch, pos, d_head] of positions, of how many there may be, in a layer."""
+    final_norm: Callable[[Tensor], Tensor]
+    unembedding: tuple[Tensor, Tensor | None]
+    """Weight [d_vocab, d_model] and bias."""
 
 
 @runtime_checkable
