@@ -33,7 +33,7 @@ __all__ = [
     "unembed_parts",
 ]
 
-_VOCABULARY_AT_ONCE = 4096
+_VOCABULARY_AT_ONCE = 1024
 """Tokens whose logits, at a few hundred positions, stay in a processor's cache until they are used."""
 
 
