@@ -40,7 +40,7 @@ def collateral_damage(
     value: float | None = None,
     positions: str = "no_first",
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int = 16,
     chunks: Chunks | None = None,
     engine: Engine | None = None,
 ) -> pd.DataFrame:

@@ -169,6 +169,17 @@ def _scan(keys, counts, starts, labelling, positives, ap, best):
         while at < prompts:
             value = keys[neuron, at] >> high
             end = at + 1
+            if end == prompts or keys[neuron, end] >> high != value:  # not tied, as nearly all are
+                prompt = keys[neuron, at] & low
+                if counts[prompt]:
+                    seen += 1.0
+                    for k in range(starts[prompt], starts[prompt + np.uint64(1)]):
+                        own = labelling[k]
+                        so_far = hits[own] + 1.0
+                        hits[own] = so_far
+                        total[own] += so_far / seen
+                at = end
+                continue
             while end < prompts and keys[neuron, end] >> high == value:
                 end += 1
             for i in range(at, end):
