@@ -238,7 +238,8 @@ def _above(column, hit, counted, groups, seen, before, hits, gained, total):
                 total[f] += seen[groups[f]] - hits[f]
             at += 1
             continue
-        before[:] = seen
+        for g in range(len(seen)):  # a slice's check of lengths takes seconds to compile
+            before[g] = seen[g]
         end = _count_tie(column, at, hit, counted, seen, gained)
         for i in range(at, end):
             c = np.intp(column[i] & _LOW)

@@ -174,14 +174,15 @@ def sort_column(keys, labels, one, other, counts):
     bits = 0
     while bits < 32 and (np.uint64(largest - least) >> np.uint64(bits)) != 0:
         bits += 1
+    passes, shift = 2, max(bits - 2 * _DIGIT, 0)
     if bits <= _DIGIT:
-        return _radix(keys, least, 0, max(bits, 1), 1, labels, one, other, counts)
-    if bits <= 2 * _DIGIT:
-        return _radix(keys, least, 0, (bits + 1) // 2, 2, labels, one, other, counts)
-    nearly = _radix(keys, least, bits - 2 * _DIGIT, _DIGIT, 2, labels, one, other, counts)
-    if _insert(nearly, 2 * len(keys)):
-        return nearly
-    return _radix(keys, least, 0, _DIGIT, 3, labels, one, other, counts)
+        passes = 1
+    width = (max(bits, 1) - shift + passes - 1) // passes
+    ordered = _radix(keys, least, shift, width, passes, labels, one, other, counts)
+    if shift > 0 and not _insert(ordered, 2 * len(keys)):
+        shift, width, passes = 0, _DIGIT, 3  # variables: each other mix of constants is compiled anew
+        ordered = _radix(keys, least, shift, width, passes, labels, one, other, counts)
+    return ordered
 
 
 @compiled
@@ -197,5 +198,7 @@ def sort_block(bits, table, start, stop, labels, found):
         last = min(first + BLOCK, stop)
         finite &= read_block(bits, table, None, first, last, labels, keys, none, none)
         for j in range(last - first):
-            found[first - start + j] = sort_column(keys[j, :prompts], labels, one, other, counts)
+            column = sort_column(keys[j, :prompts], labels, one, other, counts)
+            for i in range(prompts):  # a slice's check of lengths takes seconds to compile
+                found[first - start + j, i] = column[i]
     return finite
