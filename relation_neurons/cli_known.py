@@ -82,5 +82,6 @@ def _lines(label: str, wordings: pd.DataFrame, left_out: bool, shots: bool) -> l
             wrong = f" - wrong: {row.wrong}" if row.wrong else ""
             lines.append(f"    {row.known} of {row.facts} in {row.template!r}{wrong}")
     if left_out:
-        lines.append(f"  what helps: {what_helps(wordings, shots=shots)}")
+        lines.append("  what helps, one or more of:")
+        lines += [f"    {one}" for one in what_helps(wordings, shots=shots)]
     return lines

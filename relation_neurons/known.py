@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ __all__ = [
 
 SIDES = ("detection", "held_out")
 _WRONG_SHOWN = 3
+_CLEARLY = 0.1
 
 
 def known_counts(recall: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +110,12 @@ def _commonest(answers: pd.Series) -> str:
 
 
 def has_shots(prompts: pd.DataFrame) -> bool:
-    """Whether solved examples stand in front: a fact's text is more than its template filled in."""
+    """Whether solved examples stand in front: a fact's text is more than its template filled in.
+
+    A table of activations made by hand may have no texts; then none are known to.
+    """
+    if not {"template", "text"} <= set(prompts.columns):
+        return False
     facts = prompts.loc[prompts["kind"] == "fact", ["template", "subject", "text"]]
     return any(
         text != template.replace("{}", subject)
@@ -131,33 +138,38 @@ def know_more(prompts: pd.DataFrame) -> str:
     )
 
 
-def what_helps(wordings: pd.DataFrame, *, shots: bool) -> str:
+def what_helps(wordings: pd.DataFrame, *, shots: bool) -> tuple[str, ...]:
     """Says what to do about one relation that is left out, from what is known of it.
 
     Args:
         wordings: its rows of `known_facts`.
         shots: whether solved examples stood in front.
+
+    Returns:
+        Each thing to do, that which costs least first. How many facts it takes assumes that as large a
+        share of more facts would be known.
     """
-    share = wordings["known"] / wordings["facts"]
     short = wordings[wordings["known_on_side"] < wordings["needed"]].drop_duplicates("side")
-    help_: list[str] = []
-    detects = share[wordings["side"] == "detection"]
-    judges = share[wordings["side"] == "held_out"]
-    if "held_out" in set(short["side"]) and len(detects) and detects.max() > judges.max():
-        best = wordings.loc[detects.idxmax(), "template"]
-        help_.append(
-            f"put {best!r} last, to be judged in: {detects.max():.0%} are known in it, and "
-            f"{judges.max():.0%} in the last one now"
-        )
+    found = [*_better_last(wordings)] if "held_out" in set(short["side"]) else []
     if not shots:
-        help_.append("solved examples in front (--shots 3)")
-    help_.append("a wording that the answer must follow at once")
+        found.append("solved examples in front: --shots 3")
+    found.append("a wording that the answer must follow at once")
     for row in short.itertuples():
         asked = wordings.loc[wordings["side"] == row.side, "facts"].max()
-        more = math.ceil(row.needed * asked / row.known_on_side) if row.known_on_side else None
-        help_.append(
-            f"more facts: {row.side} has {asked}, and takes some {more} where as large a share is known"
-            if more
-            else "a model that knows more: more facts alone do not help where none is known"
+        if row.known_on_side:
+            takes = math.ceil(row.needed * asked / row.known_on_side)
+            found.append(f"more facts: some {takes} on the side {row.side}, where {asked} are now")
+        else:
+            found.append(f"a model that knows some: of {asked} facts {row.side} it knows none")
+    return tuple(found)
+
+
+def _better_last(wordings: pd.DataFrame) -> Iterator[str]:
+    """Names a detection wording that the model knows clearly better than those judged in."""
+    share = wordings["known"] / wordings["facts"]
+    detects, judges = (share[wordings["side"] == side] for side in SIDES)
+    if len(detects) and len(judges) and detects.max() >= judges.max() + _CLEARLY:
+        yield (
+            f"the wording {wordings.loc[detects.idxmax(), 'template']!r} last, to be judged in: it is "
+            f"known for {detects.max():.0%} of its facts, the one that is last now for {judges.max():.0%}"
         )
-    return "; ".join(dict.fromkeys(help_))
