@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # importing them takes seconds, which --help shall not
 
 __all__ = ["ask_and_say", "asking"]
 
+_TO_SPARE = 5
+
 
 def asking(model: str | None, **given: Any) -> dict[str, Any]:
     """Checks how a model is to be asked, before it loads.
@@ -73,7 +75,10 @@ def _lines(label: str, wordings: pd.DataFrame, left_out: bool, shots: bool) -> l
     """What is known of one relation: a line for it, for each side, and for each wording."""
     from relation_neurons.known import what_helps
 
-    lines = [f"{label}: {'LEFT OUT' if left_out else 'ranked'}"]
+    spare = (wordings["known_on_side"] - wordings["needed"]).min()
+    few = ", with few to spare: the split is drawn anew when the file changes"
+    verdict = "LEFT OUT" if left_out else "ranked" + (few if spare < _TO_SPARE else "")
+    lines = [f"{label}: {verdict}"]
     for side, rows in wordings.groupby("side", sort=False):
         first = rows.iloc[0]
         short = ", too few" if first["known_on_side"] < first["needed"] else ""

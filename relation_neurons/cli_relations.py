@@ -29,7 +29,8 @@ def relations_example(
 
     write_example(out)
     typer.echo(
-        f"written: {out}; put your own facts into it, then: relation-neurons relations check {out}"
+        f"written: {out}; put your own facts into it, then: relation-neurons relations check {out} "
+        "--model smollm2-135m --shots 3"
     )
 
 
