@@ -57,7 +57,7 @@ def test_it_counts_and_judges_as_a_run_with_the_same_options(planted, check, opt
         results.prompts, results.recall, min_known=results.manifest["options"]["min_known"]
     )
     for name, rows in table.groupby("relation"):
-        spare = (rows["known_on_side"] - rows["needed"]).min()
+        spare = int((rows["known_on_side"] - rows["needed"]).min())
         assert (f"{name}: ranked, with few to spare" in done.output) is (0 <= spare < 5)
     for row in table.itertuples():
         assert f"    {row.known} of {row.facts} in {row.template!r}" in done.output
