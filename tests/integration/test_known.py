@@ -87,11 +87,12 @@ def test_without_a_model_it_says_how_one_is_asked(check, planted, monkeypatch):
     assert isinstance(wrong.exception, UnknownOptionError) and "held_out" in str(wrong.exception)
 
 
-def test_what_stops_a_run_is_said_before_a_model_is_asked(tmp_path, monkeypatch):
+def test_what_stops_a_run_is_said_before_a_model_is_asked(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_text("relation,subject,object,template\nx,a,b,no hole\n", encoding="utf-8")
     done = CliRunner().invoke(app, ["relations", "check", str(path), "--model", "no-such-model"])
     assert done.exit_code == 1 and "mend what STOPS" in done.output
+    assert isinstance(done.exception, SystemExit), "it ends there, before anything is loaded"
 
 
 def _option(name: str) -> str:
