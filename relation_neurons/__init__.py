@@ -8,7 +8,7 @@ Modules, each depending only on earlier ones:
     -> prompts -> batches, prefixes -> checkpoints, architectures, verified
     -> worlds -> hooked_configs -> hooked, bridged -> lens -> sites, weights, passes -> self_check -> models
     -> streams -> recall -> pooling -> collector -> activations, attribution
-    -> sorting, columns, classes -> scans -> scores, criteria -> families, doses -> ranking
+    -> sorting, columns, classes -> scans -> scores, criteria -> known, families, doses -> ranking
     -> permutations, null, stability, neuron_values -> ablation, controls
     -> files, chunks, folder -> conditions -> ablated_sets -> jobs -> asking, reading -> blocks -> sweep
     -> collateral
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         specificity,
         specificity_intervals,
     )
+    from relation_neurons.known import known_facts
     from relation_neurons.lre import fetch_lre
     from relation_neurons.models import known_models, load_model
     from relation_neurons.neuron_values import neuron_activations
@@ -99,6 +100,7 @@ __all__ = [
     "fetch_lre",
     "interference_matrix",
     "joint_effect",
+    "known_facts",
     "known_models",
     "list_shipped",
     "load_model",
@@ -144,6 +146,7 @@ _HOMES = {
     "findings": ("check_relations",),
     "flips": ("majority_share", "turned_right"),
     "interference": ("interference_matrix", "specificity", "specificity_intervals"),
+    "known": ("known_facts",),
     "lre": ("fetch_lre",),
     "models": ("known_models", "load_model"),
     "neuron_values": ("neuron_activations",),

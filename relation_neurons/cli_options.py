@@ -11,6 +11,10 @@ import typer
 Model = Annotated[
     str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
 ]
+AskedModel = Annotated[
+    str | None,
+    typer.Option("--model", help="Also ask this model which facts it knows (see `models`)."),
+]
 Relations = Annotated[
     str,
     typer.Option(help="A shipped set or relation (see `relations list`), lre, a file or a folder."),

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from relation_neurons.cli_options import AskedModel, HeldOut, MinKnown, Seed, Shots
 from relation_neurons.errors import UnknownRelationError
+from relation_neurons.relations import MIN_KNOWN
 
 relations_app = typer.Typer(
     help="The relations shipped with the package, and your own.", no_args_is_help=True
@@ -27,7 +29,8 @@ def relations_example(
 
     write_example(out)
     typer.echo(
-        f"written: {out}; put your own facts into it, then: relation-neurons relations check {out}"
+        f"written: {out}; put your own facts into it, then: relation-neurons relations check {out} "
+        "--model smollm2-135m --shots 3"
     )
 
 
@@ -67,15 +70,25 @@ def relations_show(name: str, languages: Languages = None) -> None:
 
 
 @relations_app.command("check")
-def relations_check(source: str, languages: Languages = None) -> None:
+def relations_check(
+    source: str,
+    languages: Languages = None,
+    model: AskedModel = None,
+    held_out: HeldOut = None,
+    shots: Shots = None,
+    min_known: MinKnown = None,
+    seed: Seed = None,
+) -> None:
     """Say what is in a file before anything runs; exit code 1 where a run would stop.
 
     A line per finding with its count and the first examples. STOPS marks those that would stop a run; all
-    others are for you to judge. The model is not asked.
+    others are for you to judge. With --model the model is asked as `run` asks it: how many facts it knows
+    in each wording, and which relations would be ranked.
     """
+    from relation_neurons.cli_known import ask_and_say, asking
     from relation_neurons.findings import check_relations
-    from relation_neurons.relations import MIN_KNOWN
 
+    asked = asking(model, held_out=held_out, shots=shots, min_known=min_known, seed=seed)
     findings = check_relations(source, languages=languages)
     for (name, language), part in findings.groupby(["relation", "language"], sort=False):
         typer.echo(f"{name} ({language})" if language else name)
@@ -87,12 +100,15 @@ def relations_check(source: str, languages: Languages = None) -> None:
         typer.echo(
             f"{stopping} finding{'s' if stopping > 1 else ''} would stop a run; mend what STOPS"
         )
-    else:
+        raise typer.Exit(1)
+    if model is None:
         typer.echo(
-            "nothing would stop a run. Whether the model knows the facts is not asked here: a relation "
-            f"needs {MIN_KNOWN} known ones to find neurons on and {MIN_KNOWN} others to judge on"
+            "nothing would stop a run. No model was asked: --model smollm2-135m says which facts it "
+            f"knows, of which a relation needs {MIN_KNOWN} to find neurons on and {MIN_KNOWN} others "
+            "to judge on"
         )
-    raise typer.Exit(1 if stopping else 0)
+    elif not ask_and_say(model, source, languages, asked):
+        raise typer.Exit(1)
 
 
 @relations_app.command("fetch")

@@ -19,44 +19,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relation_neurons.relations import MIN_KNOWN, relation_label
+from relation_neurons.relations import relation_label
 
-__all__ = ["KNOW_MORE", "SCORES", "known_counts", "left_out_relations", "rank_families"]
-
-KNOW_MORE = (
-    'See what the model says instead of the answer (recall["predicted"]). What helps: solved examples in '
-    "front (make_prompts(…, shots=3), --shots 3); more facts; more templates, such that the answer must "
-    "follow at once; a model that knows more."
-)
-"""What to do where too few facts are known, in the order in which it is worth trying."""
+__all__ = ["SCORES", "rank_families"]
 
 SCORES = ("specific", "background", "unknown", "nonsense")
-
-
-def known_counts(recall: pd.DataFrame) -> pd.DataFrame:
-    """Counts facts and known facts per relation, language and side.
-
-    A fact counts as known on a side when the model answers at least one of its prompts there.
-    """
-    facts = recall.groupby(["relation", "language", "side", "subject"], sort=True)["known"].any()
-    return facts.groupby(level=[0, 1, 2]).agg(facts="size", known="sum").reset_index()
-
-
-def left_out_relations(recall: pd.DataFrame, min_known: int = MIN_KNOWN) -> dict[str, str]:
-    """Names the relations with too few known facts on a side, with the reason.
-
-    Where the prompts are in several languages, each is named with its own.
-    """
-    reasons: dict[str, str] = {}
-    several = recall["language"].nunique() > 1
-    for (relation, language), rows in known_counts(recall).groupby(["relation", "language"]):
-        counts = {row.side: (int(row.known), int(row.facts)) for row in rows.itertuples()}
-        sides = [(side, *counts.get(side, (0, 0))) for side in ("detection", "held_out")]
-        if any(known < min_known for _, known, _ in sides):
-            said = " and ".join(f"{known} of {facts} {side}" for side, known, facts in sides)
-            name = relation_label(relation, language, several=several)
-            reasons[name] = f"knows {said} facts, {min_known} are needed on each side"
-    return reasons
 
 
 def rank_families(

@@ -21,7 +21,8 @@ from jaxtyping import Int
 
 from relation_neurons.activations import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
-from relation_neurons.families import KNOW_MORE, SCORES, left_out_relations, rank_families
+from relation_neurons.families import SCORES, rank_families
+from relation_neurons.known import know_more, left_out_relations
 from relation_neurons.permutations import LEVEL, MaximumNull, maximum_nulls, permuted_labels
 from relation_neurons.relations import MIN_KNOWN
 
@@ -70,7 +71,7 @@ def null_maximum(
     if not wanted:
         raise TooFewFactsError(
             f"No relation has {min_known} known prompts and as many negatives for the score "
-            f"{' or '.join(scores)}. {KNOW_MORE}"
+            f"{' or '.join(scores)}. {know_more(table.prompts)}"
         )
     members = membership[wanted]
     labels = [families[i] for i in wanted]

@@ -15,6 +15,7 @@ from relation_neurons.plot_theme import require_theme, themed
 __all__ = ["IMAGE_FORMATS", "require_images", "save", "save_all"]
 
 IMAGE_FORMATS = ("png", "svg", "pdf")
+_INSTALL = 'in your checkout: pip install -c constraints.txt -e ".[images]"'
 
 
 def save(fig: go.Figure, path: str | Path, *, theme: str = "light", scale: int | float = 2) -> Path:
@@ -65,8 +66,12 @@ def save_all(
                 [themed(fig, theme) for fig, _ in asked], [Path(made) / n for _, n in asked], scale
             )
             return [(Path(made) / name).replace(folder / name) for _, name in asked]
+    except ResultsError:  # an OSError too, and says all there is to say
+        raise
     except OSError as error:
-        raise ResultsError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        raise ResultsError(
+            f"The folder {folder} cannot be written: {error.strerror or error}."
+        ) from error
 
 
 def require_images(formats: Sequence[str], theme: str) -> None:
@@ -90,6 +95,6 @@ def _draw(figures: list[go.Figure], paths: list[Path], scale: int | float) -> No
     except Exception as error:  # Kaleido and its browser fail in many ways
         raise ResultsError(
             f"The figure {paths[0].stem} cannot be drawn as an image: {type(error).__name__}. Install "
-            "Kaleido (pip install 'relation_neurons[images]') and a browser (plotly_get_chrome, or "
-            "your system's chromium); fig.write_html(path) needs neither."
+            f"Kaleido ({_INSTALL}) and a browser (plotly_get_chrome, or your system's chromium); "
+            "fig.write_html(path) needs neither."
         ) from error

@@ -34,13 +34,8 @@ from relation_neurons.errors import (
     UnknownOptionError,
     near_matches,
 )
-from relation_neurons.families import (
-    KNOW_MORE,
-    SCORES,
-    known_counts,
-    left_out_relations,
-    rank_families,
-)
+from relation_neurons.families import SCORES, rank_families
+from relation_neurons.known import know_more, known_counts, left_out_relations
 from relation_neurons.neuron_names import neuron_name, parse_neuron
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations import MIN_KNOWN
@@ -113,9 +108,10 @@ def rank_neurons(
         raise DoseError(f"keep is {keep}; expected at least one neuron.")
     families, membership = rank_families(table.prompts, recall, min_known, left_out)
     if not families:
-        raise TooFewFactsError(_nothing_left(left_out))
+        raise TooFewFactsError(_nothing_left(left_out, table.prompts))
     if left_out:
-        warnings.warn(_some_left_out(left_out, recall), LeftOutWarning, stacklevel=2)
+        said = _some_left_out(left_out, recall, table.prompts)
+        warnings.warn(said, LeftOutWarning, stacklevel=2)
     kept_families = applicable_families(by, families, wanted)
     families, membership = [families[i] for i in kept_families], membership[kept_families]
     layers, width = table.values.shape[1:]
@@ -152,20 +148,20 @@ def rank_neurons(
     return Ranking(frame, neurons, table.site, left_out, by=by, bottom=bottom)
 
 
-def _nothing_left(left_out: Mapping[str, str]) -> str:
+def _nothing_left(left_out: Mapping[str, str], prompts: pd.DataFrame) -> str:
     if not left_out:
         return (
             "No relation is left to rank: none has prompts enough to be told from. It takes a second "
             "relation, or neutral prompts (make_prompts(…, background=True))."
         )
-    return f"No relation is left to rank ({_reasons(left_out)}). {KNOW_MORE}"
+    return f"No relation is left to rank ({_reasons(left_out)}). {know_more(prompts)}"
 
 
-def _some_left_out(left_out: Mapping[str, str], recall: pd.DataFrame) -> str:
+def _some_left_out(left_out: Mapping[str, str], recall: pd.DataFrame, prompts: pd.DataFrame) -> str:
     count = len(recall[["relation", "language"]].drop_duplicates())
     return (
         f"{len(left_out)} of {count} relations {'is' if len(left_out) == 1 else 'are'} left out of the "
-        f"ranking, and of figures made from it ({_reasons(left_out)}). {KNOW_MORE}"
+        f"ranking, and of figures made from it ({_reasons(left_out)}). {know_more(prompts)}"
     )
 
 

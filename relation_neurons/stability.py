@@ -29,7 +29,7 @@ from torch import Tensor
 from relation_neurons.activations import ActivationTable
 from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
-from relation_neurons.families import KNOW_MORE
+from relation_neurons.known import know_more
 from relation_neurons.relations import MIN_KNOWN
 from relation_neurons.scores import family_average_precision, standardised_difference
 from relation_neurons.stability_pairs import RankingPair, ranking_pairs, relation_families
@@ -92,7 +92,7 @@ def ranking_stability(
     families = relation_families(prompts, known_rows, recall, scores, min_known)
     if not families:
         raise TooFewFactsError(
-            f"No relation can be ranked, so there is no stability to measure. {KNOW_MORE}"
+            f"No relation can be ranked, so there is no stability to measure. {know_more(prompts)}"
         )
     pairs = ranking_pairs(families, prompts, known_rows, repeats, set_aside, seed)
     tops = _top_sets(values, pairs, prompts["fact"].to_numpy(str), count, min_known)

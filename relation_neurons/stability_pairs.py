@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8
 
-from relation_neurons.families import left_out_relations
+from relation_neurons.known import left_out_relations
 from relation_neurons.redraws import redraw_subjects, split_halves
 from relation_neurons.relations import relation_label
 

@@ -25,9 +25,23 @@ from relation_neurons.results import read_prompts, write_prompts
 from relation_neurons.stability import ranking_stability
 from relation_neurons.stages import Stages
 
-__all__ = ["rank_stage", "read_rank_stage"]
+__all__ = ["planned_prompts", "rank_stage", "read_rank_stage"]
 
 Check = Callable[[ActivationTable], pd.DataFrame]
+
+
+def planned_prompts(model: HookedModel, relations: Sequence[Relation], options: Options) -> Prompts:
+    """Makes the prompts of a run."""
+    return make_prompts(
+        relations,
+        model.tokenizer,
+        held_out=options.held_out,
+        seed=options.seed,
+        hold_out_templates=options.hold_out_templates,
+        nonsense=options.nonsense,
+        shots=options.shots,
+        single_template=options.single_template,
+    )
 
 
 def rank_stage(
@@ -39,16 +53,7 @@ def rank_stage(
     """
     prompts = stages.make(
         "prompts",
-        lambda: make_prompts(
-            relations,
-            model.tokenizer,
-            held_out=options.held_out,
-            seed=options.seed,
-            hold_out_templates=options.hold_out_templates,
-            nonsense=options.nonsense,
-            shots=options.shots,
-            single_template=options.single_template,
-        ),
+        lambda: planned_prompts(model, relations, options),
         write_prompts,
         read_prompts,
     )

@@ -64,7 +64,9 @@ class RayEngine:
             if number is not None and number < 1:
                 raise UnknownOptionError(f"{what} is {number}; expected 1 or more.")
         if importlib.util.find_spec("ray") is None:
-            raise EngineError("Ray is not installed: pip install 'relation_neurons[ray]'.")
+            raise EngineError(
+                'Ray is not installed. In your checkout: pip install -c constraints.txt -e ".[ray]"'
+            )
         self._address, self._workers, self._threads = address, workers, threads
         self._say = say or (lambda line: None)
         self._pool: Any = None

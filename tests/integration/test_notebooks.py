@@ -16,6 +16,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LARGEST = 400_000
 """Bytes of a notebook with its outputs; plotly.js alone would be ten times as much."""
 
+PLOTLY = "application/vnd.plotly.v1+json"
+
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -62,6 +64,15 @@ def test_a_notebook_is_an_essay_with_its_outputs(path):
         "an export folds an answer between blank lines only"
     )
     assert path.stat().st_size < LARGEST
+
+
+@each
+def test_the_text_after_each_figure_says_how_to_read_it(path):
+    cells = read(path).cells
+    for number, cell in enumerate(cells):
+        if any(PLOTLY in output.get("data", {}) for output in cell.get("outputs", [])):
+            after = next((c.source for c in cells[number:] if c.cell_type == "markdown"), "")
+            assert "**How to read it.**" in after, f"{path.name}: the figure of cell {number}"
 
 
 @each

@@ -204,11 +204,11 @@ def test_what_is_left_out_is_warned_of_with_reasons_and_what_helps():
     said = str(warning.message)
     assert said.startswith("1 of 2 relations is left out") and "figures made from it" in said
     assert "(a: knows 9 of 12 detection and 9 of 12 held_out facts, 10 are needed" in said
-    assert said.index("predicted") < said.index("shots=3") < said.index("more facts")
+    assert said.index("known_facts") < said.index("shots=3") < said.index("more facts")
     with pytest.raises(TooFewFactsError) as refused:
         rn.rank_neurons(table, recall, min_known=13)
     for text in (said, str(refused.value)):
-        assert "min_known" not in text and "more templates" in text
+        assert "min_known" not in text and "follow at once" in text
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rn.rank_neurons(*detection_table(values, [True] * 24))

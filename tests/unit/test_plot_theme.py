@@ -98,8 +98,11 @@ def test_a_missing_browser_is_a_hint(tmp_path, monkeypatch) -> None:
         raise RuntimeError("no browser")
 
     monkeypatch.setattr("plotly.io.write_images", fail)
-    with pytest.raises(ResultsError, match=r"relation_neurons\[images\].*plotly_get_chrome"):
-        plots.save(make_figure(), tmp_path / "figure.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ResultsError, match=r"-e \"\.\[images\]\".*plotly_get_chrome") as refused:
+        plots.save(make_figure(), "figure.png")
+    said = str(refused.value)
+    assert said.startswith("The figure figure cannot be drawn") and not said.endswith("..")
     with pytest.raises(UnknownOptionError, match="'jpeg'"):
         plots.save(make_figure(), tmp_path / "figure.jpeg")
     (tmp_path / "file").write_text("")
