@@ -98,6 +98,11 @@ class Ablation:
                 self._where = batch.answering
             yield
 
+    def only_at(self, read: Int[Tensor, " read"]) -> None:
+        """What comes next in the pass is run at these positions of the flattened batch alone."""
+        assert self._where is not None
+        self._where = self._where.flatten()[read][None]
+
     @contextlib.contextmanager
     def _checked(self) -> Iterator[None]:
         """Checks what goes on from each hook point during a pass, and forgets the pass after it."""

@@ -122,41 +122,50 @@ def tree_residual(
     *,
     start: int = 0,
     residual: Float[Tensor, "batch pos d_model"] | None = None,
-    stop: int | None = None,
     keep: Collection[int] = (),
-) -> tuple[Float[Tensor, "batch pos d_model"], dict[int, Float[Tensor, "batch pos d_model"]]]:
+    read: Int[Tensor, " read"] | None = None,
+) -> tuple[Float[Tensor, "row at d_model"], dict[int, Float[Tensor, "batch pos d_model"]]]:
     """Runs blocks over prefix trees; an ablation that is open applies.
 
     Args:
         model: a model that `takes_trees`.
         batch: the trees.
-        start: the first block that is run.
-        residual: the stream that enters it; not needed for block 0.
-        stop: the block before which to stop; the last one is run by default.
-        keep: blocks whose incoming stream is kept.
+        start: the block to begin in, where the stream that enters its MLP is given.
+        residual: that stream; by default all is run, from the tokens.
+        keep: blocks for which the stream that enters their MLP is kept.
+        read: positions of the flattened batch that are wanted, all by default. What the last block's
+            MLP writes elsewhere nobody reads, so it is not run there.
 
     Returns:
-        The stream after the last block that is run, and what was kept.
+        The stream after the last block, at [batch, pos] or at [1, read], and what was kept.
     """
     longest = int(batch.depth.max()) + 1
     _require_context(model, longest)
     parts = WORLD.tree_parts(model)
     assert parts is not None
     kept: dict[int, Tensor] = {}
+    ablations = _ablations(model)
     with contextlib.ExitStack() as stack:
-        for ablation in _ablations(model):
+        for ablation in ablations:
             stack.enter_context(ablation.over(batch))
         stream = parts.embed(batch.tokens) if residual is None else residual
         seen: dict[int | None, tuple[Tensor, tuple[Tensor, Tensor]]] = {}
-        for layer in range(start, model.cfg.n_layers if stop is None else stop):
+        for layer in range(start, model.cfg.n_layers):
+            block = parts.block(layer)
+            if residual is None or layer > start:
+                if block.window not in seen:  # layers of one window turn alike
+                    sin, cos = (
+                        part[:, None] for part in parts.rotation(batch.depth, longest, layer)
+                    )
+                    seen[block.window] = _visible(batch, block.window)[:, None], (sin, cos)
+                attended = _attend(block, block.norm(stream), *seen[block.window])
+                stream = stream + (attended if block.after is None else block.after(attended))
             if layer in keep:
                 kept[layer] = stream
-            block = parts.block(layer)
-            if block.window not in seen:  # layers of one window turn alike
-                sin, cos = (part[:, None] for part in parts.rotation(batch.depth, longest, layer))
-                seen[block.window] = _visible(batch, block.window)[:, None], (sin, cos)
-            attended = _attend(block, block.norm(stream), *seen[block.window])
-            stream = stream + (attended if block.after is None else block.after(attended))
+            if read is not None and layer == model.cfg.n_layers - 1:
+                stream = stream.flatten(0, 1)[read][None]
+                for ablation in ablations:
+                    ablation.only_at(read)
             stream = stream + block.mlp(stream)
     return stream, kept
 

@@ -173,14 +173,16 @@ def answer_prompts(
     batches = plan.batches(model, batch_size) if batches is None else batches
 
     def ask(batch: Batch | TreeBatch) -> list[_Read]:
+        asked = _asked(plan, batch)
         with torch.inference_mode():
             if isinstance(batch, TreeBatch):
-                residual = run_from(model, batch, streams, first_layer)
+                residual = run_from(model, batch, streams, first_layer, asked.positions)
             else:
                 if before_batch is not None:
                     before_batch(batch, _first_answer_positions(plan, batch))
                 residual = final_residual(model, batch.tokens, batch.mask)
-            return _read_answers(model, plan, batch, residual.flatten(0, 1))
+                residual = residual.flatten(0, 1)[asked.positions.to(residual.device)]
+            return _read_answers(model, asked, residual)
 
     def kept(batch: Batch | TreeBatch) -> list[_Read]:
         if chunks is None:
@@ -213,13 +215,20 @@ def _first_answer_positions(plan: TeacherForcing, batch: Batch) -> Int[Tensor, "
     return torch.tensor(firsts, device=batch.tokens.device)
 
 
-def _read_answers(
-    model: HookedModel,
-    plan: TeacherForcing,
-    batch: Batch | TreeBatch,
-    residual: Float[Tensor, "token d_model"],
-) -> list[_Read]:
-    """Reads every answer of a pass; only the positions that predict one are unembedded, each once."""
+@dataclass(frozen=True)
+class _Asked:
+    """Where the answers of a batch are read; each position that predicts one, once."""
+
+    positions: Int[Tensor, " position"]
+    """In the flattened batch."""
+    at: Int[Tensor, " read"]
+    """Which of them each read is at."""
+    tokens: Int[Tensor, " read"]
+    spans: tuple[tuple[int, slice], ...]
+    """For each answer its prompt row and its reads."""
+
+
+def _asked(plan: TeacherForcing, batch: Batch | TreeBatch) -> _Asked:
     where: dict[int, int] = {}
     reads: list[tuple[int, int]] = []
     spans: list[tuple[int, slice]] = []
@@ -231,12 +240,20 @@ def _read_answers(
                 for k, token in enumerate(answer)
             ]
     at, tokens = (
-        torch.tensor(column, device=residual.device) for column in zip(*reads, strict=True)
+        torch.tensor(column, device=batch.tokens.device) for column in zip(*reads, strict=True)
     )
-    positions = torch.tensor(list(where), device=residual.device)
-    margins, logprobs, best = score_reads(model, residual[positions], at, tokens)
+    positions = torch.tensor(list(where), device=batch.tokens.device)
+    return _Asked(positions, at, tokens, tuple(spans))
+
+
+def _read_answers(
+    model: HookedModel, asked: _Asked, residual: Float[Tensor, "position d_model"]
+) -> list[_Read]:
+    """Reads every answer of a pass off its positions."""
+    at, tokens = (part.to(residual.device) for part in (asked.at, asked.tokens))
+    margins, logprobs, best = score_reads(model, residual, at, tokens)
     rows = []
-    for prompt_row, here in spans:
+    for prompt_row, here in asked.spans:
         count = here.stop - here.start
         wrong = np.flatnonzero(margins[here] <= 0)
         upto = count if wrong.size == 0 else int(wrong[0]) + 1

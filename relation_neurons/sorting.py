@@ -180,7 +180,11 @@ def sort_column(keys, labels, one, other, counts):
     width = (max(bits, 1) - shift + passes - 1) // passes
     ordered = _radix(keys, least, shift, width, passes, labels, one, other, counts)
     if shift > 0 and not _insert(ordered, 2 * len(keys)):
-        shift, width, passes = 0, _DIGIT, 3  # variables: each other mix of constants is compiled anew
+        shift, width, passes = (
+            0,
+            _DIGIT,
+            3,
+        )  # variables: each other mix of constants is compiled anew
         ordered = _radix(keys, least, shift, width, passes, labels, one, other, counts)
     return ordered
 

@@ -1,7 +1,7 @@
 """Streams: the intact model's residual stream, kept so that ablated passes can start from it.
 
-Below the lowest ablated layer an ablated model does what the intact one did. So a sweep keeps the
-intact stream at the layers where its ablations start, in bounded memory, and runs only the rest.
+Up to the MLP of its lowest ablated layer an ablated model does what the intact one did. So a sweep keeps
+the intact stream there, in bounded memory, and runs only the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.batches import Batch
@@ -23,10 +23,12 @@ __all__ = ["IntactStreams", "run_from"]
 
 STREAM_BYTES = 1 << 30
 """What the kept streams may take on the model's device."""
+_ATTENTION = 1 / 3
+"""What attention costs of a layer."""
 
 
 class IntactStreams:
-    """The stream that enters chosen layers, for every batch of a plan.
+    """The stream that enters the MLP of chosen layers, for every batch of a plan.
 
     Args:
         model: whose stream it is.
@@ -47,8 +49,8 @@ class IntactStreams:
         trees = [batch for batch in batches if isinstance(batch, TreeBatch)]
         size = torch.empty(0, dtype=model.cfg.dtype).element_size() * model.cfg.d_model
         each = size * sum(batch.tokens.numel() for batch in trees)
-        wanted = Counter(layer for layer in first_layers if layer > 0)
-        saved = sorted(wanted, key=lambda layer: (-layer * wanted[layer], -layer))
+        wanted = Counter(first_layers)
+        saved = sorted(wanted, key=lambda layer: (-(layer + _ATTENTION) * wanted[layer], -layer))
         self.layers = frozenset(saved[: limit // each] if each else ())
         self._kept: WeakKeyDictionary[TreeBatch, dict[int, Tensor]] = WeakKeyDictionary()
         self._open = True
@@ -76,13 +78,13 @@ class IntactStreams:
         """The layers whose streams the pass under way leaves."""
         return self.layers if self._open else frozenset()
 
-    def start(self, layer: int) -> int:
-        """The highest layer to start at for an ablation that changes nothing below `layer`."""
-        return max((at for at in self.layers if at <= layer), default=0)
+    def start(self, layer: int) -> int | None:
+        """The highest layer to start in for an ablation that begins at `layer`, if there is one."""
+        return max((at for at in self.layers if at <= layer), default=None)
 
-    def at(self, batch: TreeBatch, layer: int) -> Float[Tensor, "batch pos d_model"] | None:
-        """The stream that enters a layer; None at layer 0, which starts from the tokens."""
-        return self._kept[batch][layer] if layer else None
+    def at(self, batch: TreeBatch, layer: int) -> Float[Tensor, "batch pos d_model"]:
+        """The stream that enters a layer's MLP."""
+        return self._kept[batch][layer]
 
 
 def run_from(
@@ -90,13 +92,15 @@ def run_from(
     batch: TreeBatch,
     streams: IntactStreams | None,
     first_layer: int,
-) -> Float[Tensor, "batch pos d_model"]:
-    """Gives the final residual stream, from as high a layer as what is kept allows."""
-    if streams is None:
-        return tree_residual(model, batch)[0]
-    if not streams.holds(batch):
-        residual, kept = tree_residual(model, batch, keep=streams.wanted())
+    read: Int[Tensor, " read"],
+) -> Float[Tensor, "read d_model"]:
+    """Gives the final residual stream at some positions, from as high a layer as what is kept allows."""
+    if streams is not None and not streams.holds(batch):
+        residual, kept = tree_residual(model, batch, keep=streams.wanted(), read=read)
         streams.keep(batch, kept)
-        return residual
-    start = streams.start(first_layer)
-    return tree_residual(model, batch, start=start, residual=streams.at(batch, start))[0]
+        return residual[0]
+    start = None if streams is None else streams.start(first_layer)
+    if streams is None or start is None:
+        return tree_residual(model, batch, read=read)[0][0]
+    stream = streams.at(batch, start)
+    return tree_residual(model, batch, start=start, residual=stream, read=read)[0][0]

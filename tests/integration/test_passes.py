@@ -11,6 +11,7 @@ import tiny_families
 import torch
 
 import relation_neurons as rn
+from relation_neurons import passes
 from relation_neurons import streams as streams_room
 from relation_neurons.batches import make_batches
 from relation_neurons.errors import AblationError, ContextLengthError
@@ -18,6 +19,7 @@ from relation_neurons.lens import WORLD
 from relation_neurons.passes import takes_trees, tree_residual
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.sites import site_hook
 from relation_neurons.streams import IntactStreams
 
 pytestmark = pytest.mark.worlds
@@ -222,7 +224,7 @@ def test_starting_from_the_intact_stream_changes_nothing(model, asked, limit):
     plan = plan_passes(asked)
     batches = plan.batches(model, 16)
     kept = IntactStreams(model, batches, [1, 1, 0], limit=limit)
-    assert kept.start(1) == (1 if limit else 0) and kept.start(0) == 0
+    assert [kept.start(layer) for layer in (0, 1, 5)] == ([0, 1, 1] if limit else [None] * 3)
     first = answer_prompts(model, plan, batches=batches, streams=kept)
     np.testing.assert_array_equal(first.margin, answer_prompts(model, plan, batches=batches).margin)
     ran = []
@@ -236,6 +238,48 @@ def test_starting_from_the_intact_stream_changes_nothing(model, asked, limit):
     assert len(ran) == (0 if limit else len(batches))
     np.testing.assert_array_equal(from_stream.margin, anew.margin)
     np.testing.assert_array_equal(from_stream.logprob, anew.logprob)
+
+
+@pytest.mark.parametrize("first_layer", [0, 1])
+def test_the_attention_of_the_lowest_ablated_layer_is_not_run_again(
+    model, asked, monkeypatch, first_layer
+):
+    plan = plan_passes(asked)
+    batches = plan.batches(model, 16)
+    kept = IntactStreams(model, batches, [first_layer])
+    answer_prompts(model, plan, batches=batches, streams=kept)
+    attended, attend = [], passes._attend
+    monkeypatch.setattr(passes, "_attend", lambda *a: (attended.append(1), attend(*a))[1])
+    with rn.ablated(model, [(first_layer, 7), (1, 30)]):
+        found = answer_prompts(model, plan, batches=batches, streams=kept, first_layer=first_layer)
+        assert len(attended) == (model.cfg.n_layers - 1 - first_layer) * len(batches)
+        anew = answer_prompts(model, plan, batches=batches)
+    np.testing.assert_array_equal(found.margin, anew.margin)
+
+
+@pytest.mark.parametrize("positions", ["no_first", "all", "last"])
+def test_the_last_mlp_is_run_where_something_is_read(model, asked, positions):
+    """An ablation of it, too, holds there; what is read is what a pass over all positions gives."""
+    last = model.cfg.n_layers - 1
+    plan = plan_passes(asked)
+    shapes = []
+    for batch in plan.batches(model, 16):
+        read = batch.answering.flatten().nonzero()[:, 0].flip(0)  # in any order
+        with (
+            torch.inference_mode(),
+            rn.ablated(model, [(0, 5), (last, 7), (last, 30)], positions=positions),
+        ):
+            whole, _ = tree_residual(model, batch)
+            handle = passes.attach(
+                model,
+                site_hook(model, "post", last),
+                lambda value, _name: shapes.append(tuple(value.shape[:2])),
+            )
+            found, _ = tree_residual(model, batch, read=read)
+            handle.remove()
+        assert found.shape[:2] == shapes[-1] == (1, len(read))
+        assert len(read) < batch.tokens.numel()
+        torch.testing.assert_close(found[0], whole.flatten(0, 1)[read], atol=1e-5, rtol=0)
 
 
 def test_streams_that_save_most_are_kept(model, prompts):
