@@ -5,7 +5,7 @@
 As it was: the last commit before passes over prefix trees. The same command, environment and machine.
 Both processes take turns of some seconds, one halted while the other runs, so that whatever else the
 machine does falls on both alike; counted is the wall-clock time of each one's turns, from its start to its
-report.
+report. Both compile the scoring anew, as a first run does.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _start(code: Path, out: Path, size: str) -> subprocess.Popen[str]:
     run = subprocess.Popen(
         [sys.executable, "-m", "relation_neurons", "run", *options, "--out", str(out)],
         cwd=code,
-        env={**os.environ, "PYTHONPATH": str(code)},
+        env={**os.environ, "PYTHONPATH": str(code), "RELATION_NEURONS_COMPILE_ANEW": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
