@@ -12,6 +12,7 @@ import typer
 from relation_neurons.cli_compare import compare_scores
 from relation_neurons.cli_models import models
 from relation_neurons.cli_neuron import neuron
+from relation_neurons.cli_overlap import overlap
 from relation_neurons.cli_relations import relations_app
 from relation_neurons.cli_run import rank, run
 from relation_neurons.cli_stages import ablate, report
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _command in (run, rank, ablate, report, verify, compare_scores, neuron, models):
+for _command in (run, rank, ablate, report, verify, compare_scores, neuron, overlap, models):
     app.command()(_command)
 app.add_typer(relations_app, name="relations")
 

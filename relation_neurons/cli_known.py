@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -12,7 +12,10 @@ from relation_neurons.errors import UnknownOptionError
 if TYPE_CHECKING:  # importing them takes seconds, which --help shall not
     import pandas as pd
 
-__all__ = ["ask_and_say", "asking"]
+    from relation_neurons.models import HookedModel
+    from relation_neurons.prompts import Prompts
+
+__all__ = ["Known", "ask_and_say", "asking"]
 
 _TO_SPARE = 5
 
@@ -36,12 +39,18 @@ def asking(model: str | None, **given: Any) -> dict[str, Any]:
     return given
 
 
-def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, Any]) -> bool:
-    """Asks the model as `run` would with these options, and says what it knows.
+class Known(NamedTuple):
+    """A model that was asked."""
 
-    Returns:
-        Whether any relation would be ranked.
-    """
+    model: HookedModel
+    prompts: Prompts
+    recall: pd.DataFrame
+    ranked: int
+    """Relations that it knows enough of."""
+
+
+def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, Any]) -> Known:
+    """Asks the model as `run` would with these options, and says what it knows."""
     from relation_neurons.known import has_shots, known_facts, left_out_relations
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
@@ -68,7 +77,7 @@ def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, 
             typer.echo(line)
     ranked = len(table[["relation", "language"]].drop_duplicates()) - len(left_out)
     typer.echo(f"{ranked} would be ranked, {len(left_out)} left out")
-    return ranked > 0
+    return Known(model, prompts, recall, ranked)
 
 
 def _lines(label: str, wordings: pd.DataFrame, left_out: bool, shots: bool) -> list[str]:

@@ -107,7 +107,7 @@ def relations_check(
             f"knows, of which a relation needs {MIN_KNOWN} to find neurons on and {MIN_KNOWN} others "
             "to judge on"
         )
-    elif not ask_and_say(model, source, languages, asked):
+    elif not ask_and_say(model, source, languages, asked).ranked:
         raise typer.Exit(1)
 
 

@@ -68,7 +68,8 @@ def known_facts(
     Returns:
         A row per relation, language, side and template (in the order of the data, detection first):
         known and facts (those asked in this wording), known_on_side, needed, and wrong: the commonest
-        answers that are not correct, as far as the first wrong token, with how often.
+        answers that are not correct, as far as the first wrong token (so `' l'` may begin `lira`), with
+        how often and one subject that was answered so.
 
     Raises:
         UnknownOptionError: the recall is of other prompts.
@@ -97,16 +98,18 @@ def known_facts(
                         "facts": len(by_fact),
                         "known_on_side": int(on_side[(relation, language, side)]),
                         "needed": min_known,
-                        "wrong": _commonest(said.loc[~said["known"], "predicted"]),
+                        "wrong": _commonest(said[~said["known"]]),
                     }
                 )
     return pd.DataFrame(rows)
 
 
-def _commonest(answers: pd.Series) -> str:
-    """The commonest texts with how often, those as common in the order of the alphabet."""
-    counts = sorted(answers.value_counts().items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{text!r} x{count}" for text, count in counts[:_WRONG_SHOWN])
+def _commonest(wrong: pd.DataFrame) -> str:
+    """The commonest texts with how often and one subject, those as common in the order of the alphabet."""
+    counts = sorted(wrong["predicted"].value_counts().items(), key=lambda item: (-item[1], item[0]))
+    subjects = wrong.drop_duplicates("predicted").set_index("predicted")["subject"]
+    shown = counts[:_WRONG_SHOWN]
+    return ", ".join(f"{text!r} x{count} ({subjects[text]})" for text, count in shown)
 
 
 def has_shots(prompts: pd.DataFrame) -> bool:

@@ -112,7 +112,9 @@ def make_prompts(
         single_template: asks everything with the first detection template (the paper's setting);
             then no template is held out, and the results say so.
         shots: solved examples in front of each prompt, in the prompt's own template: the same
-            detection facts for every prompt of a relation, which are asked nowhere themselves.
+            detection facts for every prompt of a relation, which are asked nowhere themselves. The
+            relations' examples stand in front of the neutral prompts too, by lot and evenly, so that
+            solved examples do not tell a relation from no relation.
         nonsense: nonsense subjects per relation; none where words are written without spaces, as
             Latin syllables would tell the script there and not the relation.
         background: whether the neutral prompts are added, in each language that has them.
@@ -145,8 +147,7 @@ def make_prompts(
                 draft.add(relation, template, Fact(subject, ("",)), shown, kind="nonsense")
     if background:
         for language in dict.fromkeys(relation.language for relation in relations):
-            for text, form in load_background(language):
-                draft.add_background(text, form, language)
+            draft.add_background(load_background(language), language, seed)
     return draft.tokenised(tokenizer)
 
 
@@ -192,24 +193,33 @@ class _Draft:
         self.separators.append(template.separator)
         self.contexts.append(context)
 
-    def add_background(self, text: str, form: str, language: str) -> None:
-        """Adds a neutral prompt."""
-        self._row(
-            kind="background",
-            relation=BACKGROUND,
-            language=language,
-            fact="",
-            subject="",
-            answer="",
-            template=text,
-            form=form,
-            template_held_out=False,
-            text=text,
-            side="detection",
-        )
-        self.accepted.append(())
-        self.separators.append(" ")
-        self.contexts.append("")
+    def add_background(self, neutral: Sequence[tuple[str, str]], language: str, seed: int) -> None:
+        """Adds a language's neutral prompts, behind the examples that stand in front of its facts."""
+        contexts = {
+            context: None
+            for row, context in zip(self.rows, self.contexts, strict=True)
+            if row["language"] == language and row["side"] == "detection"
+        }
+        shown = list(contexts) or [""]
+        lot = np.random.default_rng([seed, 0x6E6575]).permutation(len(neutral))
+        for (text, form), place in zip(neutral, lot, strict=True):
+            context = shown[place % len(shown)]
+            self._row(
+                kind="background",
+                relation=BACKGROUND,
+                language=language,
+                fact="",
+                subject="",
+                answer="",
+                template=text,
+                form=form,
+                template_held_out=False,
+                text=context + text,
+                side="detection",
+            )
+            self.accepted.append(())
+            self.separators.append(" ")
+            self.contexts.append(context)
 
     def _row(self, **columns: Any) -> None:
         self.rows.append({"prompt_id": len(self.rows), **columns})

@@ -89,14 +89,37 @@ def test_the_context_is_the_demonstrations_tokens_and_no_more(kind):
     tokenizer = TOKENIZERS[kind]
     made = rn.make_prompts(tiny.relations(), tokenizer, held_out=8, nonsense=3, shots=2)
     for row, tokens, count in zip(made.frame.itertuples(), made.tokens, made.context, strict=True):
-        if row.kind == "background":
-            assert count == 0
-            continue
         head, _, last = row.text.rpartition("\n")
         rest = tokenizer.decode(list(tokens[count:])).strip()
         if row.kind == "fact":  # a nonsense subject may hold a letter that the tokenizer never saw
             assert rest == last.strip()
         assert 0 < count < len(tokens) and head
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_pitfall_13_neutral_prompts_have_the_relations_examples_in_front(kind):
+    """Or the few-shot form would tell every relation from no relation, and be shared by all of them."""
+    tokenizer, relations = TOKENIZERS[kind], tiny.relations()
+    how = {"held_out": 8, "nonsense": 3}
+    plain, made, other = (
+        rn.make_prompts(relations, tokenizer, **how, shots=shots, seed=seed)
+        for shots, seed in ((0, 0), (2, 0), (2, 1))
+    )
+    fact, neutral = (made.frame["kind"] == name for name in ("fact", "background"))
+    contexts = made.frame["text"].str.rpartition("\n")[0] + "\n"
+    own = contexts[fact & (made.frame["side"] == "detection")]
+    counts = contexts[neutral].value_counts()
+    assert set(counts.index) == set(own) and len(counts) >= 2 * len(relations)
+    assert counts.max() - counts.min() <= 1
+    frame = made.frame[neutral]
+    assert (frame["text"] == contexts[neutral] + frame["template"]).all()
+    forms = frame.groupby(contexts[neutral])["form"].nunique()
+    assert (forms > 1).all(), "the form of a neutral prompt goes with no relation's examples"
+    before = plain.frame[plain.frame["kind"] == "background"]
+    assert frame["template"].tolist() == before["text"].tolist() == before["template"].tolist()
+    again = rn.make_prompts(relations, tokenizer, **how, shots=2, seed=0)
+    assert again.frame["text"].tolist() == made.frame["text"].tolist()
+    assert set(other.frame["template"]) == set(made.frame["template"])
 
 
 def test_shots_are_never_pooled(model):

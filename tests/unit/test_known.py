@@ -66,12 +66,12 @@ def test_each_wording_has_its_counts_in_the_order_of_the_data() -> None:
     assert table["known"].tolist() == [2, 2, 1, 4, 4, 3]
     assert table["facts"].tolist() == [4] * 6
     assert table["wrong"].tolist() == [
-        "' a' x2",
-        "' a' x1, ' the' x1",
-        "' a' x2, ' the' x1",
+        "' a' x2 (detection 1)",
+        "' a' x1 (detection 0), ' the' x1 (detection 2)",
+        "' a' x2 (held_out 0), ' the' x1 (held_out 2)",
         "",
         "",
-        "' \"' x1",
+        "' \"' x1 (held_out 3)",
     ]
 
 
@@ -97,10 +97,14 @@ def test_the_commonest_three_wrong_answers_are_shown_and_equals_by_the_alphabet(
         (False, answer) for answer in (" z", " y", " z", " x")
     ]
     wrong = known_facts(prompts, recall).set_index(["relation", "side"])["wrong"]
-    assert wrong["b", "held_out"] == "' z' x2, ' x' x1, ' y' x1"
+    assert wrong["b", "held_out"] == (
+        "' z' x2 (held_out 0), ' x' x1 (held_out 3), ' y' x1 (held_out 1)"
+    )
     recall.loc[there[: len(recall)].to_numpy(), "predicted"] = [" z", " y", " w", " x"]
     wrong = known_facts(prompts, recall).set_index(["relation", "side"])["wrong"]
-    assert wrong["b", "held_out"] == "' w' x1, ' x' x1, ' y' x1"
+    assert wrong["b", "held_out"] == (
+        "' w' x1 (held_out 2), ' x' x1 (held_out 3), ' y' x1 (held_out 1)"
+    )
 
 
 def test_a_recall_of_other_prompts_is_refused() -> None:
