@@ -32,7 +32,7 @@ def overlap(planted, monkeypatch, tmp_path):
     return run, path, tmp_path / "mine.html"
 
 
-@pytest.mark.parametrize("options", [{}, {"seed": 3, "held_out": 12}])
+@pytest.mark.parametrize("options", [{}, {"seed": 3, "held_out": 16}])
 def test_it_draws_and_says_what_the_functions_give(planted, overlap, options):
     run, path, page = overlap
     words = [
