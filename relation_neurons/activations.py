@@ -189,7 +189,7 @@ def _batches(model: HookedModel, prompts: Prompts, batch_size: int) -> list[Batc
     if longest > model.cfg.n_ctx:
         raise ContextLengthError(
             f"The longest prompt has {longest} tokens; this model reads {model.cfg.n_ctx}. "
-            "Shorten its template or drop the fact."
+            "Shorten its template, drop the fact, or show fewer solved examples."
         )
     device = next(model.parameters()).device
     kinds: Any = {"batch_size": batch_size, "pad_id": prompts.pad_id, "device": device}

@@ -77,6 +77,11 @@ def overlap(
     )
     for line in (*_shared(matrix, count), *_stable(stability_summary(found))):
         typer.echo(line)
+    if ranking.shots:
+        typer.echo(
+            "asked behind solved examples: relations share neurons for following these, too; compare "
+            "with --shots 0 where the model knows enough without"
+        )
     try:
         plots.overlap(matrix).write_html(out)
     except OSError as error:

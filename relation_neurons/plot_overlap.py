@@ -73,6 +73,7 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
         subtitle=f"Chance expects {chance:.2g} ({bars[value]}) for any pair. "
         "The grey diagonal is a set with itself."
         + ("<br>Relations that share much stand together." if order == "clustered" else "")
+        + look.shots_line(matrix)
         + look.left_out_line(matrix),
         x_title="Relation",
         y_title="Relation",
@@ -136,7 +137,9 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
         fig,
         f"Neurons that relations share, top {dose:,}, score “{label(score)}”",
         "A column counts the neurons that are in the top sets of the marked relations and of no other."
-        f"<br>Neurons of one relation alone are left out.{hidden}" + look.left_out_line(table),
+        f"<br>Neurons of one relation alone are left out.{hidden}"
+        + look.shots_line(table)
+        + look.left_out_line(table),
         height=height,
         width=max(760, 240 + 30 * len(shown)),
     )

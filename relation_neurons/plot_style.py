@@ -17,6 +17,7 @@ from relation_neurons.plot_text import (
     named,
     number,
     require,
+    shots_line,
     tick_size,
 )
 from relation_neurons.plot_theme import (
@@ -69,6 +70,7 @@ __all__ = [
     "named",
     "number",
     "require",
+    "shots_line",
     "themed",
     "tick_size",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "named",
     "number",
     "require",
+    "shots_line",
     "tick_size",
 ]
 
@@ -96,6 +97,21 @@ def named(table: pd.DataFrame, name: str = "relation", language: str = "language
     if table[language].nunique() < 2:
         return table[name].astype(str)
     return table[name].astype(str) + " (" + table[language].astype(str) + ")"
+
+
+def shots_line(table: pd.DataFrame) -> str:
+    """Says, below a title, that solved examples stood in front, where a table's `attrs["shots"]` does.
+
+    >>> table = pd.DataFrame()
+    >>> shots_line(table)
+    ''
+    >>> table.attrs["shots"] = True
+    >>> shots_line(table)
+    '<br>Asked behind solved examples: relations share neurons for following these, too.'
+    """
+    if not table.attrs.get("shots"):
+        return ""
+    return "<br>Asked behind solved examples: relations share neurons for following these, too."
 
 
 def left_out_line(table: pd.DataFrame) -> str:

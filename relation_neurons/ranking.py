@@ -35,7 +35,7 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.families import SCORES, rank_families
-from relation_neurons.known import know_more, known_counts, left_out_relations
+from relation_neurons.known import has_shots, know_more, known_counts, left_out_relations
 from relation_neurons.neuron_names import neuron_name, parse_neuron
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations import MIN_KNOWN
@@ -145,7 +145,8 @@ def rank_neurons(
             )
         )
     frame = pd.concat(frames, ignore_index=True)
-    return Ranking(frame, neurons, table.site, left_out, by=by, bottom=bottom)
+    shots = has_shots(table.prompts)
+    return Ranking(frame, neurons, table.site, left_out, by=by, bottom=bottom, shots=shots)
 
 
 def _nothing_left(left_out: Mapping[str, str], prompts: pd.DataFrame) -> str:

@@ -35,6 +35,8 @@ class Ranking:
     """The criterion ranked by; see `criteria`."""
     bottom: bool = False
     """Whether it holds the other end: the most anti-correlated neurons, those first."""
+    shots: bool = False
+    """Whether solved examples stood in front of the prompts it was made from."""
 
     def __repr__(self) -> str:
         kept = int(self.frame["rank"].max()) if len(self.frame) else 0

@@ -68,6 +68,7 @@ def load_results(folder: str | Path) -> Results:
         manifest["options"]["site"],
         left_out_relations(tables["recall"], manifest["options"]["min_known"]),
         by=manifest["options"].get("by", "average_precision"),
+        shots=manifest["options"].get("shots", 0) > 0,
     )
     extras = {
         name: read_table(folder / f"{name}.parquet")

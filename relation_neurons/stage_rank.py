@@ -148,6 +148,6 @@ def _checks(recall: pd.DataFrame, options: Options) -> dict[str, Check]:
 
 def _read_ranking(recall: pd.DataFrame, options: Options, stages: Stages) -> Ranking:
     left_out = left_out_relations(recall, options.min_known)
-    return Ranking(
-        stages.read("ranking"), stages.read("neurons"), options.site, left_out, by=options.by
-    )
+    frame, neurons = stages.read("ranking"), stages.read("neurons")
+    shots = options.shots > 0
+    return Ranking(frame, neurons, options.site, left_out, by=options.by, shots=shots)

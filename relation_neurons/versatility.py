@@ -32,7 +32,8 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
     Returns:
         A row per ordered pair: relation, language, other, other_language, shared, expected (by
         chance: dose^2 / neurons), ratio, jaccard, and p_value (hypergeometric, at least as many).
-        `attrs["left_out"]` names the relations without such a set, with the reason; the figure says so.
+        `attrs["left_out"]` names the relations without such a set, with the reason, and `attrs["shots"]`
+        says whether solved examples stood in front of the prompts; the figure says both.
     """
     total = len(ranking.neurons)
     sets = _top_sets(ranking, dose, score)
@@ -164,8 +165,9 @@ def transfer_matrix(
 
 
 def _noting(table: pd.DataFrame, ranking: Ranking, score: str) -> pd.DataFrame:
-    """Notes in the table which relations are not in it."""
+    """Notes in the table which relations are not in it, and whether solved examples were shown."""
     table.attrs["left_out"] = ranking.missing(score)
+    table.attrs["shots"] = ranking.shots
     return table
 
 

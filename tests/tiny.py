@@ -146,7 +146,7 @@ def llama(tokenizer, *, kv_heads: int = 2, seed: int = 0) -> LlamaForCausalLM:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
-        max_position_embeddings=64,
+        max_position_embeddings=96,
         rms_norm_eps=1e-5,
         tie_word_embeddings=False,
         architectures=["LlamaForCausalLM"],

@@ -218,7 +218,7 @@ def test_sites_and_their_errors(model):
 
 def test_a_prompt_longer_than_the_context(model):
     tokens = torch.ones(1, model.cfg.n_ctx + 1, dtype=torch.long)
-    with pytest.raises(ContextLengthError, match="this model reads 64"):
+    with pytest.raises(ContextLengthError, match="this model reads 96"):
         final_residual(model, tokens, torch.ones_like(tokens, dtype=torch.bool))
 
 

@@ -214,7 +214,7 @@ def test_trees_under_a_set_per_row_are_an_error(model, prompts):
 
 def test_a_prompt_longer_than_the_context_is_an_error(model):
     batches = make_tree_batches([[1] * (model.cfg.n_ctx + 1)], batch_size=1, pad_id=0)
-    with pytest.raises(ContextLengthError, match="64"):
+    with pytest.raises(ContextLengthError, match="96"):
         tree_residual(model, batches[0])
 
 

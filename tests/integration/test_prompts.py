@@ -122,6 +122,20 @@ def test_pitfall_13_neutral_prompts_have_the_relations_examples_in_front(kind):
     assert set(other.frame["template"]) == set(made.frame["template"])
 
 
+def test_a_figure_says_that_solved_examples_were_shown(model, tmp_path):
+    """And a saved run still knows it."""
+    asked = {"held_out": 8, "nonsense": 0}
+    for shots in (0, 2):
+        made = rn.make_prompts(tiny.relations(), model.tokenizer, **asked, shots=shots)
+        recall = rn.measure_recall(model, made).assign(known=True)
+        ranking = rn.rank_neurons(
+            rn.collect_activations(model, made.detection), recall, min_known=1
+        )
+        matrix = rn.overlap_matrix(ranking, dose=4)
+        title = rn.plots.overlap(matrix).layout.title.subtitle.text
+        assert ranking.shots == matrix.attrs["shots"] == ("solved examples" in title) == (shots > 0)
+
+
 def test_shots_are_never_pooled(model):
     """What is shown in front changes what is read, never what is averaged over."""
     made = rn.make_prompts(tiny.relations(), model.tokenizer, held_out=8, nonsense=3, shots=2)
