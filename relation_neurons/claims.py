@@ -20,7 +20,8 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
     """Computes what `summary.json` holds beside the headline.
 
     Args:
-        results: of a run; tables that it left out are left out here.
+        results: of a run; tables that it left out are left out here. Where its summary judges the same
+            dose, its contrasts are taken from there.
         dose: the one that is judged.
 
     Returns:
@@ -48,7 +49,7 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
         tables["collateral"] = collateral_at(results.collateral)
     if len(results.stability):
         tables["stability"] = stability_summary(results.stability)
-    there = results.summary.get("contrasts")
+    there = results.summary.get("contrasts") if results.summary.get("dose") == dose else None
     compared = pd.DataFrame(there) if there else contrasts(effects, dose=dose, score=score)
     names = dict.fromkeys(compared["relation"])
     tables["recall"] = pd.DataFrame(

@@ -43,6 +43,7 @@ def overlap(
     overlap means little. Exit code 1 where fewer than two relations are ranked; then nothing is written.
     """
     from relation_neurons.cli_known import ask_and_say, asking
+    from relation_neurons.doses import resolve_doses
 
     if out.suffix.lower() != ".html":
         raise ResultsError(f"{out} is no page; expected a file that ends in .html.")
@@ -50,6 +51,7 @@ def overlap(
         raise ResultsError(f"{out} is there already. Give another name with --out.")
     if not out.parent.is_dir():
         raise ResultsError(f"{out.parent} is no folder. Make it, or give another place with --out.")
+    resolve_doses([dose])
     asked = asking(model, held_out=held_out, shots=shots, min_known=min_known, seed=seed)
     known = ask_and_say(model, source, languages, asked)
     if known.ranked < 2:
@@ -58,7 +60,7 @@ def overlap(
     from relation_neurons import plots
     from relation_neurons.activations import collect_activations
     from relation_neurons.options import make_options
-    from relation_neurons.ranking import rank_neurons, resolve_doses
+    from relation_neurons.ranking import rank_neurons
     from relation_neurons.stability import ranking_stability, stability_summary
     from relation_neurons.versatility import overlap_matrix
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from relation_neurons.errors import ActivationError
+from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.models import HookedModel
 from relation_neurons.passes import unembed_parts
 
@@ -38,7 +38,13 @@ def score_reads(
 
     Raises:
         ActivationError: logits that hold NaN or Inf.
+        AnswerError: a token that the model has no logit for.
     """
+    if int(tokens.max()) >= model.cfg.d_vocab:  # never fed, so nothing else would stop at it
+        raise AnswerError(
+            f"An answer has the token {int(tokens.max())}, and the model's vocabulary ends at "
+            f"{model.cfg.d_vocab - 1}. The tokenizer is another model's, or tokens were added to it."
+        )
     owns = torch.empty(len(at), device=residual.device)
     tops, seconds, norms = (torch.empty(len(residual), device=residual.device) for _ in range(3))
     bests = torch.empty(len(residual), dtype=torch.int64, device=residual.device)
@@ -86,8 +92,10 @@ class _Best:
         logits.scatter_(1, place[:, None], -torch.inf)
         after = torch.maximum(self.second, logits.amax(dim=1))
         top = torch.maximum(self.top, high)
-        left, right = (self.top - top).exp(), (high - top).exp()
-        more = logits.sub_(high[:, None]).exp_().sum(dim=1)
+        # A part may be -inf throughout (tokens that are never said), and -inf less -inf is no number.
+        lowest = torch.finfo(top.dtype).min
+        left, right = ((one - top.clamp(min=lowest)).exp() for one in (self.top, high))
+        more = logits.sub_(high.clamp(min=lowest)[:, None]).exp_().sum(dim=1)
         return _Best(
             top,
             torch.maximum(torch.minimum(self.top, high), after),

@@ -199,6 +199,8 @@ def make_manifest(
         + ("pooled" if options.pool == "include_first" else "not pooled")
         + (" and ablated" if options.positions == "all" else " and not ablated"),
         "versions": package_versions(),
+        # Without this a folder made before neutral prompts had examples in front would be gone on with.
+        **({"neutral_prompts": "behind the relations' examples"} if options.shots else {}),
     }
 
 

@@ -76,7 +76,7 @@ def unembed_parts(
     All at once on a GPU, and where the model does not `takes_trees`: then a hook may want to see them.
     """
     parts = WORLD.tree_parts(model) if takes_trees(model) else None
-    if parts is None or residual.is_cuda:
+    if parts is None or residual.device.type != "cpu":
         yield slice(0, model.cfg.d_vocab), unembed(model, residual)
         return
     hidden = parts.final_norm(residual[None])[0]
@@ -193,7 +193,7 @@ def _attend(
     q, k = _rotate(q, rotation), _rotate(k, rotation)
     heads = q.shape[1]
     shared = k.shape[1] != heads
-    if shared and x.is_cuda:  # there only some of the kernels share keys between heads
+    if shared and x.device.type != "cpu":  # elsewhere only some kernels share keys between heads
         k, v = (
             part[:, :, None]
             .expand(-1, -1, heads // part.shape[1], -1, -1)

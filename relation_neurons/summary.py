@@ -197,6 +197,8 @@ def contrasts(
         (prompts), p_sign_flip, and for the contribution-matched control p_draws and p_value (see
         `cell_tests`; one named comparison each, not corrected); the last rows are over all relations.
     """
+    if matrix is None:
+        matrix = interference_matrix(effects, dose=dose, score=score)
     effects = within_language(effects)
     rows = effects[effects["dose"] == dose]
     change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
@@ -220,8 +222,6 @@ def contrasts(
         .mean()
         .unstack("against")
     )
-    if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, score=score)
     p_draws = _draw_tests(matrix)
     found: list[dict[str, Any]] = []
     for name, part in [*per_prompt.groupby(level="relation"), (ALL_RELATIONS, per_prompt)]:

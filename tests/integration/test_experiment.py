@@ -22,7 +22,8 @@ from relation_neurons.errors import (
     ResultsError,
     UnknownOptionError,
 )
-from relation_neurons.options import Options, make_options
+from relation_neurons.folder import open_folder
+from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.summary import summarise
 
 OPTIONS = {
@@ -126,6 +127,16 @@ def test_what_a_run_claims_beside_its_effects_is_in_its_tables(folder):
     assert len(flips) == (cell["correct"] != cell["correct_intact"]).sum()
 
 
+def test_claims_about_another_dose_are_not_those_of_the_summary(folder):
+    results = rn.load_results(folder)
+    results.summary["contrasts"] = [
+        {**row, "difference": -1.0, "p_sign_flip": 0.0, "p_value": 0.0}
+        for row in results.summary["contrasts"]
+    ]
+    anew = replace(results, summary={})
+    assert claims(results, 3)["recall"] == claims(anew, 3)["recall"]
+
+
 def test_a_folder_without_the_extra_tables_still_loads_and_reports(folder, tmp_path):
     import shutil
 
@@ -201,6 +212,16 @@ def test_pitfall_19_a_run_goes_on_after_whole_files_and_refuses_others(model, fo
     with pytest.raises(ResultsError, match="is not empty"):
         rn.run(model, tiny.relations(), out=tmp_path / "mine", **OPTIONS)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_folder_with_shots_made_before_neutral_prompts_had_them_is_refused(model, tmp_path):
+    few = (tiny.relations(), make_options(shots=2))
+    manifest = make_manifest(model, *few)
+    older = {name: part for name, part in manifest.items() if name != "neutral_prompts"}
+    open_folder(tmp_path / "older", older)
+    with pytest.raises(ResultsError, match="holds another run: neutral_prompts is None there"):
+        open_folder(tmp_path / "older", manifest)
+    assert "neutral_prompts" not in make_manifest(model, few[0], make_options())
 
 
 def test_damaged_files_are_named(folder, tmp_path):

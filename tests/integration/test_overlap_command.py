@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import relation_neurons as rn
 from relation_neurons.cli import app
-from relation_neurons.errors import ResultsError, UnknownOptionError
+from relation_neurons.errors import DoseError, ResultsError, UnknownOptionError
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,7 @@ def test_what_cannot_be_done_is_said_before_a_model_is_loaded(overlap, monkeypat
     monkeypatch.setattr("relation_neurons.models.load_model", loaded)
     run, _, page = overlap
     assert isinstance(run("--held-out", 0).exception, UnknownOptionError)
+    assert isinstance(run("--dose", "many").exception, DoseError)
     page.write_text("mine")
     done = run()
     assert isinstance(done.exception, ResultsError) and "is there already" in str(done.exception)

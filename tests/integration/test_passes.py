@@ -21,6 +21,7 @@ from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.sites import site_hook
 from relation_neurons.streams import IntactStreams
+from relation_neurons.worlds import TreeBlock
 
 pytestmark = pytest.mark.worlds
 
@@ -280,6 +281,33 @@ def test_the_last_mlp_is_run_where_something_is_read(model, asked, positions):
         assert found.shape[:2] == shapes[-1] == (1, len(read))
         assert len(read) < batch.tokens.numel()
         torch.testing.assert_close(found[0], whole.flatten(0, 1)[read], atol=1e-5, rtol=0)
+
+
+def test_heads_share_keys_on_a_cpu_only(monkeypatch):
+    """Elsewhere some kernels do not take fewer keys than queries."""
+    asked, attention = [], torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q, k, v, **how):
+        asked.append((k.shape[1], how["enable_gqa"]))
+        return attention(q, k, v, **how)
+
+    monkeypatch.setattr(passes.F, "scaled_dot_product_attention", spy)
+    for device in ("cpu", "meta"):
+        wide, narrow, out = (torch.zeros(n, 8, device=device) for n in (8, 4, 8))
+        block = TreeBlock(
+            norm=torch.nn.Identity(),
+            mlp=torch.nn.Identity(),
+            q=(wide, None),
+            k=(narrow, None),
+            v=(narrow, None),
+            o=(out, None),
+            d_head=2,
+            scale=1.0,
+        )
+        x, turn = torch.zeros(1, 3, 8, device=device), torch.zeros(1, 1, 3, 2, device=device)
+        seen = torch.ones(1, 1, 3, 3, dtype=torch.bool, device=device)
+        assert passes._attend(block, x, seen, (turn, turn)).shape == x.shape
+    assert asked == [(2, True), (4, False)]
 
 
 def test_streams_that_save_most_are_kept(model, prompts):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from relation_neurons import expectation, margins, passes
-from relation_neurons.errors import ActivationError
+from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.expectation import Expectation
 from relation_neurons.margins import score_reads
 from relation_neurons.passes import unembed, unembed_parts
@@ -143,3 +143,30 @@ def test_pitfall_4_what_is_no_number_is_an_error(model, residual, size):
         made.compare(model, broken)
     with pytest.raises(ActivationError, match="NaN or Inf"), torch.inference_mode():
         score_reads(model, broken, torch.arange(40), targets)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7])
+def test_tokens_that_are_never_said_may_have_no_probability_at_all(monkeypatch, model, width):
+    """A part of the vocabulary that is -inf throughout counts for nothing, wherever it stands."""
+    low = -torch.inf
+    logits = torch.tensor([[low, low, 1.0, low, low, 3.0, low], [0.0, 1, 2, low, low, low, low]])
+    monkeypatch.setattr(
+        margins,
+        "unembed_parts",
+        lambda *_: (
+            (slice(i, i + width), logits[:, i : i + width].clone()) for i in range(0, 7, width)
+        ),
+    )
+    at, tokens = torch.tensor([0, 0, 1]), torch.tensor([5, 2, 0])
+    found, logprob, greedy = score_reads(model, torch.zeros(2, 4), at, tokens)
+    assert found.tolist() == [2, -2, -2] and greedy.tolist() == [5, 5, 2]
+    np.testing.assert_allclose(logprob, logits.double().log_softmax(1)[at, tokens], atol=1e-6)
+    with pytest.raises(ActivationError, match="NaN or Inf"):
+        score_reads(model, torch.zeros(2, 4), at, torch.tensor([0, 2, 0]))
+
+
+def test_an_answer_outside_the_vocabulary_is_an_error(model, residual, size):
+    """The last token of an answer is read and never fed, so the embedding does not stop at it."""
+    beyond = model.cfg.d_vocab
+    with pytest.raises(AnswerError, match=rf"token {beyond}.*ends at {beyond - 1}"):
+        score_reads(model, residual, torch.tensor([0, 1]), torch.tensor([2, beyond]))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from finished import make_results
 
 from relation_neurons.claims import collateral_at, recall_shown
 from relation_neurons.controls import largest_matched
+from relation_neurons.interference import interference_matrix
 from relation_neurons.ranking import Ranking
+from relation_neurons.summary import contrasts
 from relation_neurons.sweep import plan_sweep
 
 
@@ -41,6 +44,20 @@ def compared(control=(-0.3, 0.001), unknown=(-0.2, 0.01), nonsense=(-0.2, 0.01))
 )
 def test_pitfall_25_recall_is_said_only_where_known_facts_beat_both_checks(changes, verdict):
     assert recall_shown(compared(**changes), "r") == verdict
+
+
+def test_contrasts_in_several_languages_rest_on_the_matrix_of_these():
+    """A relation is named with its language once, so its draws are found."""
+    one = make_results().effects
+    columns = ["language", "ablated_language"]
+    two = one.assign(prompt_id=one["prompt_id"] + 10_000, **dict.fromkeys(columns, "de"))
+    effects = pd.concat([one.assign(**dict.fromkeys(columns, "en")), two], ignore_index=True)
+    dose = int(effects["dose"].max())
+    anew = contrasts(effects, dose=dose)
+    given = contrasts(effects, dose=dose, matrix=interference_matrix(effects, dose=dose))
+    pd.testing.assert_frame_equal(anew, given)
+    control = anew[anew["against"] == "control_contribution"]
+    assert control["relation"].str.endswith(" (de)").any() and control["p_draws"].notna().all()
 
 
 def test_collateral_damage_is_averaged_over_relations_with_the_worst_named():
