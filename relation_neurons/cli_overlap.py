@@ -115,7 +115,9 @@ def _stable(summary: pd.DataFrame) -> list[str]:
         "templates": "the other wording",
     }
     shown = summary.assign(label=named(summary))
-    lines = ["share of each set that is found again:"]
+    lines = [
+        "share of each set that is found again (from half of the facts where a half has enough):"
+    ]
     for label, rows in shown.groupby("label", sort=False):
         said = [
             f"{row.share:.0%} from {what[row.what]}"

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.errors import ActivationError
+from relation_neurons.margins import require_logits
 from relation_neurons.models import HookedModel
 from relation_neurons.passes import unembed_parts
 
@@ -52,7 +53,12 @@ class Expectation:
         *,
         keep: bool,
     ) -> Expectation:
-        """Reads what the intact model expects; `keep` says whether its probabilities are kept."""
+        """Reads what the intact model expects; `keep` says whether its probabilities are kept.
+
+        Raises:
+            AnswerError: a token that the model has no logit for.
+        """
+        require_logits(model, targets)
         with torch.inference_mode():
             empty = torch.empty(len(targets), device=residual.device)
             kept = empty.new_empty(len(targets), model.cfg.d_vocab) if keep else None

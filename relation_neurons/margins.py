@@ -13,7 +13,7 @@ from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.models import HookedModel
 from relation_neurons.passes import unembed_parts
 
-__all__ = ["score_reads"]
+__all__ = ["require_logits", "score_reads"]
 
 _READ_AT_ONCE = 256
 
@@ -40,11 +40,7 @@ def score_reads(
         ActivationError: logits that hold NaN or Inf.
         AnswerError: a token that the model has no logit for.
     """
-    if int(tokens.max()) >= model.cfg.d_vocab:  # never fed, so nothing else would stop at it
-        raise AnswerError(
-            f"An answer has the token {int(tokens.max())}, and the model's vocabulary ends at "
-            f"{model.cfg.d_vocab - 1}. The tokenizer is another model's, or tokens were added to it."
-        )
+    require_logits(model, tokens)
     owns = torch.empty(len(at), device=residual.device)
     tops, seconds, norms = (torch.empty(len(residual), device=residual.device) for _ in range(3))
     bests = torch.empty(len(residual), dtype=torch.int64, device=residual.device)
@@ -67,6 +63,20 @@ def score_reads(
     other = torch.where(bests[at] == tokens, seconds[at], tops[at])
     margins, logprobs = ((owns - part).cpu().double().numpy() for part in (other, norms[at]))
     return margins, logprobs, bests[at].cpu().numpy()
+
+
+def require_logits(model: HookedModel, tokens: Int[Tensor, " read"]) -> None:
+    """Makes sure that the model has a logit for each token; the last one of a text is never fed.
+
+    Raises:
+        AnswerError: it does not.
+    """
+    last = int(tokens.max())
+    if last >= model.cfg.d_vocab:
+        raise AnswerError(
+            f"A text ends in the token {last}, and the model's vocabulary at {model.cfg.d_vocab - 1}. "
+            "The tokenizer is another model's, or tokens were added to it."
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from relation_neurons.attribution import collect_attribution
 from relation_neurons.batches import make_batches
 from relation_neurons.collateral import collateral_damage
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
+from relation_neurons.expectation import Expectation
 from relation_neurons.halving import as_they_fit, is_out_of_memory
 from relation_neurons.lens import WORLD
 from relation_neurons.mapped import mapped_table, parse_size, room_for_table
@@ -202,7 +203,8 @@ def test_a_text_that_does_not_fit_is_told_with_its_length(model):
     def run(_part):
         raise MemoryError
 
-    part = _Part(batch, torch.zeros(4, 2), None)
+    read = torch.zeros(4, model.cfg.d_model), torch.tensor([2, 3, 4, 5])
+    part = _Part(batch, Expectation.of(model, *read, keep=False))
     with pytest.raises(OutOfMemoryError, match="One prompt of 5 tokens"):
         list(as_they_fit(model, [part], run))
 

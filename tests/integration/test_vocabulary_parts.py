@@ -168,5 +168,8 @@ def test_tokens_that_are_never_said_may_have_no_probability_at_all(monkeypatch, 
 def test_an_answer_outside_the_vocabulary_is_an_error(model, residual, size):
     """The last token of an answer is read and never fed, so the embedding does not stop at it."""
     beyond = model.cfg.d_vocab
-    with pytest.raises(AnswerError, match=rf"token {beyond}.*ends at {beyond - 1}"):
+    said = rf"token {beyond}, .* vocabulary at {beyond - 1}"
+    with pytest.raises(AnswerError, match=said):
         score_reads(model, residual, torch.tensor([0, 1]), torch.tensor([2, beyond]))
+    with pytest.raises(AnswerError, match=said):
+        Expectation.of(model, residual[:2], torch.tensor([2, beyond]), keep=True)

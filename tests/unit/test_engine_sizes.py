@@ -49,5 +49,5 @@ def test_engines_by_name(monkeypatch):
     with pytest.raises(UnknownOptionError, match="workers is 0"):
         make_engine("ray", workers=0)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EngineError, match=r"pip install 'relation_neurons\[ray\]'"):
+    with pytest.raises(EngineError, match=r"-e \"\.\[ray\]"):
         make_engine("ray")
