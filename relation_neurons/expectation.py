@@ -19,8 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from relation_neurons.errors import ActivationError
-from relation_neurons.margins import require_logits
+from relation_neurons.margins import not_finite, require_logits
 from relation_neurons.models import HookedModel
 from relation_neurons.passes import unembed_parts
 
@@ -106,10 +105,7 @@ class Expectation:
                 losses = part.log_norms - part.target_logits, log_norms - logits
                 total += torch.stack([one.double().sum() for one in (*losses, kl)]).cpu()
         if not all(math.isfinite(part) for part in total.tolist()):
-            raise ActivationError(
-                "The model's logits hold NaN or Inf. float16 overflows in some models: load it with "
-                "dtype='bfloat16' or 'float32'."
-            )
+            raise not_finite()
         return total
 
     def _parts(self) -> Iterator[tuple[slice, Expectation]]:

@@ -13,7 +13,7 @@ from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.models import HookedModel
 from relation_neurons.passes import unembed_parts
 
-__all__ = ["require_logits", "score_reads"]
+__all__ = ["not_finite", "require_logits", "score_reads"]
 
 _READ_AT_ONCE = 256
 
@@ -56,13 +56,18 @@ def score_reads(
         tops[here], seconds[here], bests[here] = found.top, found.second, found.token
         norms[here] = found.top + found.others.log1p()
     if not (torch.isfinite(owns).all() and torch.isfinite(norms).all()):
-        raise ActivationError(
-            "The model's logits hold NaN or Inf. float16 overflows in some models: load it "
-            "with dtype='bfloat16' or 'float32'."
-        )
+        raise not_finite()
     other = torch.where(bests[at] == tokens, seconds[at], tops[at])
     margins, logprobs = ((owns - part).cpu().double().numpy() for part in (other, norms[at]))
     return margins, logprobs, bests[at].cpu().numpy()
+
+
+def not_finite() -> ActivationError:
+    """The error where logits are no numbers."""
+    return ActivationError(
+        "The model's logits hold NaN or Inf. float16 overflows in some models: load it with "
+        "dtype='bfloat16' or 'float32'."
+    )
 
 
 def require_logits(model: HookedModel, tokens: Int[Tensor, " read"]) -> None:
