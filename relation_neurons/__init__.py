@@ -39,12 +39,13 @@ if TYPE_CHECKING:
     from relation_neurons.ablation import ablated
     from relation_neurons.activations import ActivationTable, collect_activations
     from relation_neurons.attribution import collect_attribution
+    from relation_neurons.blocks import block_sweep
     from relation_neurons.cards import NeuronCard, neuron_card
     from relation_neurons.collateral import collateral_damage
     from relation_neurons.comparison import Comparison, compare_scores
     from relation_neurons.controls import draw_control
     from relation_neurons.cumulativity import dose_curves, dose_numbers, joint_effect
-    from relation_neurons.engines import RayEngine
+    from relation_neurons.engines.ray_engine import RayEngine
     from relation_neurons.example import write_example
     from relation_neurons.experiment import run
     from relation_neurons.findings import check_relations
@@ -56,19 +57,22 @@ if TYPE_CHECKING:
     )
     from relation_neurons.known import known_facts
     from relation_neurons.lre import fetch_lre
-    from relation_neurons.models import known_models, load_model
+    from relation_neurons.model_names import known_models
+    from relation_neurons.models import load_model
+    from relation_neurons.neuron_names import neuron_name, parse_neuron
     from relation_neurons.neuron_values import neuron_activations
     from relation_neurons.null import null_maximum
     from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.prompts import Prompts, make_prompts
-    from relation_neurons.ranking import Ranking, neuron_name, parse_neuron, rank_neurons
+    from relation_neurons.ranking import rank_neurons
+    from relation_neurons.ranking_table import Ranking
     from relation_neurons.readers import list_shipped, load_relations
     from relation_neurons.recall import measure_recall
     from relation_neurons.relations import Fact, Relation, Template
     from relation_neurons.results import Results, load_results
     from relation_neurons.scores import average_precision
     from relation_neurons.stability import ranking_stability
-    from relation_neurons.sweep import ablation_sweep, block_sweep
+    from relation_neurons.sweep import ablation_sweep
     from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
     from relation_neurons.writers import save_relations
 
@@ -133,35 +137,84 @@ __all__ = [
 
 _HOMES = {
     "ablation": ("ablated",),
-    "activations": ("ActivationTable", "collect_activations"),
+    "activations": (
+        "ActivationTable",
+        "collect_activations",
+    ),
     "attribution": ("collect_attribution",),
-    "cards": ("NeuronCard", "neuron_card"),
+    "blocks": ("block_sweep",),
+    "cards": (
+        "NeuronCard",
+        "neuron_card",
+    ),
     "collateral": ("collateral_damage",),
-    "comparison": ("Comparison", "compare_scores"),
+    "comparison": (
+        "Comparison",
+        "compare_scores",
+    ),
     "controls": ("draw_control",),
-    "cumulativity": ("dose_curves", "dose_numbers", "joint_effect"),
+    "cumulativity": (
+        "dose_curves",
+        "dose_numbers",
+        "joint_effect",
+    ),
     "engines.ray_engine": ("RayEngine",),
     "example": ("write_example",),
     "experiment": ("run",),
     "findings": ("check_relations",),
-    "flips": ("majority_share", "turned_right"),
-    "interference": ("interference_matrix", "specificity", "specificity_intervals"),
+    "flips": (
+        "majority_share",
+        "turned_right",
+    ),
+    "interference": (
+        "interference_matrix",
+        "specificity",
+        "specificity_intervals",
+    ),
     "known": ("known_facts",),
     "lre": ("fetch_lre",),
-    "models": ("known_models", "load_model"),
+    "model_names": ("known_models",),
+    "models": ("load_model",),
+    "neuron_names": (
+        "neuron_name",
+        "parse_neuron",
+    ),
     "neuron_values": ("neuron_activations",),
     "null": ("null_maximum",),
-    "planted": ("Planted", "planted_model", "recovered", "recovered_shared"),
-    "prompts": ("Prompts", "make_prompts"),
-    "ranking": ("Ranking", "neuron_name", "parse_neuron", "rank_neurons"),
-    "readers": ("list_shipped", "load_relations"),
+    "planted": (
+        "Planted",
+        "planted_model",
+        "recovered",
+        "recovered_shared",
+    ),
+    "prompts": (
+        "Prompts",
+        "make_prompts",
+    ),
+    "ranking": ("rank_neurons",),
+    "ranking_table": ("Ranking",),
+    "readers": (
+        "list_shipped",
+        "load_relations",
+    ),
     "recall": ("measure_recall",),
-    "relations": ("Fact", "Relation", "Template"),
-    "results": ("Results", "load_results"),
+    "relations": (
+        "Fact",
+        "Relation",
+        "Template",
+    ),
+    "results": (
+        "Results",
+        "load_results",
+    ),
     "scores": ("average_precision",),
     "stability": ("ranking_stability",),
-    "sweep": ("ablation_sweep", "block_sweep"),
-    "versatility": ("overlap_matrix", "set_intersections", "transfer_matrix"),
+    "sweep": ("ablation_sweep",),
+    "versatility": (
+        "overlap_matrix",
+        "set_intersections",
+        "transfer_matrix",
+    ),
     "writers": ("save_relations",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.errors import AblationError, UnknownOptionError
-from relation_neurons.models import HookedModel, site_hook, site_width
-from relation_neurons.ranking import neuron_name, parse_neuron
+from relation_neurons.neuron_names import neuron_name, parse_neuron
+from relation_neurons.sites import site_hook, site_width
+from relation_neurons.worlds import HookedModel
 
 __all__ = [
     "Neurons",

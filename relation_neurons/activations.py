@@ -32,22 +32,17 @@ from relation_neurons.errors import (
 )
 from relation_neurons.halving import as_they_fit
 from relation_neurons.mapped import parse_size, room_for_table
-from relation_neurons.models import HookedModel, output_norms, site_hook, site_width
 from relation_neurons.passes import attach, takes_trees, tree_residual
-from relation_neurons.pooling import POOLS, first_positions, pool
+from relation_neurons.pooling import POOLS
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
 from relation_neurons.prompts import Prompts
 from relation_neurons.recall import BATCH_SIZE
+from relation_neurons.sites import site_hook, site_width
+from relation_neurons.weights import output_norms
+from relation_neurons.worlds import HookedModel
 
-__all__ = [
-    "POOLS",
-    "ActivationTable",
-    "collect_activations",
-    "collect_neuron",
-    "first_positions",
-    "pool",
-]
+__all__ = ["ActivationTable", "collect_activations", "collect_neuron"]
 
 SINK_RATIO = 10.0
 """A sink neuron contributes this many times more at the first position than the loudest neuron of the

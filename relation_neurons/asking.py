@@ -13,11 +13,11 @@ from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.chunks import packed, unpacked
 from relation_neurons.conditions import Condition
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
-from relation_neurons.models import HookedModel
 from relation_neurons.prompt_table import prompts_of, prompts_table
 from relation_neurons.prompts import Prompts
 from relation_neurons.recall import Outcomes, answer_prompts, plan_passes
 from relation_neurons.streams import IntactStreams
+from relation_neurons.worlds import HookedModel
 
 __all__ = ["Asking", "check_planned", "check_scale", "judged", "tabled"]
 

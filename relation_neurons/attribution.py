@@ -18,8 +18,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from relation_neurons.activations import POOLS
-from relation_neurons.activations import pool as pool_tokens
 from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import (
     ActivationError,
@@ -29,16 +27,14 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.halving import as_they_fit
-from relation_neurons.models import (
-    HookedModel,
-    final_residual,
-    site_hook,
-    site_width,
-    unembed,
-)
+from relation_neurons.passes import final_residual, unembed
+from relation_neurons.pooling import POOLS
+from relation_neurons.pooling import pool as pool_tokens
 from relation_neurons.progress import progress_bar
 from relation_neurons.prompts import Prompts
 from relation_neurons.recall import BATCH_SIZE, answer_prompts, plan_passes
+from relation_neurons.sites import site_hook, site_width
+from relation_neurons.worlds import HookedModel
 
 __all__ = ["collect_attribution"]
 

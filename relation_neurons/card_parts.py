@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relation_neurons.activations import ActivationTable, pool
+from relation_neurons.activations import ActivationTable
+from relation_neurons.pooling import pool
 from relation_neurons.prompts import Prompts
-from relation_neurons.ranking import Ranking, rank_neurons
+from relation_neurons.ranking import rank_neurons
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.recall import Outcomes
 from relation_neurons.statistics import bootstrap_interval, by_fact
 

@@ -12,8 +12,8 @@ from relation_neurons.errors import UnknownOptionError
 if TYPE_CHECKING:  # importing them takes seconds, which --help shall not
     import pandas as pd
 
-    from relation_neurons.models import HookedModel
     from relation_neurons.prompts import Prompts
+    from relation_neurons.worlds import HookedModel
 
 __all__ = ["Known", "ask_and_say", "asking"]
 

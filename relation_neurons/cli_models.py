@@ -11,7 +11,8 @@ def models() -> None:
     """What can be loaded, and what is on this machine."""
     from relation_neurons.embedded import EMBEDDED, embedded_parts
     from relation_neurons.lens import WORLD
-    from relation_neurons.models import choose_device, known_models
+    from relation_neurons.model_names import known_models
+    from relation_neurons.placement import choose_device
     from relation_neurons.verified import COLUMNS, verified_families
 
     for name, entry in EMBEDDED.items():

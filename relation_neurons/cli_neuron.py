@@ -46,7 +46,7 @@ def neuron(
 
     from relation_neurons.cards import neuron_card
     from relation_neurons.files import write_text
-    from relation_neurons.ranking import parse_neuron
+    from relation_neurons.neuron_names import parse_neuron
 
     which = parse_neuron(name)  # what is wrong shows before the model loads
     fresh = {

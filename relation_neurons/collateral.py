@@ -21,11 +21,11 @@ from relation_neurons.chunks import Chunks
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.jobs import Engine, work_off
-from relation_neurons.models import HookedModel
-from relation_neurons.ranking import Ranking
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.reading import Reading, neutral_text
+from relation_neurons.worlds import HookedModel
 
-__all__ = ["collateral_damage", "largest_dose", "neutral_text"]
+__all__ = ["collateral_damage", "largest_dose"]
 
 
 def collateral_damage(

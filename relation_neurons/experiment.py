@@ -15,37 +15,29 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.claims import claims
-from relation_neurons.engines import Engine, make_engine
+from relation_neurons.doses import resolve_doses
+from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.files import write_json, write_text
 from relation_neurons.folder import move_aside, open_folder, owned, read_checksums, record
 from relation_neurons.interference import interference_matrix
+from relation_neurons.jobs import Engine
 from relation_neurons.mapped import parse_size
-from relation_neurons.models import HookedModel, neuron_count
 from relation_neurons.options import Options, make_manifest, make_options
-from relation_neurons.ranking import Ranking, resolve_doses
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.readers import load_relations
 from relation_neurons.relations import Relation, draw_facts, drop_copied, limit_objects
 from relation_neurons.report import build_report, make_figures
 from relation_neurons.results import Results, load_results
+from relation_neurons.sites import neuron_count
 from relation_neurons.split import choose_templates, require_links
-from relation_neurons.stage_ablate import Ablations, ablate_stage, read_ablate_stage
-from relation_neurons.stage_rank import rank_stage, read_rank_stage
+from relation_neurons.stage_ablate import Ablations, ablate_stage
+from relation_neurons.stage_rank import rank_stage
 from relation_neurons.stages import Stages
 from relation_neurons.summary import summarise
+from relation_neurons.worlds import HookedModel
 
-__all__ = [
-    "ablate_stage",
-    "across_languages",
-    "choose_facts",
-    "engine_for",
-    "is_finished",
-    "rank_stage",
-    "read_ablate_stage",
-    "read_rank_stage",
-    "report_stage",
-    "run",
-]
+__all__ = ["across_languages", "choose_facts", "engine_for", "is_finished", "report_stage", "run"]
 
 
 def run(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from relation_neurons.errors import OutOfMemoryError
-from relation_neurons.lens import HookedModel
+from relation_neurons.worlds import HookedModel
 
 __all__ = ["as_they_fit", "is_out_of_memory", "memory_said"]
 

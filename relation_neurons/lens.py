@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from relation_neurons.worlds import HookedModel, World
+from relation_neurons.worlds import World
 
-__all__ = ["WORLD", "HookedModel"]
+__all__ = ["WORLD"]
 
 
 def _installed() -> World:

@@ -17,9 +17,8 @@ from relation_neurons.architectures import architecture_of, require_dense
 from relation_neurons.embedded import EMBEDDED
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
 from relation_neurons.halving import memory_said
-from relation_neurons.lens import WORLD, HookedModel
-from relation_neurons.model_names import OPEN, known_models, official_name, refuse_foreign_code
-from relation_neurons.passes import final_residual, unembed
+from relation_neurons.lens import WORLD
+from relation_neurons.model_names import OPEN, official_name, refuse_foreign_code
 from relation_neurons.placement import choose_device, place_model
 from relation_neurons.provenance import (
     change_since_loaded,
@@ -28,27 +27,9 @@ from relation_neurons.provenance import (
     note_source,
 )
 from relation_neurons.self_check import listen, self_check
-from relation_neurons.sites import SITES, neuron_count, site_hook, site_width
-from relation_neurons.weights import logit_weights, output_direction, output_norms, weight_hash
+from relation_neurons.worlds import HookedModel
 
-__all__ = [
-    "SITES",
-    "HookedModel",
-    "choose_device",
-    "final_residual",
-    "known_models",
-    "load_model",
-    "loaded_from",
-    "logit_weights",
-    "neuron_count",
-    "note_source",
-    "output_direction",
-    "output_norms",
-    "site_hook",
-    "site_width",
-    "unembed",
-    "weight_hash",
-]
+__all__ = ["load_model"]
 
 
 def load_model(

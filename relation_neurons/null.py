@@ -23,10 +23,10 @@ from relation_neurons.activations import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.families import SCORES, rank_families
 from relation_neurons.known import know_more, left_out_relations
-from relation_neurons.permutations import LEVEL, MaximumNull, maximum_nulls, permuted_labels
+from relation_neurons.permutations import LEVEL, maximum_nulls
 from relation_neurons.relations import MIN_KNOWN
 
-__all__ = ["MaximumNull", "maximum_nulls", "null_maximum", "null_sentence", "permuted_labels"]
+__all__ = ["null_maximum", "null_sentence"]
 
 _LEAST = math.ceil(1 / LEVEL) - 1
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relation_neurons.activations import ActivationTable
     from relation_neurons.comparison import Comparison
     from relation_neurons.prompts import Prompts
-    from relation_neurons.ranking import Ranking
+    from relation_neurons.ranking_table import Ranking
     from relation_neurons.relations import Relation
     from relation_neurons.results import Results
 

@@ -10,14 +10,18 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from relation_neurons.ablation import POSITIONS
-from relation_neurons.activations import POOLS
 from relation_neurons.criteria import CRITERIA
+from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.models import SITES, HookedModel, neuron_count, weight_hash
-from relation_neurons.ranking import ORDERS, SCORES, resolve_doses
+from relation_neurons.families import SCORES
+from relation_neurons.pooling import POOLS
+from relation_neurons.ranking import ORDERS
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations import MIN_KNOWN, Relation
+from relation_neurons.sites import SITES, neuron_count
 from relation_neurons.version import __version__
+from relation_neurons.weights import weight_hash
+from relation_neurons.worlds import HookedModel
 
 __all__ = [
     "PRESETS",

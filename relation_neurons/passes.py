@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from relation_neurons.errors import ContextLengthError
-from relation_neurons.lens import WORLD, HookedModel
+from relation_neurons.lens import WORLD
 from relation_neurons.prefixes import TreeBatch
-from relation_neurons.worlds import TreeBlock
+from relation_neurons.worlds import HookedModel, TreeBlock
 
 __all__ = [
     "attach",

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
 from relation_neurons.columns import Columns, in_threads
+from relation_neurons.compiling import compiled
 from relation_neurons.errors import ActivationError
-from relation_neurons.sorting import compiled, sort_block
+from relation_neurons.sorting import sort_block
 
 __all__ = ["LEVEL", "MaximumNull", "maximum_nulls", "permuted_labels"]
 

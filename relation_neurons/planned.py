@@ -8,9 +8,10 @@ import pandas as pd
 
 from relation_neurons.collateral import largest_dose
 from relation_neurons.conditions import Condition, plan_sweep
+from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import ResultsError
 from relation_neurons.options import Options
-from relation_neurons.ranking import Ranking, resolve_doses
+from relation_neurons.ranking_table import Ranking
 
 __all__ = [
     "block_count",

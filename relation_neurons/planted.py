@@ -29,12 +29,14 @@ from pathlib import Path
 import pandas as pd
 
 from relation_neurons.errors import UnknownOptionError, UnknownRelationError, near_matches
-from relation_neurons.models import HookedModel, load_model, note_source
+from relation_neurons.models import load_model
 from relation_neurons.planted_checkpoint import save_checkpoint
 from relation_neurons.planted_facts import NOUNS, SUBJECTS, make_facts, make_relations
 from relation_neurons.planted_neurons import place_neurons
-from relation_neurons.ranking import Ranking
+from relation_neurons.provenance import note_source
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations import Relation
+from relation_neurons.worlds import HookedModel
 
 __all__ = ["Planted", "planted_model", "recovered", "recovered_shared"]
 

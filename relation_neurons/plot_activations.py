@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons import plot_style as look
 from relation_neurons.errors import RelationFormatError, UnknownRelationError, near_matches
-from relation_neurons.plot_style import LONGEST, label, named, require
+from relation_neurons.plot_text import LONGEST, label, named, require, tick_size
+from relation_neurons.plot_theme import BLUE, GREY, INK, RED, finish
 
 __all__ = ["activations"]
 
@@ -49,28 +49,28 @@ def activations(table: pd.DataFrame, relation: str | None = None, *, bins: int =
     fig = go.Figure()
     for place, name in enumerate(means.index):
         values = rows.loc[rows["row"] == name, "activation"].to_numpy(float)
-        colour = look.RED if name in chosen else look.BLUE if name in facts else look.GREY
+        colour = RED if name in chosen else BLUE if name in facts else GREY
         fig.add_trace(_bars(values, edges, place, str(name), colour))
     fig.add_scatter(
         x=means.to_numpy(float),
         y=np.arange(len(means)),
         mode="markers",
-        marker={"symbol": "triangle-up", "size": 9, "color": look.INK},
+        marker={"symbol": "triangle-up", "size": 9, "color": INK},
         hovertext=[f"<i>{label(name)}</i>: mean {mean:.3g}" for name, mean in means.items()],
         hoverinfo="text",
     )
-    fig.add_vline(x=0, line={"color": look.GREY, "width": 1}, layer="below")
+    fig.add_vline(x=0, line={"color": GREY, "width": 1}, layer="below")
     fig.update_layout(barmode="overlay", bargap=0)
     fig.update_xaxes(title_text="pooled activation")
     fig.update_yaxes(
         tickvals=list(range(len(means))),
         ticktext=[label(name, longest=LONGEST) for name in means.index],
-        tickfont={"size": look.tick_size(len(means))},
+        tickfont={"size": tick_size(len(means))},
         range=[len(means) - 0.6, -1],
         ticks="",
     )
     tall = 44 if len(means) <= 12 else 30 if len(means) <= 24 else 22
-    return look.finish(
+    return finish(
         fig,
         f"Activation of {label(neurons[0])} by relation",
         "Each row is scaled to its own tallest bar; triangles are means, the highest first."

@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from relation_neurons import plot_style as look
 from relation_neurons.errors import UnknownRelationError, near_matches
 from relation_neurons.plot_dots import WHAT
-from relation_neurons.plot_style import UNITS, interval, label, number, require
+from relation_neurons.plot_text import UNITS, interval, label, number, require
+from relation_neurons.plot_theme import GREY, finish
 
 __all__ = ["dose_curve", "dose_curves"]
 
@@ -52,7 +52,7 @@ def dose_curve(
     _dose_axes(fig, sorted(map(int, here["dose"].unique())), quantity)
     subtitle = "Bands are 95% intervals over held-out facts."
     name = label(title) if title is not None else f"Neurons of {label(relation, longest=40)}"
-    return look.finish(fig, name, subtitle, height=330, width=860, legend=True)
+    return finish(fig, name, subtitle, height=330, width=860, legend=True)
 
 
 def dose_curves(curves: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
@@ -99,7 +99,7 @@ def dose_curves(curves: pd.DataFrame, *, quantity: str = "correct") -> go.Figure
         **{"y": 0.5, "yanchor": "middle", "showarrow": False},
     )
     subtitle = "Bands are 95% intervals over held-out facts; the dose axis is logarithmic."
-    look.finish(fig, "Cumulativity", subtitle, height=height, width=980, legend=True)
+    finish(fig, "Cumulativity", subtitle, height=height, width=980, legend=True)
     return fig.update_layout(
         legend_y=1 + 30 / height, margin={"l": 76, "t": fig.layout.margin.t + 26}
     )
@@ -161,4 +161,4 @@ def _dose_axes(fig: go.Figure, doses: list[int], quantity: str) -> None:
     ends = [np.log10(doses[0]) - 0.12, np.log10(doses[-1]) + 0.12]
     ticks = {"tickvals": doses, "ticktext": [f"{dose:,}" for dose in doses], "tickangle": 0}
     fig.update_xaxes(type="log", range=ends, title_text="Neurons ablated (log scale)", **ticks)
-    fig.update_yaxes(title_text=UNITS[quantity][1], zeroline=True, zerolinecolor=look.GREY)
+    fig.update_yaxes(title_text=UNITS[quantity][1], zeroline=True, zerolinecolor=GREY)

@@ -6,23 +6,24 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons import plot_style as look
-from relation_neurons.plot_style import UNITS, Style, interval, label, number, require
-from relation_neurons.summary import ALL_RELATIONS
+from relation_neurons.plot_dot_chart import Style, dot_plot
+from relation_neurons.plot_text import UNITS, interval, label, number, require
+from relation_neurons.plot_theme import BLUE, FAINT, GREEN, PURPLE, RED, SOFT
+from relation_neurons.relations import ALL_RELATIONS
 
 __all__ = ["SCORES", "WHAT", "headline", "score_comparison", "specificity", "standings"]
 
 WHAT = {
-    "home": Style("home", look.RED, "circle"),
-    "elsewhere": Style("elsewhere", look.BLUE, "diamond"),
-    "control_contribution": Style("contribution control, at home", look.SOFT, "square-open"),
-    "control_layer": Style("layer control, at home", look.FAINT, "triangle-up-open"),
+    "home": Style("home", RED, "circle"),
+    "elsewhere": Style("elsewhere", BLUE, "diamond"),
+    "control_contribution": Style("contribution control, at home", SOFT, "square-open"),
+    "control_layer": Style("layer control, at home", FAINT, "triangle-up-open"),
 }
 SCORES = {
-    "specific": Style("known facts", look.RED, "circle"),
-    "background": Style("known, against neutral prompts", look.PURPLE, "square"),
-    "unknown": Style("facts it gets wrong", look.BLUE, "diamond"),
-    "nonsense": Style("nonsense subjects", look.GREEN, "triangle-up"),
+    "specific": Style("known facts", RED, "circle"),
+    "background": Style("known, against neutral prompts", PURPLE, "square"),
+    "unknown": Style("facts it gets wrong", BLUE, "diamond"),
+    "nonsense": Style("nonsense subjects", GREEN, "triangle-up"),
 }
 CRITERIA = {
     "average_precision": "AP",
@@ -52,11 +53,11 @@ def specificity(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
         for p in points.itertuples()
     ]
     styles = {
-        "home": Style("its set on its facts (home)", look.RED, "circle"),
-        "elsewhere": Style("its set on other relations (row)", look.BLUE, "diamond"),
-        "others_here": Style("others' sets on its facts (column)", look.SOFT, "square-open"),
+        "home": Style("its set on its facts (home)", RED, "circle"),
+        "elsewhere": Style("its set on other relations (row)", BLUE, "diamond"),
+        "others_here": Style("others' sets on its facts (column)", SOFT, "square-open"),
     }
-    return look.dot_plot(
+    return dot_plot(
         points.dropna(subset=["effect"]),
         styles,
         table.sort_values("home")["ablated"].tolist(),
@@ -86,8 +87,8 @@ def score_comparison(table: pd.DataFrame, *, dose: int | None = None) -> go.Figu
     main = next(s for s in [*SCORES, *ranked["score"]] if (ranked["score"] == s).any())
     control = ranked[(ranked["score"] == main) & ranked["control"].notna()]
     control = control.assign(what="control", effect=control["control"], low=np.nan, high=np.nan)
-    matched = Style("contribution control", look.SOFT, "square-open")
-    return look.dot_plot(
+    matched = Style("contribution control", SOFT, "square-open")
+    return dot_plot(
         pd.concat([ranked, control]),
         {**SCORES, "control": matched},
         _worst_first(table[table["score"] == main]),
@@ -139,11 +140,11 @@ def standings(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
         ignore_index=True,
     )
     styles = {
-        "specificity": Style("specificity: home minus the other sets on it", look.RED, "circle"),
-        "home": Style("home", look.BLUE, "diamond"),
-        "control": Style("contribution control, at home", look.SOFT, "square-open"),
+        "specificity": Style("specificity: home minus the other sets on it", RED, "circle"),
+        "home": Style("home", BLUE, "diamond"),
+        "control": Style("contribution control, at home", SOFT, "square-open"),
     }
-    return look.dot_plot(
+    return dot_plot(
         points,
         styles,
         names,
@@ -178,7 +179,7 @@ def headline(table: pd.DataFrame, *, dose: int | None = None) -> go.Figure:
             for p in known.itertuples()
         ],
     )
-    return look.dot_plot(
+    return dot_plot(
         points,
         WHAT,
         _worst_first(known[known["what"] == "home"]),

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons import plot_style as look
 from relation_neurons.errors import UnknownRelationError, near_matches
-from relation_neurons.plot_style import label, number, require
+from relation_neurons.plot_text import label, number, require
+from relation_neurons.plot_theme import BLUE, INK, LIGHT, MISSING, PAPER, RED, finish
 
 __all__ = ["flips"]
 
@@ -63,27 +63,25 @@ def flips(
     counts = rows["flip"].value_counts()
     shown = rows.head(most)
     cells = [_row(row) for row in shown.to_dict("records")]
-    colours = [look.BLUE if kind == "right" else look.RED for kind in shown["flip"]]
+    colours = [BLUE if kind == "right" else RED for kind in shown["flip"]]
     fig = go.Figure(
         go.Table(
             columnwidth=list(_HEADS.values()),
             header={
                 "values": [f"<b>{head}</b>" for head in _HEADS],
                 "align": "left",
-                "fill": {"color": look.MISSING},
-                "line": {"color": look.LIGHT},
-                "font": {"color": look.INK, "size": 12},
+                "fill": {"color": MISSING},
+                "line": {"color": LIGHT},
+                "font": {"color": INK, "size": 12},
                 "height": _HEAD,
             },
             cells={
                 "values": list(map(list, zip(*cells, strict=True))),
                 "align": "left",
-                "fill": {"color": look.PAPER},
-                "line": {"color": look.LIGHT},
+                "fill": {"color": PAPER},
+                "line": {"color": LIGHT},
                 "font": {
-                    "color": [
-                        colours if head == "ablated model says" else look.INK for head in _HEADS
-                    ],
+                    "color": [colours if head == "ablated model says" else INK for head in _HEADS],
                     "size": 12,
                 },
                 "height": _ROW,
@@ -92,7 +90,7 @@ def flips(
     )
     whose = "Facts" if relation is None else f"Facts under the set of {label(relation, longest=40)}"
     first = f" The first {len(shown)} of {len(rows)}." if len(rows) > len(shown) else ""
-    look.finish(
+    finish(
         fig,
         f"{whose}: {counts.get('right', 0)} turned right, {counts.get('wrong', 0)} turned wrong",
         "Blue: turned right; orange: turned wrong. Control flips: the share of random draws that flip it "

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons import plot_style as look
 from relation_neurons.errors import UnknownOptionError, UnknownRelationError, near_matches
-from relation_neurons.plot_style import label, named, require
+from relation_neurons.plot_heat_chart import heat_plot
+from relation_neurons.plot_text import label, named, require
+from relation_neurons.plot_theme import BLUE, INK, RED, SEQUENTIAL, finish
 
 __all__ = ["layers"]
 
@@ -71,12 +72,12 @@ def layers(
     subtitle = f"Spread evenly over all neurons it would be {fair}."
     if relation is not None and len(names) == 1:
         return _layer_bars(cells, relation, dose, even, subtitle)
-    return look.heat_plot(
+    return heat_plot(
         cells,
         rows=names,
         columns=[str(layer) for layer in every],
         limit=(0.0, max(1.0, float(cells["value"].max()))),
-        colours=look.SEQUENTIAL,
+        colours=SEQUENTIAL,
         bar="neurons",
         title=f"Layers of the top {dose:,} neurons, score “{label(score)}”",
         subtitle=f"{subtitle} • marks sink neurons among them.",
@@ -91,8 +92,8 @@ def _layer_bars(
 ) -> go.Figure:
     fig = go.Figure()
     for name, heights, colour in (
-        ("other neurons", cells["value"] - cells["sinks"], look.BLUE),
-        ("sink neurons", cells["sinks"], look.RED),
+        ("other neurons", cells["value"] - cells["sinks"], BLUE),
+        ("sink neurons", cells["sinks"], RED),
     ):
         fig.add_bar(
             x=cells["layer"].to_numpy(),
@@ -106,7 +107,7 @@ def _layer_bars(
         x=[even.index[0] - 0.5, *even.index, even.index[-1] + 0.5],
         y=[even.iloc[0], *even, even.iloc[-1]],
         mode="lines",
-        line={"color": look.INK, "dash": "dash", "width": 1.5, "shape": "hvh"},
+        line={"color": INK, "dash": "dash", "width": 1.5, "shape": "hvh"},
         name="the same number spread over all neurons",
         hoverinfo="skip",
     )
@@ -114,4 +115,4 @@ def _layer_bars(
     fig.update_xaxes(title_text="Layer", showgrid=False, range=[-0.6, len(cells) - 0.4])
     fig.update_yaxes(title_text=f"Neurons in the top {dose:,}", rangemode="tozero")
     title = f"Layers of the neurons of {label(relation, longest=40)}"
-    return look.finish(fig, title, f"{subtitle} (Dashed.)", height=300, width=860, legend=True)
+    return finish(fig, title, f"{subtitle} (Dashed.)", height=300, width=860, legend=True)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons import plot_style as look
-from relation_neurons.plot_style import UNITS, interval, label, named, number, require
+from relation_neurons.plot_heat_chart import heat_plot
+from relation_neurons.plot_text import UNITS, interval, label, named, number, require
+from relation_neurons.plot_theme import DIVERGING, REVERSED
 
 __all__ = ["interference", "transfer"]
 
@@ -47,12 +48,12 @@ def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figur
     )
     if len(matrix) < len(rows) * len(names):
         subtitle += " Grey: another language; see transfer."
-    return look.heat_plot(
+    return heat_plot(
         cells,
         rows=rows,
         columns=names,
         limit=(-limit, limit),
-        colours=look.DIVERGING,
+        colours=DIVERGING,
         bar=UNITS[quantity][0],
         title="Interference",
         subtitle=subtitle,
@@ -90,12 +91,12 @@ def transfer(matrix: pd.DataFrame, *, score: str | None = None) -> go.Figure:
         cells["text"] = ""
     home = cells[matrix["ablated_language"].astype(str) == matrix["language"].astype(str)]
     home = home[home["ablated"].astype(str) == home["relation"].astype(str)]
-    return look.heat_plot(
+    return heat_plot(
         cells,
         rows=rows,
         columns=columns,
         limit=(-1.0, 1.0),
-        colours=look.REVERSED,
+        colours=REVERSED,
         bar="share of the own set's effect",
         title=f"Transfer between {'languages' if several else 'relations'}"
         + (f", score “{label(score)}”" if score else ""),

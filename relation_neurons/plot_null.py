@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from relation_neurons import plot_style as look
-from relation_neurons.plot_style import label, require
+from relation_neurons.plot_text import label, require
+from relation_neurons.plot_theme import BLUE, GREY, finish
 from relation_neurons.relations import relation_label
 
 __all__ = ["spectrum"]
@@ -56,10 +56,10 @@ def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, score: str = "specifi
         place = {"row": i // across + 1, "col": i % across + 1}
         fig.add_trace(_line(here, row, legend=i == 0), **place)
         for height_at, dash in ((row.null_95, "dash"), (row.prevalence, "dot")):
-            fig.add_hline(y=height_at, line={"color": look.GREY, "dash": dash}, **place)
+            fig.add_hline(y=height_at, line={"color": GREY, "dash": dash}, **place)
     for name, dash in (("chance reaches (95%)", "dash"), ("prevalence", "dot")):
         fig.add_scatter(
-            x=[None], y=[None], mode="lines", name=name, line={"color": look.GREY, "dash": dash}
+            x=[None], y=[None], mode="lines", name=name, line={"color": GREY, "dash": dash}
         )
     fig.update_annotations(font={"size": 13})
     fig.update_xaxes(type="log", dtick=1)
@@ -69,7 +69,7 @@ def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, score: str = "specifi
         last = down if (down - 1) * across + column <= len(null) else down - 1
         fig.update_xaxes(title_text="rank", row=last, col=column)
     subtitle = "Neurons above the dashed line are beyond chance; the rank axis is logarithmic."
-    look.finish(fig, "Neurons beyond chance", subtitle, height=height, width=980, legend=True)
+    finish(fig, "Neurons beyond chance", subtitle, height=height, width=980, legend=True)
     return fig.update_layout(legend_y=1 + 30 / height, margin_t=fig.layout.margin.t + 26)
 
 
@@ -83,7 +83,7 @@ def _line(here: pd.DataFrame, row: Any, *, legend: bool) -> go.Scatter:
         x=here["rank"].to_numpy(),
         y=here["ap"].to_numpy(float),
         mode="lines",
-        line={"color": look.BLUE},
+        line={"color": BLUE},
         name="ranked neurons",
         hovertext=[f"Rank {p.rank:,}: AP {p.ap:.2f}<br>{chance}" for p in here.itertuples()],
         hoverinfo="text",

@@ -11,9 +11,18 @@ from plotly.subplots import make_subplots
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from relation_neurons import plot_style as look
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.plot_style import label, named, require
+from relation_neurons.plot_heat_chart import heat_plot
+from relation_neurons.plot_text import (
+    LONGEST,
+    label,
+    left_out_line,
+    named,
+    require,
+    shots_line,
+    tick_size,
+)
+from relation_neurons.plot_theme import BLUE, INK, LIGHT, SEQUENTIAL, finish
 
 __all__ = ["intersections", "overlap"]
 
@@ -62,19 +71,19 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
     chance = {"shared": expected, "jaccard": expected / (2 * dose - expected), "ratio": 1.0}[value]
     top = cells["value"].max()
     least = max(3 * chance, 1.0 if value == "shared" else 0.0)
-    return look.heat_plot(
+    return heat_plot(
         cells,
         rows=names,
         columns=names,
         limit=(0.0, max(float(top), least) if np.isfinite(top) else 1.0),
-        colours=look.SEQUENTIAL,
+        colours=SEQUENTIAL,
         bar=bars[value],
         title=f"Overlap of the top {dose:,} neurons, score “{label(score)}”",
         subtitle=f"Chance expects {chance:.2g} ({bars[value]}) for any pair. "
         "The grey diagonal is a set with itself."
         + ("<br>Relations that share much stand together." if order == "clustered" else "")
-        + look.shots_line(matrix)
-        + look.left_out_line(matrix),
+        + shots_line(matrix)
+        + left_out_line(matrix),
         x_title="Relation",
         y_title="Relation",
     )
@@ -113,18 +122,18 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
         text=[f"{count:,}" for count in shown["shared"]],
         textposition="outside",
         cliponaxis=False,
-        marker={"color": look.BLUE},
+        marker={"color": BLUE},
         hovertext=[_combined(row) for row in shown.itertuples()],
         hoverinfo="text",
     )
     _dot_matrix(fig, [[place[n] for n in names] for names in shown["relations"]], len(rows))
     dose, score = shown.iloc[0][["dose", "score"]]
-    ticks = [label(name, longest=look.LONGEST) for name in rows]
+    ticks = [label(name, longest=LONGEST) for name in rows]
     fig.update_yaxes(title_text="neurons", rangemode="tozero", row=1)
     fig.update_yaxes(
         tickvals=list(range(len(rows))),
         ticktext=ticks,
-        tickfont={"size": look.tick_size(len(rows))},
+        tickfont={"size": tick_size(len(rows))},
         range=[len(rows) - 0.5, -0.5],
         showgrid=False,
         ticks="",
@@ -133,13 +142,13 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
     fig.update_xaxes(range=[-0.6, len(shown) - 0.4], showticklabels=False, showgrid=False, ticks="")
     fig.update_layout(bargap=0.35)
     hidden = f" The {len(shown)} largest of {len(table)}." if len(table) > len(shown) else ""
-    fig = look.finish(
+    fig = finish(
         fig,
         f"Neurons that relations share, top {dose:,}, score “{label(score)}”",
         "A column counts the neurons that are in the top sets of the marked relations and of no other."
         f"<br>Neurons of one relation alone are left out.{hidden}"
-        + look.shots_line(table)
-        + look.left_out_line(table),
+        + shots_line(table)
+        + left_out_line(table),
         height=height,
         width=max(760, 240 + 30 * len(shown)),
     )
@@ -151,7 +160,7 @@ def _dot_matrix(fig: go.Figure, columns: list[list[int]], rows: int) -> None:
     grid = [(i, j) for i in range(len(columns)) for j in range(rows)]
     marked = [(i, j) for i, own in enumerate(columns) for j in own]
     place = {"row": 2, "col": 1}
-    for points, colour in ((grid, look.LIGHT), (marked, look.INK)):
+    for points, colour in ((grid, LIGHT), (marked, INK)):
         fig.add_scatter(
             x=[i for i, _ in points],
             y=[j for _, j in points],
@@ -166,7 +175,7 @@ def _dot_matrix(fig: go.Figure, columns: list[list[int]], rows: int) -> None:
         x=[x for x, _ in joined],
         y=[y for _, y in joined],
         mode="lines",
-        line={"color": look.INK, "width": 2},
+        line={"color": INK, "width": 2},
         hoverinfo="skip",
         **place,
     )

@@ -5,19 +5,20 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons import plot_style as look
-from relation_neurons.plot_style import Style, label, require
+from relation_neurons.plot_dot_chart import Style, dot_plot
+from relation_neurons.plot_text import label, require
+from relation_neurons.plot_theme import BLUE, GREEN, PURPLE, RED, SOFT
 from relation_neurons.relations import relation_label
 from relation_neurons.stability import stability_summary
 
 __all__ = ["stability"]
 
 STYLES = {
-    "halves": Style("other half of the facts", look.RED, "circle"),
-    "seeds": Style("another draw of the facts", look.BLUE, "diamond"),
-    "templates": Style("another template", look.PURPLE, "square"),
-    "relations": Style("one relation fewer to tell from", look.GREEN, "triangle-up"),
-    "chance": Style("by chance", look.SOFT, "line-ns-open"),
+    "halves": Style("other half of the facts", RED, "circle"),
+    "seeds": Style("another draw of the facts", BLUE, "diamond"),
+    "templates": Style("another template", PURPLE, "square"),
+    "relations": Style("one relation fewer to tell from", GREEN, "triangle-up"),
+    "chance": Style("by chance", SOFT, "line-ns-open"),
 }
 _COLUMNS = ("relation", "language", "score", "dose", "what", "shared", "expected")
 
@@ -50,7 +51,7 @@ def stability(frame: pd.DataFrame, *, score: str = "specific") -> go.Figure:
     order = table[table["what"] == table["what"].iloc[0]] if len(table) else table
     rows = [*order.sort_values("share", ascending=False)["row"], *table["row"]]
     dose = int(here["dose"].iloc[0])
-    fig = look.dot_plot(
+    fig = dot_plot(
         points,
         STYLES,
         list(dict.fromkeys(rows)),

@@ -26,7 +26,6 @@ from relation_neurons.criteria import (
     criterion_values,
     require_end,
 )
-from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import (
     DoseError,
     LeftOutWarning,
@@ -35,8 +34,7 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.families import SCORES, rank_families
-from relation_neurons.known import has_shots, know_more, known_counts, left_out_relations
-from relation_neurons.neuron_names import neuron_name, parse_neuron
+from relation_neurons.known import has_shots, know_more, left_out_relations
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations import MIN_KNOWN
 from relation_neurons.scores import (
@@ -45,16 +43,7 @@ from relation_neurons.scores import (
     standardised_difference,
 )
 
-__all__ = [
-    "SCORES",
-    "Ranking",
-    "known_counts",
-    "left_out_relations",
-    "neuron_name",
-    "parse_neuron",
-    "rank_neurons",
-    "resolve_doses",
-]
+__all__ = ["rank_neurons"]
 
 ORDERS = ("d_prime", "index")
 

@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 from relation_neurons import plots, report_tables
 from relation_neurons.cumulativity import dose_curves
 from relation_neurons.interference import interference_matrix, specificity
-from relation_neurons.plot_style import number
+from relation_neurons.plot_text import number
 from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
 from relation_neurons.report_neurons import neuron_rows
 from relation_neurons.report_words import answer

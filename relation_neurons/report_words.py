@@ -6,10 +6,9 @@ import math
 from typing import Any
 
 from relation_neurons.cell_tests import ALPHA
-from relation_neurons.plot_style import number
-from relation_neurons.relations import MIN_KNOWN
+from relation_neurons.plot_text import number
+from relation_neurons.relations import ALL_RELATIONS, MIN_KNOWN
 from relation_neurons.results import Results
-from relation_neurons.summary import ALL_RELATIONS
 
 __all__ = ["answer"]
 

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.files import read_json, read_table, write_table
+from relation_neurons.known import left_out_relations
 from relation_neurons.prompt_table import prompts_of, prompts_table
 from relation_neurons.prompts import Prompts
-from relation_neurons.ranking import Ranking, left_out_relations
+from relation_neurons.ranking_table import Ranking
 
 __all__ = ["Results", "load_results", "read_prompts", "write_prompts"]
 

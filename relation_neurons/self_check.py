@@ -19,9 +19,10 @@ from torch import Tensor
 
 from relation_neurons.architectures import architecture_of, down_projection_path
 from relation_neurons.errors import ModelLoadError
-from relation_neurons.lens import WORLD, HookedModel
+from relation_neurons.lens import WORLD
 from relation_neurons.passes import attach, final_residual, unembed
 from relation_neurons.sites import site_hook
+from relation_neurons.worlds import HookedModel
 
 __all__ = ["Evidence", "listen", "self_check"]
 

@@ -19,15 +19,7 @@ import numpy as np
 
 from relation_neurons.compiling import compiled
 
-__all__ = [
-    "BLOCK",
-    "BUCKETS",
-    "column_stride",
-    "compiled",
-    "read_block",
-    "sort_block",
-    "sort_column",
-]
+__all__ = ["BLOCK", "BUCKETS", "column_stride", "read_block", "sort_block", "sort_column"]
 
 BLOCK = 64  # neurons read at once: four cache lines of float32 a prompt
 _DIGIT = 11

@@ -7,15 +7,18 @@ from typing import Any
 
 import pandas as pd
 
+from relation_neurons.blocks import block_sweep
 from relation_neurons.collateral import collateral_damage
+from relation_neurons.conditions import plan_sweep
+from relation_neurons.doses import resolve_doses
 from relation_neurons.jobs import Engine
-from relation_neurons.models import HookedModel
 from relation_neurons.options import Options
 from relation_neurons.planned import block_count, checked_scores, judged_dose, sweep_controls
 from relation_neurons.prompts import Prompts
-from relation_neurons.ranking import Ranking, resolve_doses
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.stages import Stages
-from relation_neurons.sweep import ablation_sweep, block_sweep, plan_sweep
+from relation_neurons.sweep import ablation_sweep
+from relation_neurons.worlds import HookedModel
 
 __all__ = ["Ablations", "ablate_stage", "read_ablate_stage"]
 

@@ -13,17 +13,20 @@ import pandas as pd
 from relation_neurons.activations import ActivationTable, collect_activations
 from relation_neurons.attribution import collect_attribution
 from relation_neurons.errors import LeftOutWarning
-from relation_neurons.models import HookedModel, neuron_count
+from relation_neurons.known import left_out_relations
 from relation_neurons.null import null_maximum
 from relation_neurons.options import Options
 from relation_neurons.planned import kept_neurons, middle_dose, read_options
 from relation_neurons.prompts import Prompts, make_prompts
-from relation_neurons.ranking import Ranking, left_out_relations, rank_neurons
+from relation_neurons.ranking import rank_neurons
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.recall import measure_recall
 from relation_neurons.relations import Relation
 from relation_neurons.results import read_prompts, write_prompts
+from relation_neurons.sites import neuron_count
 from relation_neurons.stability import ranking_stability
 from relation_neurons.stages import Stages
+from relation_neurons.worlds import HookedModel
 
 __all__ = ["planned_prompts", "rank_stage", "read_rank_stage"]
 

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.batches import Batch
-from relation_neurons.models import HookedModel
 from relation_neurons.passes import tree_residual
 from relation_neurons.prefixes import TreeBatch
+from relation_neurons.worlds import HookedModel
 
 __all__ = ["IntactStreams", "run_from"]
 

@@ -10,7 +10,8 @@ import pandas as pd
 from relation_neurons.cell_tests import pooled_draw_test
 from relation_neurons.cumulativity import dose_curves
 from relation_neurons.interference import interference_matrix, specificity
-from relation_neurons.ranking import Ranking, known_counts
+from relation_neurons.known import known_counts
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations import ALL_RELATIONS, relation_label
 from relation_neurons.statistics import (
     bootstrap_interval,
@@ -22,14 +23,7 @@ from relation_neurons.statistics import (
     within_language,
 )
 
-__all__ = [
-    "ALL_RELATIONS",
-    "contrasts",
-    "headline",
-    "known_against_others",
-    "known_by_language",
-    "summarise",
-]
+__all__ = ["contrasts", "headline", "known_against_others", "known_by_language", "summarise"]
 
 
 def summarise(

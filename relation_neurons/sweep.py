@@ -12,17 +12,16 @@ import pandas as pd
 
 from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.asking import Asking, check_planned, check_scale, judged, tabled
-from relation_neurons.blocks import block_sweep
 from relation_neurons.chunks import Chunks
-from relation_neurons.conditions import Condition, plan_sweep
+from relation_neurons.conditions import plan_sweep
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.jobs import Engine, work_off
-from relation_neurons.models import HookedModel
 from relation_neurons.prompts import Prompts
-from relation_neurons.ranking import Ranking
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.recall import BATCH_SIZE
+from relation_neurons.worlds import HookedModel
 
-__all__ = ["Condition", "ablation_sweep", "block_sweep", "plan_sweep"]
+__all__ = ["ablation_sweep"]
 
 
 def ablation_sweep(

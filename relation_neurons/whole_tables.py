@@ -16,6 +16,7 @@ import pandas as pd
 
 from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.criteria import applicable_families, applicable_scores
+from relation_neurons.doses import resolve_doses
 from relation_neurons.families import SCORES, rank_families
 from relation_neurons.known import left_out_relations
 from relation_neurons.options import Options
@@ -26,7 +27,6 @@ from relation_neurons.planned import (
     planned_sets,
     read_options,
 )
-from relation_neurons.ranking import resolve_doses
 from relation_neurons.readers import load_background
 from relation_neurons.relations import Fact, Relation, Template
 from relation_neurons.results import Results

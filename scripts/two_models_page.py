@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons import plot_style as look
 from relation_neurons.plot_export import save
-from relation_neurons.plot_style import number
+from relation_neurons.plot_text import number
+from relation_neurons.plot_theme import BLUE, INK, RED, finish
 
 QUANTITIES = {"correct": "net flips", "margin": "logits"}
-COLOURS = (look.BLUE, look.RED)
+COLOURS = (BLUE, RED)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -220,13 +220,13 @@ def draw(folder: Path) -> None:
                 name=f"{name}, {score}",
                 marker={"color": _faded(colour, opacity)},
             )
-    fig.add_hline(y=0.2, line={"color": look.INK, "dash": "dash", "width": 1.5})
+    fig.add_hline(y=0.2, line={"color": INK, "dash": "dash", "width": 1.5})
     fig.update_layout(barmode="group", bargap=0.2)
     fig.update_xaxes(title_text="Depth: layer / (layers \N{MINUS SIGN} 1)", showgrid=False)
     fig.update_yaxes(title_text="Share of the top sets", tickformat=".0%", rangemode="tozero")
     title = "How deep the neurons of the top sets lie"
     subtitle = "Dashed: spread evenly over the depth."
-    look.finish(fig, title, subtitle, height=320, width=860, legend=True)
+    finish(fig, title, subtitle, height=320, width=860, legend=True)
     save(fig, folder / "two_models.svg", scale=1)
 
 

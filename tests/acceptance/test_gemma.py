@@ -14,7 +14,7 @@ import relation_neurons as rn
 from relation_neurons import checkpoints
 from relation_neurons.batches import make_batches
 from relation_neurons.embedded import EMBEDDED
-from relation_neurons.models import final_residual, unembed
+from relation_neurons.passes import final_residual, unembed
 from relation_neurons.recall import answer_prompts, plan_passes
 
 NAME = "gemma3-270m"

@@ -16,10 +16,11 @@ import relation_neurons as rn
 from relation_neurons import checkpoints
 from relation_neurons.batches import make_batches
 from relation_neurons.lens import WORLD
-from relation_neurons.models import final_residual, unembed, weight_hash
-from relation_neurons.plot_style import number
+from relation_neurons.passes import final_residual, unembed
+from relation_neurons.plot_text import number
 from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.results import read_prompts
+from relation_neurons.weights import weight_hash
 
 pytestmark = pytest.mark.acceptance
 

@@ -18,7 +18,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.models import final_residual
+from relation_neurons.passes import final_residual
 from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.report import build_report
 

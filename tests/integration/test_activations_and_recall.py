@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.activations import POOLS, pool
 from relation_neurons.batches import make_batches
 from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
+from relation_neurons.pooling import POOLS, pool
 from relation_neurons.prompts import answer_tokens
 from relation_neurons.recall import answer_prompts, plan_passes
 

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import relation_neurons as rn
 from relation_neurons import reading
 from relation_neurons.checkpoints import embedded_checkpoint
-from relation_neurons.collateral import collateral_damage, largest_dose, neutral_text
+from relation_neurons.collateral import collateral_damage, largest_dose
+from relation_neurons.conditions import plan_sweep
 from relation_neurons.errors import (
     ActivationError,
     AnswerError,
@@ -22,7 +23,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.sweep import plan_sweep
+from relation_neurons.reading import neutral_text
 
 TEXT = (
     "The capital is not far from here, and what we name it is of no matter.",

@@ -22,7 +22,8 @@ from relation_neurons.folder import CHECKSUMS, move_aside, open_folder, owned, r
 from relation_neurons.recomputing import planned_conditions, recompute_sample
 from relation_neurons.results import load_results
 from relation_neurons.second_stage import require_ranked_by
-from relation_neurons.verification import CONDITION, verify_folder
+from relation_neurons.verification import verify_folder
+from relation_neurons.whole_tables import CONDITION
 
 OPTIONS = small()
 

@@ -19,7 +19,9 @@ from relation_neurons.errors import (
     UnknownOptionError,
     UnknownSiteError,
 )
-from relation_neurons.models import final_residual, site_hook, unembed, weight_hash
+from relation_neurons.passes import final_residual, unembed
+from relation_neurons.sites import site_hook
+from relation_neurons.weights import weight_hash
 
 pytestmark = pytest.mark.worlds
 

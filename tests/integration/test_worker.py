@@ -14,9 +14,10 @@ from relation_neurons.asking import Asking
 from relation_neurons.chunks import unpacked
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.engines.worker import Worker, job_message
-from relation_neurons.models import loaded_from, weight_hash
 from relation_neurons.options import package_versions
+from relation_neurons.provenance import loaded_from
 from relation_neurons.reading import Reading
+from relation_neurons.weights import weight_hash
 
 
 def expected(model, **changed):

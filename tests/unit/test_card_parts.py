@@ -9,7 +9,6 @@ import tiny
 import torch
 from sklearn.metrics import average_precision_score
 
-from relation_neurons.activations import pool
 from relation_neurons.card_parts import (
     detection_scores,
     effects_alone,
@@ -18,6 +17,7 @@ from relation_neurons.card_parts import (
     token_texts,
     typical_activation,
 )
+from relation_neurons.pooling import pool
 from relation_neurons.recall import Outcomes
 
 

@@ -7,11 +7,11 @@ import pytest
 from finished import make_results
 
 from relation_neurons.claims import collateral_at, recall_shown
+from relation_neurons.conditions import plan_sweep
 from relation_neurons.controls import largest_matched
 from relation_neurons.interference import interference_matrix
-from relation_neurons.ranking import Ranking
+from relation_neurons.ranking_table import Ranking
 from relation_neurons.summary import contrasts
-from relation_neurons.sweep import plan_sweep
 
 
 def compared(control=(-0.3, 0.001), unknown=(-0.2, 0.01), nonsense=(-0.2, 0.01)) -> pd.DataFrame:

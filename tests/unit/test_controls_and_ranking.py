@@ -11,6 +11,7 @@ import torch
 
 import relation_neurons as rn
 from relation_neurons.activations import ActivationTable
+from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import (
     AblationError,
     DoseError,
@@ -20,7 +21,6 @@ from relation_neurons.errors import (
     UnknownRelationError,
 )
 from relation_neurons.families import rank_families
-from relation_neurons.ranking import resolve_doses
 
 
 def all_neurons(layers=4, width=60, seed=0):

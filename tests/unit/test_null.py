@@ -17,13 +17,8 @@ from relation_neurons.errors import (
     UnknownOptionError,
 )
 from relation_neurons.families import rank_families
-from relation_neurons.null import (
-    MaximumNull,
-    maximum_nulls,
-    null_maximum,
-    null_sentence,
-    permuted_labels,
-)
+from relation_neurons.null import null_maximum, null_sentence
+from relation_neurons.permutations import MaximumNull, maximum_nulls, permuted_labels
 from relation_neurons.plot_null import spectrum
 from relation_neurons.ranking import rank_neurons
 

@@ -12,7 +12,7 @@ import pytest
 from relation_neurons import plots
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, UnknownRelationError
 from relation_neurons.interference import specificity
-from relation_neurons.plot_style import label, number
+from relation_neurons.plot_text import label, number
 
 EVIL = "<script>x</script>_<b>y</b>"
 MINUS = "\N{MINUS SIGN}"
