@@ -61,8 +61,9 @@ def compare_scores(
     device: Device = None,
 ) -> None:
     """Compare criteria, sites and ends by what ablating their sets does to held-out facts."""
-    from relation_neurons import comparison, experiment
+    from relation_neurons import comparison
     from relation_neurons.criteria import CRITERIA
+    from relation_neurons.experiment import choose_facts
     from relation_neurons.files import write_table
     from relation_neurons.folder import require_folder
     from relation_neurons.models import load_model
@@ -85,7 +86,7 @@ def compare_scores(
         seed=seed,
         batch_size=batch_size,
     )
-    data = experiment.choose_facts(
+    data = choose_facts(
         load_relations(relations, languages=languages, names=listed(names)), options
     )
     loaded = load_model(model, dtype=dtype, device=device)

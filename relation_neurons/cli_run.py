@@ -99,8 +99,8 @@ def run(
     nothing.
     """
     options = fields_of(locals())
-    from relation_neurons import experiment
     from relation_neurons.engines import make_engine
+    from relation_neurons.experiment import run as run_experiment
     from relation_neurons.folder import require_folder
     from relation_neurons.mapped import parse_size
     from relation_neurons.models import load_model
@@ -114,7 +114,7 @@ def run(
     data = load_relations(relations, languages=languages, names=listed(names))
     loaded = load_model(model, dtype=dtype, device=device)
     with interruptible():
-        experiment.run(
+        run_experiment(
             loaded,
             data,
             out=out,
@@ -169,25 +169,24 @@ def rank(
 ) -> None:
     """The first stage: which facts are known, and the neurons of each relation."""
     given = fields_of(locals())
-    from relation_neurons import experiment
+    from relation_neurons.experiment import across_languages, choose_facts
     from relation_neurons.folder import open_folder, owned, require_folder
     from relation_neurons.mapped import parse_size
     from relation_neurons.models import load_model
     from relation_neurons.options import make_manifest, make_options
     from relation_neurons.readers import load_relations
+    from relation_neurons.stage_rank import rank_stage
     from relation_neurons.stages import Stages
 
     require_folder(out)
     options = make_options(preset, **given)
     parse_size(memory)
-    data = experiment.choose_facts(
+    data = choose_facts(
         load_relations(relations, languages=languages, names=listed(names)), options
     )
-    options = experiment.across_languages(options, data, stated=given)
+    options = across_languages(options, data, stated=given)
     loaded = load_model(model, dtype=dtype, device=device)
     with interruptible(), owned(out):
         open_folder(out, make_manifest(loaded, data, options))
-        _, _, ranking = experiment.rank_stage(
-            loaded, data, options, Stages(out, say, memory=memory)
-        )
+        _, _, ranking = rank_stage(loaded, data, options, Stages(out, say, memory=memory))
     typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {out}")

@@ -22,10 +22,12 @@ def ablate(
     workers: Workers = None,
 ) -> None:
     """The second stage: the ablation sweep, from the folder that `rank` left."""
-    from relation_neurons import experiment
+    from relation_neurons.experiment import engine_for, report_stage
     from relation_neurons.files import read_json
     from relation_neurons.folder import owned
     from relation_neurons.second_stage import require_ranked_by
+    from relation_neurons.stage_ablate import ablate_stage
+    from relation_neurons.stage_rank import read_rank_stage
     from relation_neurons.stages import Stages
 
     manifest = read_json(out / "manifest.json")
@@ -33,12 +35,10 @@ def ablate(
     require_ranked_by(out, manifest, loaded)
     stages = Stages(out, say)
     with interruptible(), owned(out):
-        options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
-        with experiment.engine_for(
-            loaded, engine, stages, address=address, workers=workers
-        ) as opened:
-            ablations = experiment.ablate_stage(loaded, prompts, ranking, options, stages, opened)
-        experiment.report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+        options, prompts, recall, ranking = read_rank_stage(manifest, stages)
+        with engine_for(loaded, engine, stages, address=address, workers=workers) as opened:
+            ablations = ablate_stage(loaded, prompts, ranking, options, stages, opened)
+        report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
     typer.echo(f"report: {out / 'report.html'}")
 
 
@@ -56,11 +56,13 @@ def report(
     ] = None,
 ) -> None:
     """The last stage: summary, figures and report, with no model."""
-    from relation_neurons import experiment
+    from relation_neurons.experiment import report_stage
     from relation_neurons.files import read_json
     from relation_neurons.folder import owned
     from relation_neurons.plot_export import require_images
     from relation_neurons.report import write_images
+    from relation_neurons.stage_ablate import read_ablate_stage
+    from relation_neurons.stage_rank import read_rank_stage
     from relation_neurons.stages import Stages
 
     formats = listed(image_format) or ["png"]
@@ -72,11 +74,9 @@ def report(
     manifest = read_json(out / "manifest.json")
     stages = Stages(out, say)
     with owned(out):
-        options, prompts, recall, ranking = experiment.read_rank_stage(manifest, stages)
-        ablations = experiment.read_ablate_stage(options, ranking, stages)
-        results = experiment.report_stage(
-            manifest, prompts.frame, recall, ranking, ablations, stages
-        )
+        options, prompts, recall, ranking = read_rank_stage(manifest, stages)
+        ablations = read_ablate_stage(options, ranking, stages)
+        results = report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
     if images:
         drawn = write_images(results, out / "figures", formats=formats, theme=theme or "light")
         typer.echo(f"images: {len(drawn)} in {out / 'figures'}")

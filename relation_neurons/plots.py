@@ -5,4 +5,36 @@ Each function names the columns it needs; the tables come from `cumulativity`, `
 never read as markup. `themed` sets a figure dark or for print.
 """
 
-__all__ = []
+from relation_neurons.plot_activations import activations
+from relation_neurons.plot_curves import dose_curve, dose_curves
+from relation_neurons.plot_dots import headline, score_comparison, specificity, standings
+from relation_neurons.plot_export import save, save_all
+from relation_neurons.plot_flips import flips
+from relation_neurons.plot_layers import layers
+from relation_neurons.plot_matrices import interference, transfer
+from relation_neurons.plot_null import spectrum
+from relation_neurons.plot_overlap import intersections, overlap
+from relation_neurons.plot_stability import stability
+from relation_neurons.plot_theme import TEMPLATES, themed
+
+__all__ = [
+    "TEMPLATES",
+    "activations",
+    "dose_curve",
+    "dose_curves",
+    "flips",
+    "headline",
+    "interference",
+    "intersections",
+    "layers",
+    "overlap",
+    "save",
+    "save_all",
+    "score_comparison",
+    "specificity",
+    "spectrum",
+    "stability",
+    "standings",
+    "themed",
+    "transfer",
+]
