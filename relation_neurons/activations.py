@@ -32,12 +32,15 @@ from relation_neurons.errors import (
 )
 from relation_neurons.halving import as_they_fit
 from relation_neurons.mapped import parse_size, room_for_table
+from relation_neurons.neuron_names import neuron_name
+from relation_neurons.notebook_html import ROWS, table_view
 from relation_neurons.passes import attach, takes_trees, tree_residual
 from relation_neurons.pooling import POOLS
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
-from relation_neurons.prompts import Prompts
+from relation_neurons.prompts import KIND_PHRASES, Prompts
 from relation_neurons.recall import BATCH_SIZE
+from relation_neurons.relations import relation_label
 from relation_neurons.sites import site_hook, site_width
 from relation_neurons.weights import output_norms
 from relation_neurons.worlds import HookedModel
@@ -77,9 +80,43 @@ class ActivationTable:
         return f"ActivationTable({shape}, pool={self.pool}, site={self.site})"
 
     def _repr_html_(self) -> str:
-        from relation_neurons.object_view import activations_html
-
-        return activations_html(self)
+        """An activation table: whose prompts its rows are, and its loudest neurons, sinks first."""
+        count, layers, width = self.values.shape
+        frame, sinks = self.prompts, self.is_sink
+        several = frame["language"].nunique() > 1
+        asked = [
+            (
+                relation_label(relation, language, several=several),
+                KIND_PHRASES.get(kind, kind),
+                f"{len(part):,}",
+                part["template"].nunique(),
+            )
+            for (relation, language, kind), part in frame.groupby(
+                ["relation", "language", "kind"], sort=False
+            )
+        ]
+        louder = (self.contribution + sinks * self.first_contribution).flatten()
+        places = louder.topk(min(ROWS, len(louder))).indices.tolist()
+        loud = [
+            (
+                neuron_name(place // width, place % width),
+                f"{self.contribution.flatten()[place]:.3g}",
+                f"{self.first_contribution.flatten()[place]:.3g}",
+                "sink" if sinks.flatten()[place] else "",
+            )
+            for place in places
+        ]
+        note = (
+            f"One value per prompt and neuron at {self.site}, pooled by {self.pool.replace('_', ' ')}. "
+            "Below, the loudest neurons: mean |activation| times the norm of what they write."
+        )
+        title = f"Activations of {count:,} prompts, {layers} layers of {width:,} neurons"
+        return table_view(
+            title,
+            note,
+            (("Relation", "Prompts", "Count", "Templates"), asked),
+            (("Neuron", "Elsewhere", "At the first position", "Flag"), loud),
+        )
 
     @property
     def is_sink(self) -> Bool[Tensor, "layer d_mlp"]:

@@ -10,10 +10,13 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+from relation_neurons.formatting import MINUS, number, three_figures
+from relation_neurons.notebook_html import make_environment
 
 if TYPE_CHECKING:
     from relation_neurons.cards import NeuronCard
@@ -22,7 +25,6 @@ __all__ = ["card_html", "card_table"]
 
 _SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 _SHOWN_PROMPTS = 3
-_MINUS = "\N{MINUS SIGN}"
 
 
 def card_html(card: NeuronCard, *, page: bool = False) -> str:
@@ -57,8 +59,8 @@ def card_table(card: NeuronCard) -> Group:
     """Gives the card for a terminal."""
     head = Text.assemble(
         (card.name, "bold"),
-        f" of {card.model}, site {card.site}: mean activation {_number(card.mean)}, contribution "
-        f"{_number(card.contribution, sign=False)}{', a sink neuron' if card.is_sink else ''}",
+        f" of {card.model}, site {card.site}: mean activation {three_figures(card.mean)}, contribution "
+        f"{three_figures(card.contribution, sign=False)}{', a sink neuron' if card.is_sink else ''}",
     )
     words = Text()
     for title, found in (("promotes ", card.promoted), ("demotes  ", card.demoted)):
@@ -68,7 +70,7 @@ def card_table(card: NeuronCard) -> Group:
     for title, found in (("Most positive", card.highest), ("Most negative", card.lowest)):
         table = _table(f"{title} prompts (pool {card.pool})", "activation", "relation", "prompt")
         for row in found.head(_SHOWN_PROMPTS).itertuples():
-            table.add_row(_number(row.activation), Text(_kind(row)), Text(row.text))
+            table.add_row(three_figures(row.activation), Text(_kind(row)), Text(row.text))
         parts.append(table)
     return Group(*parts, _relation_table(card))
 
@@ -83,11 +85,11 @@ def _relation_table(card: NeuronCard) -> Table:
     for row in rows.to_dict("records"):
         name = f"{row['relation']} ({row['language']})" if several else row["relation"]
         numbers = [f"{row['ap']:.3f}", f"{row['floor']:.3f}", _rank(row["rank"])]
-        numbers.append(_fixed(row["d_prime"]))
+        numbers.append(number(row["d_prime"]))
         if card.effects is not None and not pd.isna(row["n"]):
-            numbers.append(f"+{row['won']:.0f} {_MINUS}{row['lost']:.0f} of {row['n']:.0f}")
-            low, high = _fixed(row["margin_low"]), _fixed(row["margin_high"])
-            numbers += [_fixed(row["margin_change"]), f"[{low}, {high}]"]
+            numbers.append(f"+{row['won']:.0f} {MINUS}{row['lost']:.0f} of {row['n']:.0f}")
+            low, high = number(row["margin_low"]), number(row["margin_high"])
+            numbers += [number(row["margin_change"]), f"[{low}, {high}]"]
         table.add_row(Text(name), *map(Text, numbers))
     return table
 
@@ -110,7 +112,7 @@ def _sign_note(card: NeuronCard) -> str:
     """Says which way to read the tokens."""
     return (
         "Promoted and demoted where the activation is positive; where it is negative, which a gated "
-        f"MLP allows, the two change places. Its mean over these prompts is {_number(card.mean)}."
+        f"MLP allows, the two change places. Its mean over these prompts is {three_figures(card.mean)}."
     )
 
 
@@ -152,39 +154,15 @@ def _widest(card: NeuronCard) -> float:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("relation_neurons"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = make_environment()
     environment.filters.update(
-        number=_number,
-        fixed=_fixed,
+        number=three_figures,
+        fixed=number,
         visible=_visible,
         rank=_rank,
         spaced=lambda name: str(name).replace("_", " "),
     )
     return environment
-
-
-def _number(value: float, *, sign: bool = True) -> str:
-    """A number to three figures, with a true minus."""
-    plus = "+" if sign else ""
-    if abs(value) >= 999.5:
-        text = f"{value:{plus},.0f}"
-    elif abs(value) >= 1e-4:
-        text = f"{value:{plus}#.3g}".rstrip(".")
-    else:
-        text = f"{value:{plus}.1e}" if value else "0"
-    return text.replace("-", _MINUS)
-
-
-def _fixed(value: float) -> str:
-    """A signed change to two decimals, with a true minus."""
-    rounded = round(float(value), 2) + 0.0
-    return f"{rounded:+.2f}".replace("-", _MINUS) if rounded else "0.00"
 
 
 def _visible(token: str) -> str:

@@ -19,6 +19,8 @@ from relation_neurons.attribution import collect_attribution
 from relation_neurons.criteria import CRITERIA, applicable_scores
 from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError
+from relation_neurons.formatting import number
+from relation_neurons.notebook_html import table_view
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import rank_neurons
 from relation_neurons.ranking_table import Ranking
@@ -72,9 +74,21 @@ class Comparison:
         return f"Comparison({order})"
 
     def _repr_html_(self) -> str:
-        from relation_neurons.object_view import comparison_html
-
-        return comparison_html(self)
+        """Contenders, the most specific first."""
+        rows = [
+            (
+                f"{r.by.replace('_', ' ')} ({r.site}, {r.end})",
+                f"{r.dose:,}",
+                f"{number(r.specificity)} ({number(r.low)} to {number(r.high)})",
+                number(r.home),
+                number(r.control),
+            )
+            for r in self.standings.itertuples()
+        ]
+        head = ("Ranked by", "Neurons", "Specificity (95% interval)", "Home", "Control")
+        note = "The most specific first: home minus elsewhere, so negative is specific harm."
+        title = f"{len(rows)} contender{'' if len(rows) == 1 else 's'}"
+        return table_view(title, note, (head, rows))
 
 
 def plan_contenders(

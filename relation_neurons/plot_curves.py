@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from relation_neurons.errors import UnknownRelationError, near_matches
+from relation_neurons.formatting import interval, number
 from relation_neurons.plot_dots import WHAT
-from relation_neurons.plot_text import UNITS, interval, label, number, require
+from relation_neurons.plot_text import UNITS, label, require
 from relation_neurons.plot_theme import GREY, finish
 
 __all__ = ["dose_curve", "dose_curves"]

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from relation_neurons.formatting import interval, number
 from relation_neurons.plot_dot_chart import Style, dot_plot
-from relation_neurons.plot_text import UNITS, interval, label, number, require
+from relation_neurons.plot_text import UNITS, label, require
 from relation_neurons.plot_theme import BLUE, FAINT, GREEN, PURPLE, RED, SOFT
 from relation_neurons.relations import ALL_RELATIONS
 

@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from relation_neurons.errors import UnknownRelationError, near_matches
-from relation_neurons.plot_text import label, number, require
+from relation_neurons.formatting import number
+from relation_neurons.plot_text import label, require
 from relation_neurons.plot_theme import BLUE, INK, LIGHT, MISSING, PAPER, RED, finish
 
 __all__ = ["flips"]

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from relation_neurons.formatting import interval, number
 from relation_neurons.plot_heat_chart import heat_plot
-from relation_neurons.plot_text import UNITS, interval, label, named, number, require
+from relation_neurons.plot_text import UNITS, label, named, require
 from relation_neurons.plot_theme import DIVERGING, REVERSED
 
 __all__ = ["interference", "transfer"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -15,11 +14,9 @@ from relation_neurons.errors import RelationFormatError
 __all__ = [
     "LONGEST",
     "UNITS",
-    "interval",
     "label",
     "left_out_line",
     "named",
-    "number",
     "require",
     "shots_line",
     "tick_size",
@@ -67,24 +64,6 @@ def label(name: Any, *, longest: int | None = None) -> str:
     if longest is not None and len(text) > longest:
         text = text[: longest - 1].rstrip() + "…"
     return html.escape(text, quote=False)
-
-
-def number(value: float | None, digits: int = _DIGITS) -> str:
-    """Writes a signed change with a true minus sign; `n/a` where there is none.
-
-    >>> number(-0.123), number(0.0), number(0.5)
-    ('\N{MINUS SIGN}0.12', '0.00', '+0.50')
-    """
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    rounded = round(float(value), digits)
-    sign = "\N{MINUS SIGN}" if rounded < 0 else "+" if rounded > 0 else ""
-    return f"{sign}{abs(rounded):.{digits}f}"
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """Writes an interval in words."""
-    return f"{number(low)} to {number(high)}"
 
 
 def tick_size(count: int) -> int:

@@ -13,17 +13,22 @@ import numpy as np
 import pandas as pd
 
 from relation_neurons.errors import AnswerError
+from relation_neurons.notebook_html import table_view
 from relation_neurons.readers import load_background
 from relation_neurons.relations import (
     Fact,
     Relation,
     Side,
     Template,
+    relation_label,
     subject_key,
 )
 from relation_neurons.split import choose_templates, draw_shots, split_subjects
 
-__all__ = ["BACKGROUND", "Prompts", "make_prompts", "nonsense_subjects"]
+__all__ = ["BACKGROUND", "KIND_PHRASES", "Prompts", "make_prompts", "nonsense_subjects"]
+
+KIND_PHRASES = {"fact": "on facts", "nonsense": "with nonsense subjects", "background": "neutral"}
+"""How the kinds of prompts are called in a sentence."""
 
 BACKGROUND = "(background)"
 """The `relation` of a neutral prompt."""
@@ -54,9 +59,27 @@ class Prompts:
         return f"Prompts({parts})"
 
     def _repr_html_(self) -> str:
-        from relation_neurons.object_view import prompts_html
-
-        return prompts_html(self)
+        """Prompts: the sizes that the split reached, and an example of each relation."""
+        frame = self.frame
+        several = frame["language"].nunique() > 1
+        examples = frame[frame["kind"] == "fact"].drop_duplicates(["relation", "language", "side"])
+        said = examples.set_index(["relation", "language", "side"])["text"]
+        rows = [
+            (
+                relation_label(row.relation, row.language, several=several),
+                row.side.replace("_", " "),
+                row.facts,
+                row.templates,
+                said[row.relation, row.language, row.side],
+            )
+            for row in self.split_sizes().itertuples()
+        ]
+        counts = frame["kind"].value_counts()
+        note = ", ".join(
+            f"{counts[kind]:,} {KIND_PHRASES.get(kind, kind)}" for kind in counts.index
+        )
+        head = ("Relation", "Side", "Facts", "Templates", "Such as")
+        return table_view(f"{len(self):,} prompts", note, (head, rows))
 
     def take(self, keep: np.ndarray | pd.Series) -> Prompts:
         """Gives the rows where `keep` (a boolean per row) holds; prompt ids stay."""

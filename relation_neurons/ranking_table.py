@@ -13,9 +13,14 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.families import SCORES
+from relation_neurons.neuron_names import neuron_name
+from relation_neurons.notebook_html import table_view
 from relation_neurons.relations import relation_label
 
 __all__ = ["Ranking"]
+
+_SHOWN = 4
+"""Neurons of each relation that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,28 @@ class Ranking:
         return f"Ranking({', '.join(self.relations)}; {held})"
 
     def _repr_html_(self) -> str:
-        from relation_neurons.object_view import ranking_html
-
-        return ranking_html(self)
+        """A ranking: the first neurons of each relation under each score."""
+        frame = self.frame
+        several = frame["language"].nunique() > 1
+        rows = []
+        for (score, relation, language), part in frame.groupby(
+            ["score", "relation", "language"], sort=False
+        ):
+            best = part.nsmallest(_SHOWN, "rank")
+            names = [neuron_name(r.layer, r.neuron) for r in best.itertuples()]
+            label = relation_label(relation, language, several=several)
+            rows.append((label, score, f"{best['ap'].iloc[0]:.3f}", ", ".join(names)))
+        kept = int(frame["rank"].max()) if len(frame) else 0
+        note = (
+            f"The {self.end} {kept:,} of {len(self.neurons):,} neurons at {self.site}, by "
+            f"{self.by.replace('_', ' ')}."
+        )
+        if self.left_out:
+            note += f" Left out: {', '.join(self.left_out)}."
+        head = ("Relation", "Score", "First AP", "First neurons")
+        count = len(self.relations)
+        title = f"Ranking of {count} relation{'' if count == 1 else 's'}"
+        return table_view(title, note, (head, rows))
 
     @property
     def end(self) -> str:

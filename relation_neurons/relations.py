@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from relation_neurons.errors import RelationFormatError, TemplateError, TooFewFactsError
+from relation_neurons.notebook_html import ROWS, table_view
 
 __all__ = [
     "ALL_RELATIONS",
@@ -177,9 +178,23 @@ class Relation:
         )
 
     def _repr_html_(self) -> str:
-        from relation_neurons.object_view import relation_html
-
-        return relation_html(self)
+        """A relation: its templates and first facts."""
+        majority, share = self.majority()
+        note = (
+            f"{len(self.facts)} facts in {self.language}; the commonest answer, {majority}, would "
+            f"be right for {share:.0%}. {self.description}"
+        )
+        asked = [(t.text, t.form, t.side.replace("_", " ")) for t in self.templates]
+        facts = [
+            (fact.subject, fact.objects[0], ", ".join(fact.objects[1:])) for fact in self.facts
+        ]
+        return table_view(
+            self.name,
+            note,
+            (("Template", "Form", "Side"), asked),
+            (("Subject", "Answer", "Also accepted"), facts),
+            shown=ROWS // 2,
+        )
 
     def templates_of(self, side: Side) -> tuple[Template, ...]:
         """Gives the templates of one side."""

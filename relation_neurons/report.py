@@ -14,14 +14,14 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from relation_neurons import plots, report_tables
 from relation_neurons.cumulativity import dose_curves
+from relation_neurons.formatting import number
 from relation_neurons.interference import interference_matrix, specificity
-from relation_neurons.plot_text import number
+from relation_neurons.notebook_html import make_environment
 from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
 from relation_neurons.report_neurons import neuron_rows
 from relation_neurons.report_words import answer
@@ -56,13 +56,7 @@ def build_report(
     if matrix is None:
         matrix = interference_matrix(results.effects, dose=dose, score=score)
     drawn = make_figures(results, matrix) if figures is None else figures
-    environment = Environment(
-        loader=PackageLoader("relation_neurons"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = make_environment()
     environment.filters.update(report_tables.FILTERS, number=number)
     environment.tests["judged"] = pd.notna
     page = environment.get_template("report.html.j2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from relation_neurons.plot_text import number
+from relation_neurons.formatting import number
 from relation_neurons.relations import ALL_RELATIONS, relation_label
 from relation_neurons.results import Results
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from relation_neurons.cell_tests import ALPHA
-from relation_neurons.plot_text import number
+from relation_neurons.formatting import number
 from relation_neurons.relations import ALL_RELATIONS, MIN_KNOWN
 from relation_neurons.results import Results
 

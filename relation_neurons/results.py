@@ -9,10 +9,13 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.files import read_json, read_table, write_table
+from relation_neurons.formatting import number
 from relation_neurons.known import left_out_relations
+from relation_neurons.notebook_html import ROWS, table_view
 from relation_neurons.prompt_table import prompts_of, prompts_table
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking_table import Ranking
+from relation_neurons.relations import ALL_RELATIONS
 
 __all__ = ["Results", "load_results", "read_prompts", "write_prompts"]
 
@@ -49,9 +52,29 @@ class Results:
         return f"Results({model}: {', '.join(self.ranking.relations)}; {len(self.effects)} effects{where})"
 
     def _repr_html_(self) -> str:
-        from relation_neurons.object_view import results_html
-
-        return results_html(self)
+        """A finished run: the effect at home, elsewhere and of the control."""
+        model = self.manifest["model"]
+        summary = self.summary
+        table = pd.DataFrame(
+            summary.get("headline") or [],
+            columns=["relation", "what", "effect", "low", "high", "n"],
+        )
+        note = f"{len(self.effects):,} rows of effects"
+        if "dose" in summary:
+            note += f"; {summary['dose']:,} neurons ablated, change in the share of correct answers"
+        note += f". In {self.folder}." if self.folder else "."
+        rows = []
+        names = sorted(dict.fromkeys(table["relation"]), key=lambda name: name == ALL_RELATIONS)
+        for name in names:
+            cells = table[table["relation"] == name].set_index("what")
+            home = cells.loc["home"]
+            shown = f"{number(home.effect)} ({number(home.low)} to {number(home.high)})"
+            others = (
+                number(cells["effect"].get(what)) for what in ("elsewhere", "control_contribution")
+            )
+            rows.append((name, shown, *others))
+        head = ("Relation", "Home (95% interval)", "Elsewhere", "Control")
+        return table_view(f"A run of {model['name']}", note, (head, rows), shown=4 * ROWS)
 
 
 def load_results(folder: str | Path) -> Results:

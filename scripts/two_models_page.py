@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 
+from relation_neurons.formatting import number
 from relation_neurons.plot_export import save
-from relation_neurons.plot_text import number
 from relation_neurons.plot_theme import BLUE, INK, RED, finish
 
 QUANTITIES = {"correct": "net flips", "margin": "logits"}

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 import relation_neurons as rn
 from relation_neurons import checkpoints
 from relation_neurons.batches import make_batches
+from relation_neurons.formatting import number
 from relation_neurons.lens import WORLD
 from relation_neurons.passes import final_residual, unembed
-from relation_neurons.plot_text import number
 from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.results import read_prompts
 from relation_neurons.weights import weight_hash
