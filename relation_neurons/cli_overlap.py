@@ -43,7 +43,7 @@ def overlap(
     overlap means little. Exit code 1 where fewer than two relations are ranked; then nothing is written.
     """
     from relation_neurons.cli_known import ask_and_say, asking
-    from relation_neurons.doses import resolve_doses
+    from relation_neurons.neurons import resolve_doses
 
     if out.suffix.lower() != ".html":
         raise ResultsError(f"{out} is no page; expected a file that ends in .html.")

@@ -17,9 +17,9 @@ import pandas as pd
 from relation_neurons.activations import collect_activations
 from relation_neurons.attribution import collect_attribution
 from relation_neurons.criteria import CRITERIA, applicable_scores
-from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError
 from relation_neurons.formatting import number
+from relation_neurons.neurons import resolve_doses
 from relation_neurons.notebook_html import table_view
 from relation_neurons.prompts import Prompts
 from relation_neurons.ranking import rank_neurons

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.claims import claims
-from relation_neurons.doses import resolve_doses
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.files import write_json, write_text
@@ -23,6 +22,7 @@ from relation_neurons.folder import move_aside, open_folder, owned, read_checksu
 from relation_neurons.interference import interference_matrix
 from relation_neurons.jobs import Engine
 from relation_neurons.mapped import parse_size
+from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.readers import load_relations

@@ -11,9 +11,9 @@ from typing import Any
 
 from relation_neurons.ablation import POSITIONS
 from relation_neurons.criteria import CRITERIA
-from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.families import SCORES
+from relation_neurons.neurons import resolve_doses
 from relation_neurons.pooling import POOLS
 from relation_neurons.ranking import ORDERS
 from relation_neurons.recall import BATCH_SIZE

@@ -8,8 +8,8 @@ import pandas as pd
 
 from relation_neurons.collateral import largest_dose
 from relation_neurons.conditions import Condition, plan_sweep
-from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import ResultsError
+from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options
 from relation_neurons.ranking_table import Ranking
 

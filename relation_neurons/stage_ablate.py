@@ -10,8 +10,8 @@ import pandas as pd
 from relation_neurons.blocks import block_sweep
 from relation_neurons.collateral import collateral_damage
 from relation_neurons.conditions import plan_sweep
-from relation_neurons.doses import resolve_doses
 from relation_neurons.jobs import Engine
+from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options
 from relation_neurons.planned import block_count, checked_scores, judged_dose, sweep_controls
 from relation_neurons.prompts import Prompts

@@ -16,9 +16,9 @@ import pandas as pd
 
 from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.criteria import applicable_families, applicable_scores
-from relation_neurons.doses import resolve_doses
 from relation_neurons.families import SCORES, rank_families
 from relation_neurons.known import left_out_relations
+from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options
 from relation_neurons.planned import (
     block_count,

@@ -11,7 +11,6 @@ import torch
 
 import relation_neurons as rn
 from relation_neurons.activations import ActivationTable
-from relation_neurons.doses import resolve_doses
 from relation_neurons.errors import (
     AblationError,
     DoseError,
@@ -21,6 +20,7 @@ from relation_neurons.errors import (
     UnknownRelationError,
 )
 from relation_neurons.families import rank_families
+from relation_neurons.neurons import resolve_doses
 
 
 def all_neurons(layers=4, width=60, seed=0):
