@@ -31,7 +31,6 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.halving import as_they_fit
-from relation_neurons.mapped import parse_size, room_for_table
 from relation_neurons.neuron_names import neuron_name
 from relation_neurons.notebook_html import ROWS, table_view
 from relation_neurons.passes import attach, takes_trees, tree_residual
@@ -42,6 +41,7 @@ from relation_neurons.prompts import KIND_PHRASES, Prompts
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations import relation_label
 from relation_neurons.sites import site_hook, site_width
+from relation_neurons.storage.memmap import parse_size, room_for_table
 from relation_neurons.weights import output_norms
 from relation_neurons.worlds import HookedModel
 

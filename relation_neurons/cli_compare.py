@@ -64,14 +64,14 @@ def compare_scores(
     from relation_neurons import comparison
     from relation_neurons.criteria import CRITERIA
     from relation_neurons.experiment import choose_facts
-    from relation_neurons.files import write_table
-    from relation_neurons.folder import require_folder
     from relation_neurons.models import load_model
     from relation_neurons.options import make_manifest, make_options
     from relation_neurons.prompts import make_prompts
     from relation_neurons.readers import load_relations
     from relation_neurons.recall import measure_recall
     from relation_neurons.stages import Stages
+    from relation_neurons.storage.files import write_table
+    from relation_neurons.storage.run_folder import require_folder
 
     require_folder(out)
     criteria, places = listed(by) or list(CRITERIA), listed(sites) or []
@@ -141,7 +141,7 @@ def _open(folder: Path, manifest: dict[str, Any]) -> None:
     Raises:
         ResultsError: the folder holds a comparison with other options (pitfall 19).
     """
-    from relation_neurons.files import read_json, write_json
+    from relation_neurons.storage.files import read_json, write_json
 
     path = folder / _MANIFEST
     if path.exists():

@@ -45,8 +45,8 @@ def neuron(
     from rich.console import Console
 
     from relation_neurons.cards import neuron_card
-    from relation_neurons.files import write_text
     from relation_neurons.neuron_names import parse_neuron
+    from relation_neurons.storage.files import write_text
 
     which = parse_neuron(name)  # what is wrong shows before the model loads
     fresh = {

@@ -101,11 +101,11 @@ def run(
     options = fields_of(locals())
     from relation_neurons.engines import make_engine
     from relation_neurons.experiment import run as run_experiment
-    from relation_neurons.folder import require_folder
-    from relation_neurons.mapped import parse_size
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
     from relation_neurons.readers import load_relations
+    from relation_neurons.storage.memmap import parse_size
+    from relation_neurons.storage.run_folder import require_folder
 
     require_folder(out)
     make_options(preset, **options)  # what is wrong shows before the model loads
@@ -170,13 +170,13 @@ def rank(
     """The first stage: which facts are known, and the neurons of each relation."""
     given = fields_of(locals())
     from relation_neurons.experiment import across_languages, choose_facts
-    from relation_neurons.folder import open_folder, owned, require_folder
-    from relation_neurons.mapped import parse_size
     from relation_neurons.models import load_model
     from relation_neurons.options import make_manifest, make_options
     from relation_neurons.readers import load_relations
     from relation_neurons.stage_rank import rank_stage
     from relation_neurons.stages import Stages
+    from relation_neurons.storage.memmap import parse_size
+    from relation_neurons.storage.run_folder import open_folder, owned, require_folder
 
     require_folder(out)
     options = make_options(preset, **given)

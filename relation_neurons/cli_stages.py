@@ -23,12 +23,12 @@ def ablate(
 ) -> None:
     """The second stage: the ablation sweep, from the folder that `rank` left."""
     from relation_neurons.experiment import engine_for, report_stage
-    from relation_neurons.files import read_json
-    from relation_neurons.folder import owned
     from relation_neurons.second_stage import require_ranked_by
     from relation_neurons.stage_ablate import ablate_stage
     from relation_neurons.stage_rank import read_rank_stage
     from relation_neurons.stages import Stages
+    from relation_neurons.storage.files import read_json
+    from relation_neurons.storage.run_folder import owned
 
     manifest = read_json(out / "manifest.json")
     loaded = load_noted_model(out, manifest["model"], model, device)
@@ -57,13 +57,13 @@ def report(
 ) -> None:
     """The last stage: summary, figures and report, with no model."""
     from relation_neurons.experiment import report_stage
-    from relation_neurons.files import read_json
-    from relation_neurons.folder import owned
     from relation_neurons.plot_export import require_images
     from relation_neurons.report import write_images
     from relation_neurons.stage_ablate import read_ablate_stage
     from relation_neurons.stage_rank import read_rank_stage
     from relation_neurons.stages import Stages
+    from relation_neurons.storage.files import read_json
+    from relation_neurons.storage.run_folder import owned
 
     formats = listed(image_format) or ["png"]
     require_images(formats, theme or "light")  # what is wrong shows before the report is built

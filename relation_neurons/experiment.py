@@ -17,11 +17,8 @@ import pandas as pd
 from relation_neurons.claims import claims
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
-from relation_neurons.files import write_json, write_text
-from relation_neurons.folder import move_aside, open_folder, owned, read_checksums, record
 from relation_neurons.interference import interference_matrix
 from relation_neurons.jobs import Engine
-from relation_neurons.mapped import parse_size
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.ranking_table import Ranking
@@ -34,6 +31,15 @@ from relation_neurons.split import choose_templates, require_links
 from relation_neurons.stage_ablate import Ablations, ablate_stage
 from relation_neurons.stage_rank import rank_stage
 from relation_neurons.stages import Stages
+from relation_neurons.storage.files import write_json, write_text
+from relation_neurons.storage.memmap import parse_size
+from relation_neurons.storage.run_folder import (
+    move_aside,
+    open_folder,
+    owned,
+    read_checksums,
+    record,
+)
 from relation_neurons.summary import summarise
 from relation_neurons.worlds import HookedModel
 

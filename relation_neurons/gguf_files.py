@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from relation_neurons.cache import cache_folder
 from relation_neurons.errors import ModelLoadError
-from relation_neurons.files import share
 from relation_neurons.redaction import one_line
+from relation_neurons.storage.cache import cache_folder
+from relation_neurons.storage.files import share
 
 __all__ = ["bars_in_terminals_only", "converted"]
 

@@ -13,9 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from relation_neurons.cache import cache_folder
 from relation_neurons.errors import RelationFormatError, UnknownRelationError
-from relation_neurons.files import share
+from relation_neurons.storage.cache import cache_folder
+from relation_neurons.storage.files import share
 
 __all__ = ["fetch_lre", "lre_folder"]
 

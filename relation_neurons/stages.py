@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.chunks import Chunks
-from relation_neurons.files import read_json, read_table, write_json, write_table
-from relation_neurons.folder import adopt, check_file, record
+from relation_neurons.storage.chunks import Chunks
+from relation_neurons.storage.files import read_json, read_table, write_json, write_table
+from relation_neurons.storage.run_folder import adopt, check_file, record
 
 __all__ = ["Stages"]
 

@@ -20,7 +20,7 @@ from small_run import small
 torch.set_num_threads(1)  # before anything runs, so that a fork is safe
 
 import relation_neurons as rn  # noqa: E402
-from relation_neurons.chunks import Chunks  # noqa: E402
+from relation_neurons.storage.chunks import Chunks  # noqa: E402
 
 OPTIONS = small(
     doses=(4, 8, 12),

@@ -22,7 +22,7 @@ from small_run import small  # noqa: E402
 
 import relation_neurons as rn  # noqa: E402
 from relation_neurons import experiment  # noqa: E402
-from relation_neurons.chunks import Chunks  # noqa: E402
+from relation_neurons.storage.chunks import Chunks  # noqa: E402
 
 OPTIONS = small(checks=("background",), blocks=2)
 

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons import errors
-from relation_neurons.chunks import unpacked
 from relation_neurons.engines.worker import job_message
 from relation_neurons.errors import (
     EngineError,
@@ -24,6 +23,7 @@ from relation_neurons.errors import (
     RelationNeuronsError,
 )
 from relation_neurons.jobs import Job
+from relation_neurons.storage.chunks import unpacked
 
 __all__ = ["Pool"]
 

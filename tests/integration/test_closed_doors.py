@@ -25,10 +25,10 @@ import relation_neurons as rn
 from relation_neurons.checkpoints import local_checkpoint
 from relation_neurons.compiling import own_folder
 from relation_neurons.errors import ModelLoadError, RelationNeuronsError, ResultsError
-from relation_neurons.files import read_table
 from relation_neurons.lens import WORLD
 from relation_neurons.model_names import known_models
 from relation_neurons.redaction import redacted
+from relation_neurons.storage.files import read_table
 from relation_neurons.writers import save_relations
 
 PACKAGE = Path(rn.__file__).parent

@@ -22,8 +22,8 @@ from relation_neurons.errors import (
     ResultsError,
     UnknownOptionError,
 )
-from relation_neurons.folder import open_folder
 from relation_neurons.options import Options, make_manifest, make_options
+from relation_neurons.storage.run_folder import open_folder
 from relation_neurons.summary import summarise
 
 OPTIONS = {

@@ -15,10 +15,10 @@ from small_run import small, small_arguments
 from typer.testing import CliRunner
 
 import relation_neurons as rn
-from relation_neurons.chunks import Chunks
 from relation_neurons.cli import app
 from relation_neurons.errors import ResultsError
-from relation_neurons.mapped import room_for_table
+from relation_neurons.storage.chunks import Chunks
+from relation_neurons.storage.memmap import room_for_table
 
 OPTIONS = small(nonsense=0, judged_draws=1, blocks=2)
 

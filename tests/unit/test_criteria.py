@@ -22,8 +22,8 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.files import read_table
 from relation_neurons.scores import family_auroc
+from relation_neurons.storage.files import read_table
 
 RELATIONS = ("a", "b", "c")
 FACTS = 20

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from relation_neurons.chunks import packed
 from relation_neurons.engines.pool import MOST_DEATHS, Pool
 from relation_neurons.errors import (
     ActivationError,
@@ -15,6 +14,7 @@ from relation_neurons.errors import (
     ModelLoadError,
     OutOfMemoryError,
 )
+from relation_neurons.storage.chunks import packed
 
 
 class RayError(Exception):

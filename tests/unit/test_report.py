@@ -168,7 +168,7 @@ def test_the_answer_claims_no_more_than_its_intervals(changes, said, unsaid) -> 
 
 
 def test_it_takes_a_summary_that_went_through_json(results: Results) -> None:
-    from relation_neurons.files import dumps
+    from relation_neurons.storage.files import dumps
 
     loaded = json.loads(dumps(results.summary))
     again = Results(

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.errors import ResultsError
-from relation_neurons.files import plain, write_bytes
+from relation_neurons.storage.files import plain, write_bytes
 
 __all__ = ["Chunks", "chunk_key", "packed", "unpacked"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from relation_neurons.errors import ResultsError
-from relation_neurons.files import dumps, plain, read_json, write_text
+from relation_neurons.storage.files import dumps, plain, read_json, write_text
 
 __all__ = [
     "CHECKSUMS",
