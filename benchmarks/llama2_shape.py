@@ -25,8 +25,8 @@ import relation_neurons as rn
 from benchmarks import timing
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.prefixes import make_tree_batches
-from relation_neurons.prompts import Prompts
 from relation_neurons.recall import plan_passes
+from relation_neurons.relations.prompts import Prompts
 from relation_neurons.streams import IntactStreams
 
 COMMAND = "python -m benchmarks.llama2_shape"

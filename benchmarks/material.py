@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
 from relation_neurons.checkpoints import embedded_checkpoint
-from relation_neurons.prompts import Prompts
+from relation_neurons.relations.prompts import Prompts
 from relation_neurons.sites import neuron_count
 
 MODEL = "smollm2-135m"

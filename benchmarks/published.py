@@ -17,8 +17,8 @@ import torch
 
 import relation_neurons as rn
 from benchmarks import material, timing
-from relation_neurons.prompts import Prompts
 from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.relations.prompts import Prompts
 
 COMMAND = "python -m benchmarks.published"
 NEW_TOKENS = 10

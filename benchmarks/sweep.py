@@ -14,8 +14,8 @@ import relation_neurons as rn
 from benchmarks import material, timing
 from relation_neurons.batches import make_batches
 from relation_neurons.passes import final_residual, tree_residual
-from relation_neurons.prompts import Prompts
 from relation_neurons.recall import Outcomes, TeacherForcing, answer_prompts, plan_passes
+from relation_neurons.relations.prompts import Prompts
 from relation_neurons.streams import IntactStreams
 
 COMMAND = "python -m benchmarks.sweep"

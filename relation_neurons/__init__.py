@@ -46,9 +46,7 @@ if TYPE_CHECKING:
     from relation_neurons.controls import draw_control
     from relation_neurons.cumulativity import dose_curves, dose_numbers, joint_effect
     from relation_neurons.engines.ray_engine import RayEngine
-    from relation_neurons.example import write_example
     from relation_neurons.experiment import run
-    from relation_neurons.findings import check_relations
     from relation_neurons.flips import majority_share, turned_right
     from relation_neurons.interference import (
         interference_matrix,
@@ -56,25 +54,27 @@ if TYPE_CHECKING:
         specificity_intervals,
     )
     from relation_neurons.known import known_facts
-    from relation_neurons.lre import fetch_lre
     from relation_neurons.model_names import known_models
     from relation_neurons.models import load_model
     from relation_neurons.neuron_names import neuron_name, parse_neuron
     from relation_neurons.neuron_values import neuron_activations
     from relation_neurons.null import null_maximum
     from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
-    from relation_neurons.prompts import Prompts, make_prompts
     from relation_neurons.ranking import rank_neurons
     from relation_neurons.ranking_table import Ranking
-    from relation_neurons.readers import list_shipped, load_relations
     from relation_neurons.recall import measure_recall
-    from relation_neurons.relations import Fact, Relation, Template
+    from relation_neurons.relations.checks import check_relations
+    from relation_neurons.relations.loading import list_shipped, load_relations
+    from relation_neurons.relations.lre import fetch_lre
+    from relation_neurons.relations.prompts import Prompts, make_prompts
+    from relation_neurons.relations.relation import Fact, Relation, Template
+    from relation_neurons.relations.saving import save_relations
+    from relation_neurons.relations.shipped import write_example
     from relation_neurons.results import Results, load_results
     from relation_neurons.scores import average_precision
     from relation_neurons.stability import ranking_stability
     from relation_neurons.sweep import ablation_sweep
     from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
-    from relation_neurons.writers import save_relations
 
 __all__ = [
     "ActivationTable",
@@ -159,9 +159,7 @@ _HOMES = {
         "joint_effect",
     ),
     "engines.ray_engine": ("RayEngine",),
-    "example": ("write_example",),
     "experiment": ("run",),
-    "findings": ("check_relations",),
     "flips": (
         "majority_share",
         "turned_right",
@@ -172,7 +170,6 @@ _HOMES = {
         "specificity_intervals",
     ),
     "known": ("known_facts",),
-    "lre": ("fetch_lre",),
     "model_names": ("known_models",),
     "models": ("load_model",),
     "neuron_names": (
@@ -187,22 +184,26 @@ _HOMES = {
         "recovered",
         "recovered_shared",
     ),
-    "prompts": (
-        "Prompts",
-        "make_prompts",
-    ),
     "ranking": ("rank_neurons",),
     "ranking_table": ("Ranking",),
-    "readers": (
+    "recall": ("measure_recall",),
+    "relations.checks": ("check_relations",),
+    "relations.loading": (
         "list_shipped",
         "load_relations",
     ),
-    "recall": ("measure_recall",),
-    "relations": (
+    "relations.lre": ("fetch_lre",),
+    "relations.prompts": (
+        "Prompts",
+        "make_prompts",
+    ),
+    "relations.relation": (
         "Fact",
         "Relation",
         "Template",
     ),
+    "relations.saving": ("save_relations",),
+    "relations.shipped": ("write_example",),
     "results": (
         "Results",
         "load_results",
@@ -215,7 +216,6 @@ _HOMES = {
         "set_intersections",
         "transfer_matrix",
     ),
-    "writers": ("save_relations",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -37,9 +37,9 @@ from relation_neurons.passes import attach, takes_trees, tree_residual
 from relation_neurons.pooling import POOLS
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
-from relation_neurons.prompts import KIND_PHRASES, Prompts
 from relation_neurons.recall import BATCH_SIZE
-from relation_neurons.relations import relation_label
+from relation_neurons.relations.prompts import KIND_PHRASES, Prompts
+from relation_neurons.relations.relation import relation_label
 from relation_neurons.sites import site_hook, site_width
 from relation_neurons.storage.memmap import parse_size, room_for_table
 from relation_neurons.weights import output_norms

@@ -12,9 +12,9 @@ import pandas as pd
 from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.conditions import Condition
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
-from relation_neurons.prompt_table import prompts_of, prompts_table
-from relation_neurons.prompts import Prompts
 from relation_neurons.recall import Outcomes, answer_prompts, plan_passes
+from relation_neurons.relations.prompt_table import prompts_of, prompts_table
+from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import packed, unpacked
 from relation_neurons.streams import IntactStreams
 from relation_neurons.worlds import HookedModel

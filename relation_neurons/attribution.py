@@ -31,8 +31,8 @@ from relation_neurons.passes import final_residual, unembed
 from relation_neurons.pooling import POOLS
 from relation_neurons.pooling import pool as pool_tokens
 from relation_neurons.progress import progress_bar
-from relation_neurons.prompts import Prompts
 from relation_neurons.recall import BATCH_SIZE, answer_prompts, plan_passes
+from relation_neurons.relations.prompts import Prompts
 from relation_neurons.sites import site_hook, site_width
 from relation_neurons.worlds import HookedModel
 

@@ -30,10 +30,10 @@ from relation_neurons.card_parts import (
 )
 from relation_neurons.errors import ResultsError, UnknownOptionError
 from relation_neurons.neuron_names import neuron_name
-from relation_neurons.prompts import Prompts
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.recall import BATCH_SIZE, answer_prompts, measure_recall, plan_passes
-from relation_neurons.relations import MIN_KNOWN
+from relation_neurons.relations.prompts import Prompts
+from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.results import Results, read_prompts
 from relation_neurons.sites import neuron_count
 from relation_neurons.weights import logit_weights, output_direction, output_norms

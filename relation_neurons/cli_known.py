@@ -12,7 +12,7 @@ from relation_neurons.errors import UnknownOptionError
 if TYPE_CHECKING:  # importing them takes seconds, which --help shall not
     import pandas as pd
 
-    from relation_neurons.prompts import Prompts
+    from relation_neurons.relations.prompts import Prompts
     from relation_neurons.worlds import HookedModel
 
 __all__ = ["Known", "ask_and_say", "asking"]
@@ -54,8 +54,8 @@ def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, 
     from relation_neurons.known import has_shots, known_facts, left_out_relations
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
-    from relation_neurons.readers import load_relations
     from relation_neurons.recall import measure_recall
+    from relation_neurons.relations.loading import load_relations
     from relation_neurons.stage_rank import planned_prompts
 
     options = make_options(**given)

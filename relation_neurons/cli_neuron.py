@@ -90,8 +90,8 @@ def _fresh(model: str | None, device: str | None, given: dict[str, Any]) -> tupl
     """Loads a model and makes prompts from relations."""
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
-    from relation_neurons.prompts import make_prompts
-    from relation_neurons.readers import load_relations
+    from relation_neurons.relations.loading import load_relations
+    from relation_neurons.relations.prompts import make_prompts
 
     options = make_options(
         held_out=count_or_share(20 if given["held_out"] is None else given["held_out"]),

@@ -9,7 +9,7 @@ import typer
 
 from relation_neurons.cli_options import AskedModel, HeldOut, MinKnown, Seed, Shots
 from relation_neurons.errors import UnknownRelationError
-from relation_neurons.relations import MIN_KNOWN
+from relation_neurons.relations.relation import MIN_KNOWN
 
 relations_app = typer.Typer(
     help="The relations shipped with the package, and your own.", no_args_is_help=True
@@ -25,7 +25,7 @@ def relations_example(
     ] = Path("my_facts.csv"),
 ) -> None:
     """Write a small spreadsheet of three relations, to run as it is and to put your own facts into."""
-    from relation_neurons.example import write_example
+    from relation_neurons.relations.shipped import write_example
 
     write_example(out)
     typer.echo(
@@ -37,7 +37,7 @@ def relations_example(
 @relations_app.command("list")
 def relations_list() -> None:
     """List the shipped sets and their relations."""
-    from relation_neurons.readers import list_shipped, load_relations
+    from relation_neurons.relations.loading import list_shipped, load_relations
 
     for name in list_shipped():
         loaded = load_relations(name, languages="all")
@@ -54,7 +54,7 @@ def relations_list() -> None:
 @relations_app.command("show")
 def relations_show(name: str, languages: Languages = None) -> None:
     """Show a relation's templates, source and first facts."""
-    from relation_neurons.readers import load_relations
+    from relation_neurons.relations.loading import load_relations
 
     for relation in load_relations(name, languages=languages):
         answer, share = relation.majority()
@@ -86,7 +86,7 @@ def relations_check(
     in each wording, and which relations would be ranked.
     """
     from relation_neurons.cli_known import ask_and_say, asking
-    from relation_neurons.findings import check_relations
+    from relation_neurons.relations.checks import check_relations
 
     asked = asking(model, held_out=held_out, shots=shots, min_known=min_known, seed=seed)
     findings = check_relations(source, languages=languages)
@@ -119,7 +119,7 @@ def relations_fetch(
     ] = None,
 ) -> None:
     """Fetch published relations, each file verified: lre (MIT)."""
-    from relation_neurons.lre import fetch_lre
+    from relation_neurons.relations.lre import fetch_lre
 
     if name != "lre":
         raise UnknownRelationError(f"Nothing is known of {name!r}; expected lre.")
@@ -137,8 +137,8 @@ def relations_convert(
     languages: Languages = None,
 ) -> None:
     """Write relations in another format."""
-    from relation_neurons.readers import load_relations
-    from relation_neurons.writers import save_relations
+    from relation_neurons.relations.loading import load_relations
+    from relation_neurons.relations.saving import save_relations
 
     written = save_relations(load_relations(source, languages=languages), out, format=format)
     typer.echo(f"written: {len(written)} file{'s' if len(written) > 1 else ''} at {out}")

@@ -103,7 +103,7 @@ def run(
     from relation_neurons.experiment import run as run_experiment
     from relation_neurons.models import load_model
     from relation_neurons.options import make_options
-    from relation_neurons.readers import load_relations
+    from relation_neurons.relations.loading import load_relations
     from relation_neurons.storage.memmap import parse_size
     from relation_neurons.storage.run_folder import require_folder
 
@@ -172,7 +172,7 @@ def rank(
     from relation_neurons.experiment import across_languages, choose_facts
     from relation_neurons.models import load_model
     from relation_neurons.options import make_manifest, make_options
-    from relation_neurons.readers import load_relations
+    from relation_neurons.relations.loading import load_relations
     from relation_neurons.stage_rank import rank_stage
     from relation_neurons.stages import Stages
     from relation_neurons.storage.memmap import parse_size

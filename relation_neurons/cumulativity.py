@@ -14,7 +14,7 @@ from scipy import stats
 
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
-from relation_neurons.relations import ALL_RELATIONS
+from relation_neurons.relations.relation import ALL_RELATIONS
 from relation_neurons.statistics import (
     QUANTITIES,
     RESAMPLES,

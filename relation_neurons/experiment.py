@@ -22,12 +22,12 @@ from relation_neurons.jobs import Engine
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.ranking_table import Ranking
-from relation_neurons.readers import load_relations
-from relation_neurons.relations import Relation, draw_facts, drop_copied, limit_objects
+from relation_neurons.relations.loading import load_relations
+from relation_neurons.relations.relation import Relation, draw_facts, drop_copied, limit_objects
+from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.report import build_report, make_figures
 from relation_neurons.results import Results, load_results
 from relation_neurons.sites import neuron_count
-from relation_neurons.split import choose_templates, require_links
 from relation_neurons.stage_ablate import Ablations, ablate_stage
 from relation_neurons.stage_rank import rank_stage
 from relation_neurons.stages import Stages

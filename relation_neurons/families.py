@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relation_neurons.relations import relation_label
+from relation_neurons.relations.relation import relation_label
 
 __all__ = ["SCORES", "rank_families"]
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
-from relation_neurons.relations import subject_key
+from relation_neurons.relations.relation import subject_key
 from relation_neurons.statistics import (
     bootstrap_interval,
     by_fact,

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from relation_neurons.cell_tests import control_draw_means, judge_cells
 from relation_neurons.errors import UnknownRelationError
-from relation_neurons.relations import ALL_RELATIONS
+from relation_neurons.relations.relation import ALL_RELATIONS
 from relation_neurons.statistics import (
     RESAMPLES,
     by_fact,

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.errors import UnknownOptionError
-from relation_neurons.prompts import Prompts
-from relation_neurons.relations import MIN_KNOWN, relation_label
+from relation_neurons.relations.prompts import Prompts
+from relation_neurons.relations.relation import MIN_KNOWN, relation_label
 
 __all__ = [
     "has_shots",

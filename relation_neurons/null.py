@@ -24,7 +24,7 @@ from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_m
 from relation_neurons.families import SCORES, rank_families
 from relation_neurons.known import know_more, left_out_relations
 from relation_neurons.permutations import LEVEL, maximum_nulls
-from relation_neurons.relations import MIN_KNOWN
+from relation_neurons.relations.relation import MIN_KNOWN
 
 __all__ = ["null_maximum", "null_sentence"]
 

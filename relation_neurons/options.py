@@ -17,7 +17,7 @@ from relation_neurons.neurons import resolve_doses
 from relation_neurons.pooling import POOLS
 from relation_neurons.ranking import ORDERS
 from relation_neurons.recall import BATCH_SIZE
-from relation_neurons.relations import MIN_KNOWN, Relation
+from relation_neurons.relations.relation import MIN_KNOWN, Relation
 from relation_neurons.sites import SITES, neuron_count
 from relation_neurons.version import __version__
 from relation_neurons.weights import weight_hash

@@ -35,7 +35,7 @@ from relation_neurons.planted_facts import NOUNS, SUBJECTS, make_facts, make_rel
 from relation_neurons.planted_neurons import place_neurons
 from relation_neurons.provenance import note_source
 from relation_neurons.ranking_table import Ranking
-from relation_neurons.relations import Relation
+from relation_neurons.relations.relation import Relation
 from relation_neurons.worlds import HookedModel
 
 __all__ = ["Planted", "planted_model", "recovered", "recovered_shared"]

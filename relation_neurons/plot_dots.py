@@ -10,7 +10,7 @@ from relation_neurons.formatting import interval, number
 from relation_neurons.plot_dot_chart import Style, dot_plot
 from relation_neurons.plot_text import UNITS, label, require
 from relation_neurons.plot_theme import BLUE, FAINT, GREEN, PURPLE, RED, SOFT
-from relation_neurons.relations import ALL_RELATIONS
+from relation_neurons.relations.relation import ALL_RELATIONS
 
 __all__ = ["SCORES", "WHAT", "headline", "score_comparison", "specificity", "standings"]
 

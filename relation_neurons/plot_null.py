@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from relation_neurons.plot_text import label, require
 from relation_neurons.plot_theme import BLUE, GREY, finish
-from relation_neurons.relations import relation_label
+from relation_neurons.relations.relation import relation_label
 
 __all__ = ["spectrum"]
 

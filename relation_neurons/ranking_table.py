@@ -15,7 +15,7 @@ from relation_neurons.errors import (
 from relation_neurons.families import SCORES
 from relation_neurons.neuron_names import neuron_name
 from relation_neurons.notebook_html import table_view
-from relation_neurons.relations import relation_label
+from relation_neurons.relations.relation import relation_label
 
 __all__ = ["Ranking"]
 

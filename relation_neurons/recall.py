@@ -27,7 +27,7 @@ from relation_neurons.margins import score_reads
 from relation_neurons.passes import final_residual, takes_trees
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
-from relation_neurons.prompts import Prompts
+from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks, chunk_key
 from relation_neurons.streams import IntactStreams, run_from
 from relation_neurons.worlds import HookedModel

@@ -10,7 +10,7 @@ from relation_neurons.asking import Asking, judged
 from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.errors import UnknownOptionError
 from relation_neurons.jobs import work_off
-from relation_neurons.prompts import Prompts
+from relation_neurons.relations.prompts import Prompts
 from relation_neurons.results import Results, read_prompts
 from relation_neurons.verification import Check
 from relation_neurons.weights import weight_hash

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from relation_neurons.relations import subject_key
+from relation_neurons.relations.relation import subject_key
 
 __all__ = ["find_subjects", "redraw_subjects", "split_halves"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.flips import turned_right
-from relation_neurons.relations import relation_label
+from relation_neurons.relations.relation import relation_label
 from relation_neurons.results import Results
 from relation_neurons.statistics import within_language
 

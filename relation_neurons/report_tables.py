@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from relation_neurons.formatting import number
-from relation_neurons.relations import ALL_RELATIONS, relation_label
+from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
 from relation_neurons.results import Results
 
 __all__ = ["FILTERS", "tables"]

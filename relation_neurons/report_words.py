@@ -7,7 +7,7 @@ from typing import Any
 
 from relation_neurons.cell_tests import ALPHA
 from relation_neurons.formatting import number
-from relation_neurons.relations import ALL_RELATIONS, MIN_KNOWN
+from relation_neurons.relations.relation import ALL_RELATIONS, MIN_KNOWN
 from relation_neurons.results import Results
 
 __all__ = ["answer"]

@@ -11,10 +11,10 @@ import pandas as pd
 from relation_neurons.formatting import number
 from relation_neurons.known import left_out_relations
 from relation_neurons.notebook_html import ROWS, table_view
-from relation_neurons.prompt_table import prompts_of, prompts_table
-from relation_neurons.prompts import Prompts
 from relation_neurons.ranking_table import Ranking
-from relation_neurons.relations import ALL_RELATIONS
+from relation_neurons.relations.prompt_table import prompts_of, prompts_table
+from relation_neurons.relations.prompts import Prompts
+from relation_neurons.relations.relation import ALL_RELATIONS
 from relation_neurons.storage.files import read_json, read_table, write_table
 
 __all__ = ["Results", "load_results", "read_prompts", "write_prompts"]

@@ -30,7 +30,7 @@ from relation_neurons.activations import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.known import know_more
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.relations import MIN_KNOWN
+from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.scores import family_average_precision, standardised_difference
 from relation_neurons.stability_pairs import RankingPair, ranking_pairs, relation_families
 

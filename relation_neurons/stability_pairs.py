@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int8
 
 from relation_neurons.known import left_out_relations
 from relation_neurons.redraws import redraw_subjects, split_halves
-from relation_neurons.relations import relation_label
+from relation_neurons.relations.relation import relation_label
 
 __all__ = ["RankingPair", "RelationFamily", "ranking_pairs", "relation_families"]
 

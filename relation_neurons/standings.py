@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from relation_neurons.interference import specificity_intervals
-from relation_neurons.relations import relation_label
+from relation_neurons.relations.relation import relation_label
 from relation_neurons.statistics import (
     RESAMPLES,
     by_fact,

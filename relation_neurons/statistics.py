@@ -18,7 +18,7 @@ from scipy import stats
 
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
-from relation_neurons.relations import relation_label
+from relation_neurons.relations.relation import relation_label
 
 __all__ = [
     "QUANTITIES",

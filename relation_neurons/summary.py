@@ -12,7 +12,7 @@ from relation_neurons.cumulativity import dose_curves
 from relation_neurons.interference import interference_matrix, specificity
 from relation_neurons.known import known_counts
 from relation_neurons.ranking_table import Ranking
-from relation_neurons.relations import ALL_RELATIONS, relation_label
+from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
 from relation_neurons.statistics import (
     bootstrap_interval,
     by_fact,

@@ -27,10 +27,10 @@ from relation_neurons.planned import (
     planned_sets,
     read_options,
 )
-from relation_neurons.readers import load_background
-from relation_neurons.relations import Fact, Relation, Template
+from relation_neurons.relations.loading import load_background
+from relation_neurons.relations.relation import Fact, Relation, Template
+from relation_neurons.relations.split import choose_templates
 from relation_neurons.results import Results
-from relation_neurons.split import choose_templates
 from relation_neurons.stability_pairs import relation_families
 from relation_neurons.version import __version__
 

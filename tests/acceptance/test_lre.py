@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import relation_neurons as rn
-from relation_neurons import lre
-from relation_neurons.relations import subject_key
+from relation_neurons.relations import lre
+from relation_neurons.relations.relation import subject_key
 
 FOLDER = Path(__file__).parents[3] / "shared" / "lre"
 

@@ -12,8 +12,8 @@ import relation_neurons as rn
 from relation_neurons.batches import make_batches
 from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
 from relation_neurons.pooling import POOLS, pool
-from relation_neurons.prompts import answer_tokens
 from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.relations.prompts import answer_tokens
 
 
 def pooled_by_hand(values, how):

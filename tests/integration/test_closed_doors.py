@@ -28,8 +28,8 @@ from relation_neurons.errors import ModelLoadError, RelationNeuronsError, Result
 from relation_neurons.lens import WORLD
 from relation_neurons.model_names import known_models
 from relation_neurons.redaction import redacted
+from relation_neurons.relations.saving import save_relations
 from relation_neurons.storage.files import read_table
-from relation_neurons.writers import save_relations
 
 PACKAGE = Path(rn.__file__).parent
 SCRIPT = Path(__file__).parents[1] / "closed.py"

@@ -11,8 +11,8 @@ import pytest
 import relation_neurons as rn
 from relation_neurons.errors import LeftOutWarning
 from relation_neurons.options import make_options
-from relation_neurons.prompts import BACKGROUND
-from relation_neurons.readers import load_background
+from relation_neurons.relations.loading import load_background
+from relation_neurons.relations.prompts import BACKGROUND
 from relation_neurons.stage_rank import rank_stage
 from relation_neurons.stages import Stages
 from relation_neurons.storage.run_folder import record

@@ -12,7 +12,7 @@ from relation_neurons.errors import TemplateError, TooFewFactsError
 from relation_neurons.experiment import choose_facts
 from relation_neurons.options import make_options
 from relation_neurons.pooling import pool
-from relation_neurons.relations import (
+from relation_neurons.relations.relation import (
     Fact,
     Relation,
     Template,
@@ -20,7 +20,7 @@ from relation_neurons.relations import (
     drop_copied,
     limit_objects,
 )
-from relation_neurons.split import choose_templates
+from relation_neurons.relations.split import choose_templates
 
 TOKENIZERS = {
     "byte-level": tiny.byte_level_tokenizer(),

@@ -12,8 +12,8 @@ import threading
 import pytest
 
 import relation_neurons as rn
-from relation_neurons import lre
 from relation_neurons.errors import RelationFormatError, UnknownRelationError
+from relation_neurons.relations import lre
 
 FILES = {
     f"factual/r{i}.json": json.dumps(

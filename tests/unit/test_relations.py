@@ -14,8 +14,8 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownRelationError,
 )
-from relation_neurons.relations import subject_key
-from relation_neurons.split import split_subjects
+from relation_neurons.relations.relation import subject_key
+from relation_neurons.relations.split import split_subjects
 
 
 def relation(name, subjects, **rest):

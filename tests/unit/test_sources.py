@@ -17,9 +17,9 @@ from relation_neurons.errors import (
     TemplateError,
     UnknownRelationError,
 )
-from relation_neurons.relations import RESERVED
-from relation_neurons.sources import SUFFIXES
-from relation_neurons.writers import FORMATS, relations_frame
+from relation_neurons.relations.formats import SUFFIXES
+from relation_neurons.relations.relation import RESERVED
+from relation_neurons.relations.saving import FORMATS, relations_frame
 
 MINE = (
     rn.Relation(

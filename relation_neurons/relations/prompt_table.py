@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from relation_neurons.prompts import Prompts
+from relation_neurons.relations.prompts import Prompts
 
 __all__ = ["prompts_of", "prompts_table"]
 

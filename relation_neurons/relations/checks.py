@@ -10,16 +10,16 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.errors import RelationFormatError, RelationNeuronsError
-from relation_neurons.raw import RawRelation
-from relation_neurons.readers import (
+from relation_neurons.relations.loading import (
     build_relation,
     clean_text,
     load_background,
     load_relations,
     read_source,
 )
-from relation_neurons.relations import MIN_KNOWN, Relation, Template, subject_key
-from relation_neurons.split import find_entities, require_links
+from relation_neurons.relations.raw import RawRelation
+from relation_neurons.relations.relation import MIN_KNOWN, Relation, Template, subject_key
+from relation_neurons.relations.split import find_entities, require_links
 
 __all__ = ["check_relations"]
 

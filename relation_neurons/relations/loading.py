@@ -20,10 +20,10 @@ from relation_neurons.errors import (
     UnknownRelationError,
     near_matches,
 )
-from relation_neurons.raw import RawRelation, Row
-from relation_neurons.relations import Fact, Relation, Template, subject_key
-from relation_neurons.sources import read_path, read_shipped_text
-from relation_neurons.tables import read_rows
+from relation_neurons.relations.formats import read_path, read_shipped_text
+from relation_neurons.relations.raw import RawRelation, Row
+from relation_neurons.relations.relation import Fact, Relation, Template, subject_key
+from relation_neurons.relations.tables import read_rows
 
 __all__ = [
     "build_relation",
@@ -169,7 +169,7 @@ def read_source(
         parts = [part.strip() for part in name.split(",") if part.strip()]
         return [raw for part in parts for raw in read_source(part, languages=languages)]
     if name == "lre":
-        from relation_neurons.lre import lre_folder
+        from relation_neurons.relations.lre import lre_folder
 
         return read_path(lre_folder())
     known = sorted({*sets, *(r for members in sets.values() for r in members)})

@@ -14,8 +14,8 @@ import pandas as pd
 
 from relation_neurons.errors import AnswerError
 from relation_neurons.notebook_html import table_view
-from relation_neurons.readers import load_background
-from relation_neurons.relations import (
+from relation_neurons.relations.loading import load_background
+from relation_neurons.relations.relation import (
     Fact,
     Relation,
     Side,
@@ -23,7 +23,7 @@ from relation_neurons.relations import (
     relation_label,
     subject_key,
 )
-from relation_neurons.split import choose_templates, draw_shots, split_subjects
+from relation_neurons.relations.split import choose_templates, draw_shots, split_subjects
 
 __all__ = ["BACKGROUND", "KIND_PHRASES", "Prompts", "make_prompts", "nonsense_subjects"]
 

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from relation_neurons.errors import RelationFormatError, TemplateError, TooFewFactsError
-from relation_neurons.relations import Fact, Relation, Side, Template, by_lot, subject_key
+from relation_neurons.relations.relation import Fact, Relation, Side, Template, by_lot, subject_key
 
 __all__ = [
     "choose_templates",

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.errors import RelationFormatError, near_matches
-from relation_neurons.readers import load_relations
-from relation_neurons.relations import Relation
+from relation_neurons.relations.loading import load_relations
+from relation_neurons.relations.relation import Relation
 
 __all__ = ["FORMATS", "relations_frame", "save_relations"]
 

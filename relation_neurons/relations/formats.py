@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from relation_neurons.errors import RelationFormatError
-from relation_neurons.raw import RawRelation, Row
-from relation_neurons.tables import read_rows, read_table_file
+from relation_neurons.relations.raw import RawRelation, Row
+from relation_neurons.relations.tables import read_rows, read_table_file
 
 __all__ = ["SUFFIXES", "read_path", "read_shipped_text"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from relation_neurons.errors import RelationFormatError
-from relation_neurons.raw import RawRelation, Row
+from relation_neurons.relations.raw import RawRelation, Row
 
 __all__ = ["read_rows", "read_table_file"]
 

@@ -1,0 +1,1 @@
+"""Facts, templates, and the prompts made of them. Nothing here imports torch."""
