@@ -12,9 +12,9 @@ import pandas as pd
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
+from relation_neurons.backends.sites import neuron_count
 from relation_neurons.checkpoints import embedded_checkpoint
 from relation_neurons.relations.prompts import Prompts
-from relation_neurons.sites import neuron_count
 
 MODEL = "smollm2-135m"
 SHARE = 0.002

@@ -13,10 +13,10 @@ import torch
 
 from relation_neurons.ablation import ablated
 from relation_neurons.ablation_hooks import Ablation
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.conditions import Condition
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.storage.chunks import chunk_key, packed, unpacked
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["AblatedSets"]
 

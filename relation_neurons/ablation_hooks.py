@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.ablation_plan import Part
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.batches import Batch
 from relation_neurons.errors import AblationError, HookError
 from relation_neurons.passes import attach
 from relation_neurons.pooling import first_positions
 from relation_neurons.prefixes import TreeBatch
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["Ablation"]
 

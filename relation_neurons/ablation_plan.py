@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.sites import site_hook, site_width
 from relation_neurons.errors import AblationError, UnknownOptionError
 from relation_neurons.neuron_names import neuron_name, parse_neuron
-from relation_neurons.sites import site_hook, site_width
-from relation_neurons.worlds import HookedModel
 
 __all__ = [
     "Neurons",

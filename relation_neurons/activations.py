@@ -20,6 +20,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.neuron_sites import output_norms
+from relation_neurons.backends.sites import site_hook, site_width
 from relation_neurons.batches import Batch, make_batches
 from relation_neurons.collector import Collector
 from relation_neurons.errors import (
@@ -40,10 +43,7 @@ from relation_neurons.progress import progress_bar
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations.prompts import KIND_PHRASES, Prompts
 from relation_neurons.relations.relation import relation_label
-from relation_neurons.sites import site_hook, site_width
 from relation_neurons.storage.memmap import parse_size, room_for_table
-from relation_neurons.weights import output_norms
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["ActivationTable", "collect_activations", "collect_neuron"]
 

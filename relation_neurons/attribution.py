@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.sites import site_hook, site_width
 from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import (
     ActivationError,
@@ -33,8 +35,6 @@ from relation_neurons.pooling import pool as pool_tokens
 from relation_neurons.progress import progress_bar
 from relation_neurons.recall import BATCH_SIZE, answer_prompts, plan_passes
 from relation_neurons.relations.prompts import Prompts
-from relation_neurons.sites import site_hook, site_width
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["collect_attribution"]
 

@@ -20,6 +20,9 @@ import pandas as pd
 from relation_neurons.ablation import ablated
 from relation_neurons.ablation_plan import read_neurons, require_neurons
 from relation_neurons.activations import collect_activations, collect_neuron
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.neuron_sites import logit_weights, output_direction, output_norms
+from relation_neurons.backends.sites import neuron_count
 from relation_neurons.card_parts import (
     detection_scores,
     effects_alone,
@@ -35,9 +38,6 @@ from relation_neurons.recall import BATCH_SIZE, answer_prompts, measure_recall, 
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.results import Results, read_prompts
-from relation_neurons.sites import neuron_count
-from relation_neurons.weights import logit_weights, output_direction, output_norms
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["NeuronCard", "neuron_card"]
 

@@ -12,8 +12,8 @@ from relation_neurons.errors import UnknownOptionError
 if TYPE_CHECKING:  # importing them takes seconds, which --help shall not
     import pandas as pd
 
+    from relation_neurons.backends.base import HookedModel
     from relation_neurons.relations.prompts import Prompts
-    from relation_neurons.worlds import HookedModel
 
 __all__ = ["Known", "ask_and_say", "asking"]
 

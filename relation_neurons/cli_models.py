@@ -9,8 +9,8 @@ __all__ = ["models"]
 
 def models() -> None:
     """What can be loaded, and what is on this machine."""
+    from relation_neurons.backends.installed import WORLD
     from relation_neurons.embedded import EMBEDDED, embedded_parts
-    from relation_neurons.lens import WORLD
     from relation_neurons.model_names import known_models
     from relation_neurons.placement import choose_device
     from relation_neurons.verified import COLUMNS, verified_families

@@ -12,7 +12,7 @@ import typer
 from relation_neurons.errors import ResultsError
 
 if TYPE_CHECKING:  # importing it takes seconds, which --help shall not
-    from relation_neurons.worlds import HookedModel
+    from relation_neurons.backends.base import HookedModel
 
 __all__ = ["interruptible", "load_noted_model", "say"]
 
@@ -31,8 +31,8 @@ def load_noted_model(
     Raises:
         ResultsError: its weights are not those of the run.
     """
+    from relation_neurons.backends.neuron_sites import weight_hash
     from relation_neurons.models import load_model
-    from relation_neurons.weights import weight_hash
 
     name = model or known["name"]
     loaded = load_model(name, dtype=known["dtype"], device=device or known["device"])

@@ -16,6 +16,8 @@ import pandas as pd
 
 from relation_neurons.activations import collect_activations
 from relation_neurons.attribution import collect_attribution
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.sites import neuron_count
 from relation_neurons.criteria import CRITERIA, applicable_scores
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError
 from relation_neurons.formatting import number
@@ -26,11 +28,9 @@ from relation_neurons.ranking_table import Ranking
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
-from relation_neurons.sites import neuron_count
 from relation_neurons.stages import Stages
 from relation_neurons.standings import comparison_standings, comparison_table, count_valued
 from relation_neurons.sweep import ablation_sweep
-from relation_neurons.worlds import HookedModel
 
 __all__ = [
     "Comparison",

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.margins import not_finite, require_logits
 from relation_neurons.passes import unembed_parts
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["Expectation"]
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.sites import neuron_count
 from relation_neurons.claims import claims
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
@@ -27,7 +29,6 @@ from relation_neurons.relations.relation import Relation, draw_facts, drop_copie
 from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.report import build_report, make_figures
 from relation_neurons.results import Results, load_results
-from relation_neurons.sites import neuron_count
 from relation_neurons.stage_ablate import Ablations, ablate_stage
 from relation_neurons.stage_rank import rank_stage
 from relation_neurons.stages import Stages
@@ -41,7 +42,6 @@ from relation_neurons.storage.run_folder import (
     record,
 )
 from relation_neurons.summary import summarise
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["across_languages", "choose_facts", "engine_for", "is_finished", "report_stage", "run"]
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import OutOfMemoryError
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["as_they_fit", "is_out_of_memory", "memory_said"]
 

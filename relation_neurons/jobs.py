@@ -8,10 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import EngineError
 from relation_neurons.progress import progress_bar
 from relation_neurons.storage.chunks import Chunks
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["Engine", "Job", "LocalEngine", "work_off"]
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.passes import unembed_parts
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["not_finite", "require_logits", "score_reads"]
 

@@ -14,10 +14,11 @@ import torch
 
 from relation_neurons import checkpoints
 from relation_neurons.architectures import architecture_of, require_dense
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.installed import WORLD
 from relation_neurons.embedded import EMBEDDED
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
 from relation_neurons.halving import memory_said
-from relation_neurons.lens import WORLD
 from relation_neurons.model_names import OPEN, official_name, refuse_foreign_code
 from relation_neurons.placement import choose_device, place_model
 from relation_neurons.provenance import (
@@ -27,7 +28,6 @@ from relation_neurons.provenance import (
     note_source,
 )
 from relation_neurons.self_check import listen, self_check
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["load_model"]
 

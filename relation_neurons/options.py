@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from relation_neurons.ablation import POSITIONS
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.neuron_sites import weight_hash
+from relation_neurons.backends.sites import SITES, neuron_count
 from relation_neurons.criteria import CRITERIA
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.families import SCORES
@@ -18,10 +21,7 @@ from relation_neurons.pooling import POOLS
 from relation_neurons.ranking import ORDERS
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations.relation import MIN_KNOWN, Relation
-from relation_neurons.sites import SITES, neuron_count
 from relation_neurons.version import __version__
-from relation_neurons.weights import weight_hash
-from relation_neurons.worlds import HookedModel
 
 __all__ = [
     "PRESETS",

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from relation_neurons.backends.base import HookedModel, TreeBlock
+from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import ContextLengthError
-from relation_neurons.lens import WORLD
 from relation_neurons.prefixes import TreeBatch
-from relation_neurons.worlds import HookedModel, TreeBlock
 
 __all__ = [
     "attach",

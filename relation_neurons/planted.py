@@ -28,6 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import UnknownOptionError, UnknownRelationError, near_matches
 from relation_neurons.models import load_model
 from relation_neurons.planted_checkpoint import save_checkpoint
@@ -36,7 +37,6 @@ from relation_neurons.planted_neurons import place_neurons
 from relation_neurons.provenance import note_source
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations.relation import Relation
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["Planted", "planted_model", "recovered", "recovered_shared"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relation_neurons.worlds import HookedModel
+from relation_neurons.backends.base import HookedModel
 
 __all__ = ["change_since_loaded", "fingerprints", "keep_source", "loaded_from", "note_source"]
 

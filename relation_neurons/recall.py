@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.batches import Batch, make_batches
 from relation_neurons.halving import as_they_fit
 from relation_neurons.margins import score_reads
@@ -30,7 +31,6 @@ from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks, chunk_key
 from relation_neurons.streams import IntactStreams, run_from
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_passes"]
 

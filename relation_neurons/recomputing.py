@@ -7,15 +7,15 @@ import pandas as pd
 
 from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.asking import Asking, judged
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.errors import UnknownOptionError
 from relation_neurons.jobs import work_off
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.results import Results, read_prompts
 from relation_neurons.verification import Check
-from relation_neurons.weights import weight_hash
 from relation_neurons.whole_tables import CONDITION
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["planned_conditions", "recompute_sample"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.blocks import block_sweep
 from relation_neurons.collateral import collateral_damage
 from relation_neurons.conditions import plan_sweep
@@ -18,7 +19,6 @@ from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.stages import Stages
 from relation_neurons.sweep import ablation_sweep
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["Ablations", "ablate_stage", "read_ablate_stage"]
 

@@ -12,6 +12,8 @@ import pandas as pd
 
 from relation_neurons.activations import ActivationTable, collect_activations
 from relation_neurons.attribution import collect_attribution
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.sites import neuron_count
 from relation_neurons.errors import LeftOutWarning
 from relation_neurons.known import left_out_relations
 from relation_neurons.null import null_maximum
@@ -23,10 +25,8 @@ from relation_neurons.recall import measure_recall
 from relation_neurons.relations.prompts import Prompts, make_prompts
 from relation_neurons.relations.relation import Relation
 from relation_neurons.results import read_prompts, write_prompts
-from relation_neurons.sites import neuron_count
 from relation_neurons.stability import ranking_stability
 from relation_neurons.stages import Stages
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["planned_prompts", "rank_stage", "read_rank_stage"]
 

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.batches import Batch
 from relation_neurons.passes import tree_residual
 from relation_neurons.prefixes import TreeBatch
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["IntactStreams", "run_from"]
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.asking import Asking, check_planned, check_scale, judged, tabled
+from relation_neurons.backends.base import HookedModel
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.jobs import Engine, work_off
@@ -19,7 +20,6 @@ from relation_neurons.ranking_table import Ranking
 from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["ablation_sweep"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 import relation_neurons as rn
-from relation_neurons.lens import WORLD
+from relation_neurons.backends.installed import WORLD
 
 NAMES = ["city_country", "country_capital", "country_continent"]
 DOSE = 92

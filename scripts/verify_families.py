@@ -20,9 +20,9 @@ import tiny_families
 
 import relation_neurons as rn
 from relation_neurons.architectures import down_projection_path
-from relation_neurons.lens import WORLD
+from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.sites import site_hook
 from relation_neurons.passes import final_residual, unembed
-from relation_neurons.sites import site_hook
 
 TABLE = Path(rn.__file__).parent / "data" / "families.json"
 VOCAB = 300

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from relation_neurons.asking import Asking
+from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.errors import EngineError
 from relation_neurons.halving import is_out_of_memory
 from relation_neurons.jobs import Job
@@ -23,7 +24,6 @@ from relation_neurons.models import load_model
 from relation_neurons.options import package_versions
 from relation_neurons.reading import Reading
 from relation_neurons.storage.chunks import packed
-from relation_neurons.weights import weight_hash
 
 __all__ = ["Worker", "job_message"]
 

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
 from relation_neurons.attribution import collect_attribution
+from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
-from relation_neurons.lens import WORLD
 from relation_neurons.recall import answer_prompts, plan_passes
 
 

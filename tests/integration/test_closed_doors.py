@@ -22,10 +22,10 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 import relation_neurons as rn
+from relation_neurons.backends.installed import WORLD
 from relation_neurons.checkpoints import local_checkpoint
 from relation_neurons.compiling import own_folder
 from relation_neurons.errors import ModelLoadError, RelationNeuronsError, ResultsError
-from relation_neurons.lens import WORLD
 from relation_neurons.model_names import known_models
 from relation_neurons.redaction import redacted
 from relation_neurons.relations.saving import save_relations

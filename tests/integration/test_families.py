@@ -13,12 +13,12 @@ import torch
 
 import relation_neurons as rn
 from relation_neurons.architectures import down_projection_path
+from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.neuron_sites import output_direction, output_norms
+from relation_neurons.backends.sites import site_hook
 from relation_neurons.errors import ModelLoadError
-from relation_neurons.lens import WORLD
 from relation_neurons.recall import answer_prompts, plan_passes
-from relation_neurons.sites import site_hook
 from relation_neurons.verified import markdown_table, verified_families
-from relation_neurons.weights import output_direction, output_norms
 
 pytestmark = pytest.mark.worlds
 

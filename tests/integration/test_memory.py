@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 
 import relation_neurons as rn
 from relation_neurons.attribution import collect_attribution
+from relation_neurons.backends.installed import WORLD
 from relation_neurons.batches import make_batches
 from relation_neurons.collateral import collateral_damage
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
 from relation_neurons.expectation import Expectation
 from relation_neurons.halving import as_they_fit, is_out_of_memory
-from relation_neurons.lens import WORLD
 from relation_neurons.passes import _ablations, attach
 from relation_neurons.placement import count_devices, place_model
 from relation_neurons.prefixes import make_tree_batches

@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 import relation_neurons as rn
 from relation_neurons import embedded, gguf_files
+from relation_neurons.backends.neuron_sites import weight_hash
+from relation_neurons.backends.sites import site_hook
 from relation_neurons.errors import (
     AnswerError,
     ContextLengthError,
@@ -20,8 +22,6 @@ from relation_neurons.errors import (
     UnknownSiteError,
 )
 from relation_neurons.passes import final_residual, unembed
-from relation_neurons.sites import site_hook
-from relation_neurons.weights import weight_hash
 
 pytestmark = pytest.mark.worlds
 

@@ -13,15 +13,15 @@ import torch
 import relation_neurons as rn
 from relation_neurons import passes
 from relation_neurons import streams as streams_room
+from relation_neurons.backends.base import TreeBlock
+from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.sites import site_hook
 from relation_neurons.batches import make_batches
 from relation_neurons.errors import AblationError, ContextLengthError
-from relation_neurons.lens import WORLD
 from relation_neurons.passes import takes_trees, tree_residual
 from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.recall import answer_prompts, plan_passes
-from relation_neurons.sites import site_hook
 from relation_neurons.streams import IntactStreams
-from relation_neurons.worlds import TreeBlock
 
 pytestmark = pytest.mark.worlds
 

@@ -7,8 +7,9 @@ import tiny_families
 import torch
 
 import relation_neurons as rn
+from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.sites import SITES
 from relation_neurons.errors import ModelLoadError
-from relation_neurons.lens import WORLD
 from relation_neurons.self_check import (
     _padded,
     _require_received,
@@ -16,7 +17,6 @@ from relation_neurons.self_check import (
     listen,
     self_check,
 )
-from relation_neurons.sites import SITES
 
 pytestmark = pytest.mark.worlds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from relation_neurons.worlds import World
+from relation_neurons.backends.base import World
 
 __all__ = ["WORLD"]
 
@@ -12,10 +12,10 @@ __all__ = ["WORLD"]
 def _installed() -> World:
     major = int(importlib.metadata.version("transformer-lens").split(".")[0])
     if major < 4:
-        from relation_neurons.hooked import HookedTransformers
+        from relation_neurons.backends.hooked_transformer import HookedTransformers
 
         return HookedTransformers()
-    from relation_neurons.bridged import Bridges
+    from relation_neurons.backends.transformer_bridge import Bridges
 
     return Bridges()
 

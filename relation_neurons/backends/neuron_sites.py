@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relation_neurons.lens import WORLD
-from relation_neurons.sites import site_hook
-from relation_neurons.worlds import HookedModel
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.sites import site_hook
 
 __all__ = ["logit_weights", "output_direction", "output_norms", "weight_hash"]
 

@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
-from relation_neurons.hooked_configs import CONFIGS, hooked_config
-from relation_neurons.worlds import (
+from relation_neurons.backends.base import (
     DownProjection,
     FinalNorm,
     HookedModel,
@@ -22,6 +21,7 @@ from relation_neurons.worlds import (
     TreeParts,
     World,
 )
+from relation_neurons.backends.hooked_transformer_configs import CONFIGS, hooked_config
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import UnknownSiteError, near_matches
-from relation_neurons.lens import WORLD
-from relation_neurons.worlds import HookedModel
 
 __all__ = ["SITES", "neuron_count", "site_hook", "site_width"]
 

@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
-from relation_neurons.errors import ModelLoadError, UnknownOptionError
-from relation_neurons.worlds import (
+from relation_neurons.backends.base import (
     DownProjection,
     FinalNorm,
     HookedModel,
@@ -27,6 +26,7 @@ from relation_neurons.worlds import (
     TreeParts,
     World,
 )
+from relation_neurons.errors import ModelLoadError, UnknownOptionError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -1,0 +1,1 @@
+"""The two TransformerLens versions behind one interface, and where their neurons are."""
