@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 import relation_neurons as rn
 from benchmarks import capture, material, sweep, timing
-from relation_neurons.prefixes import make_tree_batches
+from relation_neurons.inference.prefix_trees import make_tree_batches
 
 COMMAND = "python -m benchmarks.breakdown"
 KINDS = {

@@ -11,9 +11,9 @@ import torch
 
 import relation_neurons as rn
 from benchmarks import material, timing
-from relation_neurons.batches import make_batches
-from relation_neurons.passes import tree_residual
-from relation_neurons.prefixes import make_tree_batches
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.forward import tree_residual
+from relation_neurons.inference.prefix_trees import make_tree_batches
 
 COMMAND = "python -m benchmarks.capture"
 PROMPTS = {"small": 12, "full": 96}

@@ -13,8 +13,8 @@ import numpy as np
 
 import relation_neurons as rn
 from benchmarks import material, timing
-from relation_neurons.batches import make_batches
-from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 
 COMMAND = "python -m benchmarks.demo"
 BATCH_SIZE = 64

@@ -24,10 +24,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import relation_neurons as rn
 from benchmarks import timing
 from relation_neurons.conditions import plan_sweep
-from relation_neurons.prefixes import make_tree_batches
-from relation_neurons.recall import plan_passes
+from relation_neurons.inference.prefix_trees import make_tree_batches
+from relation_neurons.inference.recall import plan_passes
+from relation_neurons.inference.residual_cache import IntactStreams
 from relation_neurons.relations.prompts import Prompts
-from relation_neurons.streams import IntactStreams
 
 COMMAND = "python -m benchmarks.llama2_shape"
 

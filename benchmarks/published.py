@@ -17,7 +17,7 @@ import torch
 
 import relation_neurons as rn
 from benchmarks import material, timing
-from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.relations.prompts import Prompts
 
 COMMAND = "python -m benchmarks.published"

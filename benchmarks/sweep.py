@@ -12,11 +12,11 @@ import torch
 
 import relation_neurons as rn
 from benchmarks import material, timing
-from relation_neurons.batches import make_batches
-from relation_neurons.passes import final_residual, tree_residual
-from relation_neurons.recall import Outcomes, TeacherForcing, answer_prompts, plan_passes
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.forward import final_residual, tree_residual
+from relation_neurons.inference.recall import Outcomes, TeacherForcing, answer_prompts, plan_passes
+from relation_neurons.inference.residual_cache import IntactStreams
 from relation_neurons.relations.prompts import Prompts
-from relation_neurons.streams import IntactStreams
 
 COMMAND = "python -m benchmarks.sweep"
 PROMPTS = {"small": 12, "full": 64}

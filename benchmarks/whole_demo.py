@@ -27,9 +27,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import timing
-from relation_neurons.batches import make_batches
-from relation_neurons.prefixes import make_tree_batches
-from relation_neurons.recall import plan_passes
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.prefix_trees import make_tree_batches
+from relation_neurons.inference.recall import plan_passes
 from relation_neurons.results import read_prompts
 
 COMMAND = "python -m benchmarks.whole_demo"

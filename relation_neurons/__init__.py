@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from relation_neurons.engines.ray_engine import RayEngine
     from relation_neurons.experiment import run
     from relation_neurons.flips import majority_share, turned_right
+    from relation_neurons.inference.recall import measure_recall
     from relation_neurons.interference import (
         interference_matrix,
         specificity,
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.ranking import rank_neurons
     from relation_neurons.ranking_table import Ranking
-    from relation_neurons.recall import measure_recall
     from relation_neurons.relations.checks import check_relations
     from relation_neurons.relations.loading import list_shipped, load_relations
     from relation_neurons.relations.lre import fetch_lre
@@ -164,6 +164,7 @@ _HOMES = {
         "majority_share",
         "turned_right",
     ),
+    "inference.recall": ("measure_recall",),
     "interference": (
         "interference_matrix",
         "specificity",
@@ -186,7 +187,6 @@ _HOMES = {
     ),
     "ranking": ("rank_neurons",),
     "ranking_table": ("Ranking",),
-    "recall": ("measure_recall",),
     "relations.checks": ("check_relations",),
     "relations.loading": (
         "list_shipped",

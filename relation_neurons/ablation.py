@@ -15,7 +15,7 @@ from relation_neurons.ablation_hooks import Ablation
 from relation_neurons.ablation_plan import Neurons, Values, plan_ablation, rows_of
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import HookError, UnknownOptionError, near_matches
-from relation_neurons.passes import attach
+from relation_neurons.inference.forward import attach
 
 __all__ = ["MODES", "POSITIONS", "ablated"]
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from relation_neurons.ablation_plan import Part
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.batches import Batch
 from relation_neurons.errors import AblationError, HookError
-from relation_neurons.passes import attach
+from relation_neurons.inference.batches import Batch
+from relation_neurons.inference.forward import attach
+from relation_neurons.inference.prefix_trees import TreeBatch
 from relation_neurons.pooling import first_positions
-from relation_neurons.prefixes import TreeBatch
 
 __all__ = ["Ablation"]
 

@@ -23,7 +23,6 @@ from torch import Tensor
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import output_norms
 from relation_neurons.backends.sites import site_hook, site_width
-from relation_neurons.batches import Batch, make_batches
 from relation_neurons.collector import Collector
 from relation_neurons.errors import (
     ActivationError,
@@ -33,14 +32,15 @@ from relation_neurons.errors import (
     UnknownSiteError,
     near_matches,
 )
-from relation_neurons.halving import as_they_fit
+from relation_neurons.inference.batches import Batch, make_batches
+from relation_neurons.inference.forward import attach, takes_trees, tree_residual
+from relation_neurons.inference.out_of_memory import as_they_fit
+from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
+from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neuron_names import neuron_name
 from relation_neurons.notebook_html import ROWS, table_view
-from relation_neurons.passes import attach, takes_trees, tree_residual
 from relation_neurons.pooling import POOLS
-from relation_neurons.prefixes import TreeBatch, make_tree_batches
 from relation_neurons.progress import progress_bar
-from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations.prompts import KIND_PHRASES, Prompts
 from relation_neurons.relations.relation import relation_label
 from relation_neurons.storage.memmap import parse_size, room_for_table

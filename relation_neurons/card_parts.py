@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relation_neurons.activations import ActivationTable
+from relation_neurons.inference.recall import Outcomes
 from relation_neurons.pooling import pool
 from relation_neurons.ranking import rank_neurons
 from relation_neurons.ranking_table import Ranking
-from relation_neurons.recall import Outcomes
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.statistics import bootstrap_interval, by_fact
 

@@ -32,9 +32,14 @@ from relation_neurons.card_parts import (
     typical_activation,
 )
 from relation_neurons.errors import ResultsError, UnknownOptionError
+from relation_neurons.inference.recall import (
+    BATCH_SIZE,
+    answer_prompts,
+    measure_recall,
+    plan_passes,
+)
 from relation_neurons.neuron_names import neuron_name
 from relation_neurons.ranking_table import Ranking
-from relation_neurons.recall import BATCH_SIZE, answer_prompts, measure_recall, plan_passes
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.results import Results, read_prompts

@@ -18,7 +18,7 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.embedded import EMBEDDED
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
-from relation_neurons.halving import memory_said
+from relation_neurons.inference.out_of_memory import memory_said
 from relation_neurons.model_names import OPEN, official_name, refuse_foreign_code
 from relation_neurons.placement import choose_device, place_model
 from relation_neurons.provenance import (

@@ -16,10 +16,10 @@ from relation_neurons.backends.sites import SITES, neuron_count
 from relation_neurons.criteria import CRITERIA
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.families import SCORES
+from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.pooling import POOLS
 from relation_neurons.ranking import ORDERS
-from relation_neurons.recall import BATCH_SIZE
 from relation_neurons.relations.relation import MIN_KNOWN, Relation
 from relation_neurons.version import __version__
 

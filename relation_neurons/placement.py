@@ -7,7 +7,7 @@ import torch
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
-from relation_neurons.halving import is_out_of_memory
+from relation_neurons.inference.out_of_memory import is_out_of_memory
 
 __all__ = ["choose_device", "count_devices", "place_model", "weight_bytes"]
 

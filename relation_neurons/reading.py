@@ -18,12 +18,12 @@ from torch import Tensor
 from relation_neurons.ablated_sets import AblatedSets
 from relation_neurons.ablation_hooks import Ablation
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.batches import Batch, make_batches
 from relation_neurons.errors import AnswerError
-from relation_neurons.expectation import Expectation
-from relation_neurons.halving import as_they_fit
-from relation_neurons.passes import final_residual, takes_trees, tree_residual
-from relation_neurons.prefixes import TOKENS_PER_PROMPT, TreeBatch, make_tree_batches
+from relation_neurons.inference.batches import Batch, make_batches
+from relation_neurons.inference.forward import final_residual, takes_trees, tree_residual
+from relation_neurons.inference.logits import Expectation
+from relation_neurons.inference.out_of_memory import as_they_fit
+from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, TreeBatch, make_tree_batches
 
 __all__ = ["INTACT_BYTES", "Reading", "neutral_text"]
 

@@ -22,7 +22,7 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.sites import site_hook
 from relation_neurons.errors import ModelLoadError
-from relation_neurons.passes import attach, final_residual, unembed
+from relation_neurons.inference.forward import attach, final_residual, unembed
 
 __all__ = ["Evidence", "listen", "self_check"]
 

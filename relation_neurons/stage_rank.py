@@ -15,13 +15,13 @@ from relation_neurons.attribution import collect_attribution
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
 from relation_neurons.errors import LeftOutWarning
+from relation_neurons.inference.recall import measure_recall
 from relation_neurons.known import left_out_relations
 from relation_neurons.null import null_maximum
 from relation_neurons.options import Options
 from relation_neurons.planned import kept_neurons, middle_dose, read_options
 from relation_neurons.ranking import rank_neurons
 from relation_neurons.ranking_table import Ranking
-from relation_neurons.recall import measure_recall
 from relation_neurons.relations.prompts import Prompts, make_prompts
 from relation_neurons.relations.relation import Relation
 from relation_neurons.results import read_prompts, write_prompts

@@ -22,7 +22,7 @@ import relation_neurons as rn
 from relation_neurons.architectures import down_projection_path
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.sites import site_hook
-from relation_neurons.passes import final_residual, unembed
+from relation_neurons.inference.forward import final_residual, unembed
 
 TABLE = Path(rn.__file__).parent / "data" / "families.json"
 VOCAB = 300

@@ -18,8 +18,8 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.passes import final_residual
-from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.inference.forward import final_residual
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.report import build_report
 
 NEURONS = [(0, 3), (0, 50), (1, 7), (1, 8), (1, 90)]

@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.batches import make_batches
 from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.pooling import POOLS, pool
-from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.relations.prompts import answer_tokens
 
 

@@ -13,7 +13,7 @@ import relation_neurons as rn
 from relation_neurons.attribution import collect_attribution
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
-from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 
 
 @pytest.fixture(scope="module")

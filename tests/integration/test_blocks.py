@@ -12,7 +12,7 @@ import relation_neurons as rn
 from relation_neurons.blocks import block_sweep
 from relation_neurons.cumulativity import joint_effect
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
-from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.sweep import ablation_sweep
 
 

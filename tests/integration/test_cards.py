@@ -22,8 +22,8 @@ from relation_neurons.card_parts import pool_tokens
 from relation_neurons.cards import neuron_card
 from relation_neurons.cli_neuron import neuron as neuron_command
 from relation_neurons.errors import AblationError, ResultsError, UnknownOptionError
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.pooling import POOLS
-from relation_neurons.recall import answer_prompts, plan_passes
 
 HOSTILE = '<script>alert("x")</script> [bold]&[/]'
 

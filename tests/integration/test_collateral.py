@@ -168,7 +168,7 @@ def test_pitfall_4_logits_that_are_no_numbers_are_an_error(tiny_folder, ranking)
 
 def test_chunks_of_positions_do_not_change_the_numbers(model, ranking, monkeypatch):
     whole = collateral_damage(model, ranking, (20,), text=TEXT)
-    monkeypatch.setattr("relation_neurons.expectation._READ_AT_ONCE", 5)
+    monkeypatch.setattr("relation_neurons.inference.logits._READ_AT_ONCE", 5)
     parts = collateral_damage(model, ranking, (20,), text=TEXT)
     pd.testing.assert_frame_equal(whole, parts, check_exact=False, atol=1e-6, rtol=0)
 

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 import relation_neurons as rn
 from relation_neurons import checkpoints, cli, embedded
 from relation_neurons.backends.sites import site_hook
-from relation_neurons.batches import make_batches
 from relation_neurons.errors import ModelLoadError
-from relation_neurons.passes import final_residual, unembed
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.forward import final_residual, unembed
 
 pytestmark = pytest.mark.worlds
 NAME = "gemma3-270m"

@@ -17,7 +17,7 @@ from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.neuron_sites import output_direction, output_norms
 from relation_neurons.backends.sites import site_hook
 from relation_neurons.errors import ModelLoadError
-from relation_neurons.recall import answer_prompts, plan_passes
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.verified import markdown_table, verified_families
 
 pytestmark = pytest.mark.worlds

@@ -18,16 +18,16 @@ from safetensors.torch import load_file
 import relation_neurons as rn
 from relation_neurons.attribution import collect_attribution
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.batches import make_batches
 from relation_neurons.collateral import collateral_damage
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
-from relation_neurons.expectation import Expectation
-from relation_neurons.halving import as_they_fit, is_out_of_memory
-from relation_neurons.passes import _ablations, attach
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.forward import _ablations, attach
+from relation_neurons.inference.logits import Expectation
+from relation_neurons.inference.out_of_memory import as_they_fit, is_out_of_memory
+from relation_neurons.inference.prefix_trees import make_tree_batches
+from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.placement import count_devices, place_model
-from relation_neurons.prefixes import make_tree_batches
 from relation_neurons.reading import _Part
-from relation_neurons.recall import answer_prompts, plan_passes
 from relation_neurons.stability import ranking_stability
 from relation_neurons.storage import memmap as mapping
 from relation_neurons.storage.memmap import mapped_table, parse_size, room_for_table

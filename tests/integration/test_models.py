@@ -21,7 +21,7 @@ from relation_neurons.errors import (
     UnknownOptionError,
     UnknownSiteError,
 )
-from relation_neurons.passes import final_residual, unembed
+from relation_neurons.inference.forward import final_residual, unembed
 
 pytestmark = pytest.mark.worlds
 

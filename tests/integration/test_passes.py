@@ -11,17 +11,17 @@ import tiny_families
 import torch
 
 import relation_neurons as rn
-from relation_neurons import passes
-from relation_neurons import streams as streams_room
 from relation_neurons.backends.base import TreeBlock
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.sites import site_hook
-from relation_neurons.batches import make_batches
 from relation_neurons.errors import AblationError, ContextLengthError
-from relation_neurons.passes import takes_trees, tree_residual
-from relation_neurons.prefixes import TreeBatch, make_tree_batches
-from relation_neurons.recall import answer_prompts, plan_passes
-from relation_neurons.streams import IntactStreams
+from relation_neurons.inference import forward as passes
+from relation_neurons.inference import residual_cache as streams_room
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.forward import takes_trees, tree_residual
+from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
+from relation_neurons.inference.recall import answer_prompts, plan_passes
+from relation_neurons.inference.residual_cache import IntactStreams
 
 pytestmark = pytest.mark.worlds
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 import relation_neurons as rn
 from relation_neurons.engines.ray_engine import _off_the_gpu
 from relation_neurons.errors import EngineError, ModelLoadError, OutOfMemoryError
-from relation_neurons.halving import memory_said
+from relation_neurons.inference.out_of_memory import memory_said
 from relation_neurons.provenance import change_since_loaded, fingerprints, loaded_from
 
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from relation_neurons import expectation, margins, passes
 from relation_neurons.errors import ActivationError, AnswerError
-from relation_neurons.expectation import Expectation
-from relation_neurons.margins import score_reads
-from relation_neurons.passes import unembed, unembed_parts
+from relation_neurons.inference import forward as passes
+from relation_neurons.inference import logits as expectation
+from relation_neurons.inference import margins
+from relation_neurons.inference.forward import unembed, unembed_parts
+from relation_neurons.inference.logits import Expectation
+from relation_neurons.inference.margins import score_reads
 
 pytestmark = pytest.mark.worlds
 

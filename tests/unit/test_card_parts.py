@@ -17,8 +17,8 @@ from relation_neurons.card_parts import (
     token_texts,
     typical_activation,
 )
+from relation_neurons.inference.recall import Outcomes
 from relation_neurons.pooling import pool
-from relation_neurons.recall import Outcomes
 
 
 @pytest.fixture

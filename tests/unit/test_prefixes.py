@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relation_neurons.prefixes import TOKENS_PER_PROMPT, make_tree_batches
+from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, make_tree_batches
 
 SEQUENCES = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=9), min_size=1, max_size=30)
 

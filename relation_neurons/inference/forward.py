@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from relation_neurons.backends.base import HookedModel, TreeBlock
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import ContextLengthError
-from relation_neurons.prefixes import TreeBatch
+from relation_neurons.inference.prefix_trees import TreeBatch
 
 __all__ = [
     "attach",

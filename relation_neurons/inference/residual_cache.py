@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.batches import Batch
-from relation_neurons.passes import tree_residual
-from relation_neurons.prefixes import TreeBatch
+from relation_neurons.inference.batches import Batch
+from relation_neurons.inference.forward import tree_residual
+from relation_neurons.inference.prefix_trees import TreeBatch
 
 __all__ = ["IntactStreams", "run_from"]
 

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.margins import not_finite, require_logits
-from relation_neurons.passes import unembed_parts
+from relation_neurons.inference.forward import unembed_parts
+from relation_neurons.inference.margins import not_finite, require_logits
 
 __all__ = ["Expectation"]
 

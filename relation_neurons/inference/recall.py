@@ -22,15 +22,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.batches import Batch, make_batches
-from relation_neurons.halving import as_they_fit
-from relation_neurons.margins import score_reads
-from relation_neurons.passes import final_residual, takes_trees
-from relation_neurons.prefixes import TreeBatch, make_tree_batches
+from relation_neurons.inference.batches import Batch, make_batches
+from relation_neurons.inference.forward import final_residual, takes_trees
+from relation_neurons.inference.margins import score_reads
+from relation_neurons.inference.out_of_memory import as_they_fit
+from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
+from relation_neurons.inference.residual_cache import IntactStreams, run_from
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks, chunk_key
-from relation_neurons.streams import IntactStreams, run_from
 
 __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_passes"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import ActivationError, AnswerError
-from relation_neurons.passes import unembed_parts
+from relation_neurons.inference.forward import unembed_parts
 
 __all__ = ["not_finite", "require_logits", "score_reads"]
 

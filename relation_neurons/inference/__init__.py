@@ -1,0 +1,1 @@
+"""Running a model over prompts: batches, forward passes, logits and recall."""
