@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
 from relation_neurons.backends.sites import neuron_count
-from relation_neurons.checkpoints import embedded_checkpoint
+from relation_neurons.models.checkpoints import embedded_checkpoint
 from relation_neurons.relations.prompts import Prompts
 
 MODEL = "smollm2-135m"

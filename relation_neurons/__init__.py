@@ -55,8 +55,8 @@ if TYPE_CHECKING:
         specificity_intervals,
     )
     from relation_neurons.known import known_facts
-    from relation_neurons.model_names import known_models
-    from relation_neurons.models import load_model
+    from relation_neurons.models.loading import load_model
+    from relation_neurons.models.model_names import known_models
     from relation_neurons.neuron_names import neuron_name, parse_neuron
     from relation_neurons.neuron_values import neuron_activations
     from relation_neurons.null import null_maximum
@@ -171,8 +171,8 @@ _HOMES = {
         "specificity_intervals",
     ),
     "known": ("known_facts",),
-    "model_names": ("known_models",),
-    "models": ("load_model",),
+    "models.loading": ("load_model",),
+    "models.model_names": ("known_models",),
     "neuron_names": (
         "neuron_name",
         "parse_neuron",

@@ -65,7 +65,7 @@ def compare_scores(
     from relation_neurons.criteria import CRITERIA
     from relation_neurons.experiment import choose_facts
     from relation_neurons.inference.recall import measure_recall
-    from relation_neurons.models import load_model
+    from relation_neurons.models.loading import load_model
     from relation_neurons.options import make_manifest, make_options
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.relations.prompts import make_prompts

@@ -10,10 +10,10 @@ __all__ = ["models"]
 def models() -> None:
     """What can be loaded, and what is on this machine."""
     from relation_neurons.backends.installed import WORLD
-    from relation_neurons.embedded import EMBEDDED, embedded_parts
-    from relation_neurons.model_names import known_models
-    from relation_neurons.placement import choose_device
-    from relation_neurons.verified import COLUMNS, verified_families
+    from relation_neurons.models.devices import choose_device
+    from relation_neurons.models.model_names import known_models
+    from relation_neurons.models.registry import EMBEDDED, embedded_parts
+    from relation_neurons.models.verified import COLUMNS, verified_families
 
     for name, entry in EMBEDDED.items():
         where = f"here ({entry.file})" if embedded_parts(name) else f"not here; {entry.pip}"

@@ -88,7 +88,7 @@ def _saved(out: Path, model: str | None, device: str | None) -> tuple[Any, Any]:
 
 def _fresh(model: str | None, device: str | None, given: dict[str, Any]) -> tuple[Any, Any]:
     """Loads a model and makes prompts from relations."""
-    from relation_neurons.models import load_model
+    from relation_neurons.models.loading import load_model
     from relation_neurons.options import make_options
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.relations.prompts import make_prompts

@@ -101,7 +101,7 @@ def run(
     options = fields_of(locals())
     from relation_neurons.engines import make_engine
     from relation_neurons.experiment import run as run_experiment
-    from relation_neurons.models import load_model
+    from relation_neurons.models.loading import load_model
     from relation_neurons.options import make_options
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.storage.memmap import parse_size
@@ -170,7 +170,7 @@ def rank(
     """The first stage: which facts are known, and the neurons of each relation."""
     given = fields_of(locals())
     from relation_neurons.experiment import across_languages, choose_facts
-    from relation_neurons.models import load_model
+    from relation_neurons.models.loading import load_model
     from relation_neurons.options import make_manifest, make_options
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.stage_rank import rank_stage

@@ -32,7 +32,7 @@ def load_noted_model(
         ResultsError: its weights are not those of the run.
     """
     from relation_neurons.backends.neuron_sites import weight_hash
-    from relation_neurons.models import load_model
+    from relation_neurons.models.loading import load_model
 
     name = model or known["name"]
     loaded = load_model(name, dtype=known["dtype"], device=device or known["device"])

@@ -62,8 +62,8 @@ def _recomputed(
     device: str | None,
 ) -> list[Any]:
     """Recomputes a sample, and says how many, or why none."""
-    from relation_neurons.checkpoints import is_here
-    from relation_neurons.models import load_model
+    from relation_neurons.models.checkpoints import is_here
+    from relation_neurons.models.loading import load_model
     from relation_neurons.recomputing import recompute_sample
     from relation_neurons.results import load_results
 

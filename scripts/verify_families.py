@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import tiny_families
 
 import relation_neurons as rn
-from relation_neurons.architectures import down_projection_path
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.sites import site_hook
 from relation_neurons.inference.forward import final_residual, unembed
+from relation_neurons.models.architectures import down_projection_path
 
 TABLE = Path(rn.__file__).parent / "data" / "families.json"
 VOCAB = 300

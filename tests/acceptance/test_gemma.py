@@ -11,11 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons import checkpoints
-from relation_neurons.embedded import EMBEDDED
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.inference.recall import answer_prompts, plan_passes
+from relation_neurons.models import checkpoints
+from relation_neurons.models.registry import EMBEDDED
 
 NAME = "gemma3-270m"
 pytestmark = [

@@ -13,13 +13,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons import checkpoints
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.formatting import number
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.inference.recall import answer_prompts, plan_passes
+from relation_neurons.models import checkpoints
 from relation_neurons.results import read_prompts
 
 pytestmark = pytest.mark.acceptance

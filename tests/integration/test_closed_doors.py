@@ -23,10 +23,10 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 import relation_neurons as rn
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.checkpoints import local_checkpoint
 from relation_neurons.compiling import own_folder
 from relation_neurons.errors import ModelLoadError, RelationNeuronsError, ResultsError
-from relation_neurons.model_names import known_models
+from relation_neurons.models.checkpoints import local_checkpoint
+from relation_neurons.models.model_names import known_models
 from relation_neurons.redaction import redacted
 from relation_neurons.relations.saving import save_relations
 from relation_neurons.storage.files import read_table
@@ -131,7 +131,7 @@ def test_a_model_that_transformer_lens_would_load_with_foreign_code_is_refused(m
     def read(name, dtype):
         raise ModelLoadError(f"transformers reads {name}")
 
-    monkeypatch.setattr("relation_neurons.checkpoints.read_checkpoint", read)
+    monkeypatch.setattr("relation_neurons.models.checkpoints.read_checkpoint", read)
     with pytest.raises(ModelLoadError, match="transformers reads microsoft/phi-2"):
         rn.load_model("microsoft/phi-2", device="cpu")
 

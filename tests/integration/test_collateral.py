@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import relation_neurons as rn
 from relation_neurons import reading
-from relation_neurons.checkpoints import embedded_checkpoint
 from relation_neurons.collateral import collateral_damage, largest_dose
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.errors import (
@@ -23,6 +22,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
+from relation_neurons.models.checkpoints import embedded_checkpoint
 from relation_neurons.reading import neutral_text
 
 TEXT = (

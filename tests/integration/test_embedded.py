@@ -13,11 +13,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons import checkpoints, cli, embedded
+from relation_neurons import cli
 from relation_neurons.backends.sites import site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import final_residual, unembed
+from relation_neurons.models import checkpoints
+from relation_neurons.models import registry as embedded
 
 pytestmark = pytest.mark.worlds
 NAME = "gemma3-270m"

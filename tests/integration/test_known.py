@@ -32,7 +32,7 @@ def check(planted, monkeypatch, tmp_path):
     relations = [rn.Relation("spoilt", facts, spoilt.templates), *others]
     path = tmp_path / "facts.csv"
     rn.save_relations(relations, path)
-    monkeypatch.setattr("relation_neurons.models.load_model", lambda name: planted.model)
+    monkeypatch.setattr("relation_neurons.models.loading.load_model", lambda name: planted.model)
 
     def run(*more):
         return CliRunner().invoke(app, ["relations", "check", str(path), *map(str, more)])
@@ -76,7 +76,7 @@ def test_without_a_model_it_says_how_one_is_asked(check, planted, monkeypatch):
     def loaded(name):
         raise AssertionError("no model is to be loaded")
 
-    monkeypatch.setattr("relation_neurons.models.load_model", loaded)
+    monkeypatch.setattr("relation_neurons.models.loading.load_model", loaded)
     _, run = check
     (line,) = [line for line in run().output.splitlines() if "--model" in line]
     assert line.startswith("nothing would stop a run")

@@ -10,7 +10,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import relation_neurons as rn
-from relation_neurons import embedded, gguf_files
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.backends.sites import site_hook
 from relation_neurons.errors import (
@@ -22,6 +21,8 @@ from relation_neurons.errors import (
     UnknownSiteError,
 )
 from relation_neurons.inference.forward import final_residual, unembed
+from relation_neurons.models import gguf as gguf_files
+from relation_neurons.models import registry as embedded
 
 pytestmark = pytest.mark.worlds
 

@@ -23,7 +23,7 @@ def overlap(planted, monkeypatch, tmp_path):
     """The command on a file of planted relations."""
     path = tmp_path / "facts.csv"
     rn.save_relations(planted.relations, path)
-    monkeypatch.setattr("relation_neurons.models.load_model", lambda name: planted.model)
+    monkeypatch.setattr("relation_neurons.models.loading.load_model", lambda name: planted.model)
 
     def run(*more):
         words = ["overlap", str(path), "--out", str(tmp_path / "mine.html"), *map(str, more)]
@@ -74,7 +74,7 @@ def test_what_cannot_be_done_is_said_before_a_model_is_loaded(overlap, monkeypat
     def loaded(name):
         raise AssertionError("no model is to be loaded")
 
-    monkeypatch.setattr("relation_neurons.models.load_model", loaded)
+    monkeypatch.setattr("relation_neurons.models.loading.load_model", loaded)
     run, _, page = overlap
     assert isinstance(run("--held-out", 0).exception, UnknownOptionError)
     assert isinstance(run("--dose", "many").exception, DoseError)

@@ -13,7 +13,7 @@ import relation_neurons as rn
 from relation_neurons.engines.ray_engine import _off_the_gpu
 from relation_neurons.errors import EngineError, ModelLoadError, OutOfMemoryError
 from relation_neurons.inference.out_of_memory import memory_said
-from relation_neurons.provenance import change_since_loaded, fingerprints, loaded_from
+from relation_neurons.models.provenance import change_since_loaded, fingerprints, loaded_from
 
 
 @pytest.fixture(scope="module")

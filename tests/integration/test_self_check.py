@@ -10,7 +10,7 @@ import relation_neurons as rn
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.sites import SITES
 from relation_neurons.errors import ModelLoadError
-from relation_neurons.self_check import (
+from relation_neurons.models.self_check import (
     _padded,
     _require_received,
     _tolerance,

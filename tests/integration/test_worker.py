@@ -14,8 +14,8 @@ from relation_neurons.asking import Asking
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.engines.worker import Worker, job_message
+from relation_neurons.models.provenance import loaded_from
 from relation_neurons.options import package_versions
-from relation_neurons.provenance import loaded_from
 from relation_neurons.reading import Reading
 from relation_neurons.storage.chunks import unpacked
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from relation_neurons.embedded import EMBEDDED, embedded_parts
 from relation_neurons.errors import ModelLoadError, UnknownModelError
-from relation_neurons.gguf_files import bars_in_terminals_only, converted
+from relation_neurons.models.gguf import bars_in_terminals_only, converted
+from relation_neurons.models.registry import EMBEDDED, embedded_parts
 from relation_neurons.redaction import one_line
 
 __all__ = [

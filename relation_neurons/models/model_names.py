@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.embedded import EMBEDDED
 from relation_neurons.errors import ModelLoadError, UnknownModelError, near_matches
+from relation_neurons.models.registry import EMBEDDED
 
 __all__ = ["OPEN", "known_models", "official_name", "refuse_foreign_code"]
 

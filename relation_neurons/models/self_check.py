@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from relation_neurons.architectures import architecture_of, down_projection_path
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.sites import site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.forward import attach, final_residual, unembed
+from relation_neurons.models.architectures import architecture_of, down_projection_path
 
 __all__ = ["Evidence", "listen", "self_check"]
 

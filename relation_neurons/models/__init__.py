@@ -1,0 +1,1 @@
+"""Load a model by name, folder, GGUF file or object, and check it."""
