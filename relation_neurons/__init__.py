@@ -37,8 +37,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 if TYPE_CHECKING:
     from relation_neurons import errors, plots
     from relation_neurons.ablation import ablated
-    from relation_neurons.activations import ActivationTable, collect_activations
-    from relation_neurons.attribution import collect_attribution
+    from relation_neurons.activations.attribution import collect_attribution
+    from relation_neurons.activations.collect import ActivationTable, collect_activations
+    from relation_neurons.activations.table import neuron_activations
     from relation_neurons.blocks import block_sweep
     from relation_neurons.cards import NeuronCard, neuron_card
     from relation_neurons.collateral import collateral_damage
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from relation_neurons.models.loading import load_model
     from relation_neurons.models.model_names import known_models
     from relation_neurons.neuron_names import neuron_name, parse_neuron
-    from relation_neurons.neuron_values import neuron_activations
     from relation_neurons.null import null_maximum
     from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.ranking import rank_neurons
@@ -137,11 +137,12 @@ __all__ = [
 
 _HOMES = {
     "ablation": ("ablated",),
-    "activations": (
+    "activations.attribution": ("collect_attribution",),
+    "activations.collect": (
         "ActivationTable",
         "collect_activations",
     ),
-    "attribution": ("collect_attribution",),
+    "activations.table": ("neuron_activations",),
     "blocks": ("block_sweep",),
     "cards": (
         "NeuronCard",
@@ -177,7 +178,6 @@ _HOMES = {
         "neuron_name",
         "parse_neuron",
     ),
-    "neuron_values": ("neuron_activations",),
     "null": ("null_maximum",),
     "planted": (
         "Planted",

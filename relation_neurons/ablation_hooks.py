@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.ablation_plan import Part
+from relation_neurons.activations.pooling import first_positions
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import AblationError, HookError
 from relation_neurons.inference.batches import Batch
 from relation_neurons.inference.forward import attach
 from relation_neurons.inference.prefix_trees import TreeBatch
-from relation_neurons.pooling import first_positions
 
 __all__ = ["Ablation"]
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from relation_neurons.activations import ActivationTable
+from relation_neurons.activations.collect import ActivationTable
+from relation_neurons.activations.pooling import pool
 from relation_neurons.inference.recall import Outcomes
-from relation_neurons.pooling import pool
 from relation_neurons.ranking import rank_neurons
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations.prompts import Prompts

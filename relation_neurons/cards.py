@@ -19,7 +19,7 @@ import pandas as pd
 
 from relation_neurons.ablation import ablated
 from relation_neurons.ablation_plan import read_neurons, require_neurons
-from relation_neurons.activations import collect_activations, collect_neuron
+from relation_neurons.activations.collect import collect_activations, collect_neuron
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import logit_weights, output_direction, output_norms
 from relation_neurons.backends.sites import neuron_count

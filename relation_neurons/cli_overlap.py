@@ -58,7 +58,7 @@ def overlap(
         typer.echo("a heatmap takes two relations; nothing is written")
         raise typer.Exit(1)
     from relation_neurons import plots
-    from relation_neurons.activations import collect_activations
+    from relation_neurons.activations.collect import collect_activations
     from relation_neurons.options import make_options
     from relation_neurons.ranking import rank_neurons
     from relation_neurons.stability import ranking_stability, stability_summary

@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.activations import collect_activations
-from relation_neurons.attribution import collect_attribution
+from relation_neurons.activations.attribution import collect_attribution
+from relation_neurons.activations.collect import collect_activations
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
 from relation_neurons.criteria import CRITERIA, applicable_scores

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from relation_neurons.ablation import POSITIONS
+from relation_neurons.activations.pooling import POOLS
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.backends.sites import SITES, neuron_count
@@ -18,7 +19,6 @@ from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.families import SCORES
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.pooling import POOLS
 from relation_neurons.ranking import ORDERS
 from relation_neurons.relations.relation import MIN_KNOWN, Relation
 from relation_neurons.version import __version__

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from relation_neurons.activations import ActivationTable
+from relation_neurons.activations.collect import ActivationTable
 from relation_neurons.criteria import (
     Family,
     applicable_families,

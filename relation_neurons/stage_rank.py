@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.activations import ActivationTable, collect_activations
-from relation_neurons.attribution import collect_attribution
+from relation_neurons.activations.attribution import collect_attribution
+from relation_neurons.activations.collect import ActivationTable, collect_activations
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
 from relation_neurons.errors import LeftOutWarning

@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 import relation_neurons as rn
+from relation_neurons.activations.pooling import POOLS
 from relation_neurons.planted import planted_model, recovered, recovered_shared
-from relation_neurons.pooling import POOLS
 from relation_neurons.ranking import ORDERS
 
 MARKS = ("<!-- table: scripts/planted_truth.py -->", "<!-- end of table -->")

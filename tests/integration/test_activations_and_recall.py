@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
+from relation_neurons.activations.pooling import POOLS, pool
 from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.recall import answer_prompts, plan_passes
-from relation_neurons.pooling import POOLS, pool
 from relation_neurons.relations.prompts import answer_tokens
 
 
@@ -213,10 +213,10 @@ def test_batches_are_left_padded_longest_first_and_complete():
 
 def test_pitfall_18_a_hook_that_does_not_fire_is_an_error(model, prompts, monkeypatch):
     monkeypatch.setattr(
-        "relation_neurons.activations.site_hook",
+        "relation_neurons.activations.collect.site_hook",
         lambda m, s, layer: f"blocks.{min(layer, 0)}.mlp.hook_post",
     )
-    monkeypatch.setattr("relation_neurons.activations.Collector.hook", lambda *a, **k: None)
+    monkeypatch.setattr("relation_neurons.activations.collect.Collector.hook", lambda *a, **k: None)
     with pytest.raises(HookError, match="did not fire"):
         rn.collect_activations(model, prompts.detection)
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.attribution import collect_attribution
+from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
 from relation_neurons.inference.recall import answer_prompts, plan_passes
@@ -166,7 +166,7 @@ def test_demonstrations_are_not_pooled(model, relations):
 def test_pitfall_18_a_hook_that_does_not_fire_is_an_error(model, some, monkeypatch):
     # Fires only where it is switched on; a bridge does not even take a function for it.
     monkeypatch.setattr(
-        "relation_neurons.attribution.site_hook",
+        "relation_neurons.activations.attribution.site_hook",
         lambda m, s, layer: "blocks.0.mlp.hook_post" if layer == 0 else "blocks.1.hook_mlp_in",
     )
     bridge = WORLD.name == "TransformerBridge"

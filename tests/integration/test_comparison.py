@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import relation_neurons as rn
 from relation_neurons import comparison
-from relation_neurons.attribution import collect_attribution
+from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.cli_compare import compare_scores as command
 from relation_neurons.comparison import Contender, compare_scores, plan_contenders
 from relation_neurons.errors import (

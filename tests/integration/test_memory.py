@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import relation_neurons as rn
-from relation_neurons.attribution import collect_attribution
+from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.collateral import collateral_damage
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError

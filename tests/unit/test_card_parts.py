@@ -9,6 +9,7 @@ import tiny
 import torch
 from sklearn.metrics import average_precision_score
 
+from relation_neurons.activations.pooling import pool
 from relation_neurons.card_parts import (
     detection_scores,
     effects_alone,
@@ -18,7 +19,6 @@ from relation_neurons.card_parts import (
     typical_activation,
 )
 from relation_neurons.inference.recall import Outcomes
-from relation_neurons.pooling import pool
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from relation_neurons import plots
-from relation_neurons.activations import ActivationTable
+from relation_neurons.activations.collect import ActivationTable
+from relation_neurons.activations.table import neuron_activations
 from relation_neurons.errors import ActivationError, RelationFormatError, UnknownRelationError
-from relation_neurons.neuron_values import neuron_activations
 
 EVIL = "<script>x</script>"
 

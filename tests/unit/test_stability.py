@@ -9,7 +9,7 @@ import torch
 
 import relation_neurons as rn
 from relation_neurons import plot_stability
-from relation_neurons.activations import ActivationTable
+from relation_neurons.activations.collect import ActivationTable
 from relation_neurons.errors import (
     DoseError,
     RelationFormatError,

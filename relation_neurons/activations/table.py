@@ -10,7 +10,7 @@ from relation_neurons.errors import ActivationError
 from relation_neurons.neuron_names import neuron_name, parse_neuron
 
 if TYPE_CHECKING:
-    from relation_neurons.activations import ActivationTable
+    from relation_neurons.activations.collect import ActivationTable
 
 __all__ = ["neuron_activations"]
 

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relation_neurons.activations.pooling import POOLS
+from relation_neurons.activations.pooling import pool as pool_tokens
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import site_hook, site_width
 from relation_neurons.errors import (
@@ -31,8 +33,6 @@ from relation_neurons.inference.batches import Batch, make_batches
 from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.inference.out_of_memory import as_they_fit
 from relation_neurons.inference.recall import BATCH_SIZE, answer_prompts, plan_passes
-from relation_neurons.pooling import POOLS
-from relation_neurons.pooling import pool as pool_tokens
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import Prompts
 

@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from relation_neurons.activations.collector import Collector
+from relation_neurons.activations.pooling import POOLS
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import output_norms
 from relation_neurons.backends.sites import site_hook, site_width
-from relation_neurons.collector import Collector
 from relation_neurons.errors import (
     ActivationError,
     ContextLengthError,
@@ -39,7 +40,6 @@ from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neuron_names import neuron_name
 from relation_neurons.notebook_html import ROWS, table_view
-from relation_neurons.pooling import POOLS
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import KIND_PHRASES, Prompts
 from relation_neurons.relations.relation import relation_label

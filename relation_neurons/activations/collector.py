@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from relation_neurons.activations.pooling import first_positions, pool, pool_paths, pooled_positions
 from relation_neurons.errors import HookError
 from relation_neurons.inference.batches import Batch
 from relation_neurons.inference.prefix_trees import TreeBatch
-from relation_neurons.pooling import first_positions, pool, pool_paths, pooled_positions
 
 __all__ = ["Collector"]
 

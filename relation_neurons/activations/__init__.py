@@ -1,0 +1,1 @@
+"""One pooled activation per prompt and neuron."""
