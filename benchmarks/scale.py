@@ -18,7 +18,7 @@ import relation_neurons as rn
 from benchmarks import material, scoring, timing
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.plot_theme import TEMPLATE
-from relation_neurons.scores import family_scores
+from relation_neurons.scoring.scores import family_scores
 
 COMMAND = "python -m benchmarks.scale"
 STEPS = (1, 2, 4, 8)

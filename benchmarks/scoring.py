@@ -22,7 +22,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from relation_neurons.scores import family_scores
+from relation_neurons.scoring.scores import family_scores
 
 COMMAND = "python benchmarks/scoring.py"
 RELATIONS = 12

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from relation_neurons.scores import family_scores
+from relation_neurons.scoring.scores import family_scores
 
 RELATIONS = 12
 

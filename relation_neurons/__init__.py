@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from relation_neurons.relations.saving import save_relations
     from relation_neurons.relations.shipped import write_example
     from relation_neurons.results import Results, load_results
-    from relation_neurons.scores import average_precision
+    from relation_neurons.scoring.scores import average_precision
     from relation_neurons.stability import ranking_stability
     from relation_neurons.sweep import ablation_sweep
     from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
@@ -208,7 +208,7 @@ _HOMES = {
         "Results",
         "load_results",
     ),
-    "scores": ("average_precision",),
+    "scoring.scores": ("average_precision",),
     "stability": ("ranking_stability",),
     "sweep": ("ablation_sweep",),
     "versatility": (

@@ -33,7 +33,11 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.progress import progress_bar
-from relation_neurons.scores import family_auroc, family_average_precision, standardised_difference
+from relation_neurons.scoring.scores import (
+    family_auroc,
+    family_average_precision,
+    standardised_difference,
+)
 
 __all__ = [
     "CRITERIA",

@@ -37,7 +37,7 @@ from relation_neurons.families import SCORES, rank_families
 from relation_neurons.known import has_shots, know_more, left_out_relations
 from relation_neurons.ranking_table import Ranking
 from relation_neurons.relations.relation import MIN_KNOWN
-from relation_neurons.scores import (
+from relation_neurons.scoring.scores import (
     family_average_precision,
     family_scores,
     standardised_difference,

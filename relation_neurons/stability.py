@@ -31,7 +31,7 @@ from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_m
 from relation_neurons.known import know_more
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.relations.relation import MIN_KNOWN
-from relation_neurons.scores import family_average_precision, standardised_difference
+from relation_neurons.scoring.scores import family_average_precision, standardised_difference
 from relation_neurons.stability_pairs import RankingPair, ranking_pairs, relation_families
 
 __all__ = ["WHAT", "ranking_stability", "stability_summary", "top_neurons"]

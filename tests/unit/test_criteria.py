@@ -22,7 +22,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.scores import family_auroc
+from relation_neurons.scoring.scores import family_auroc
 from relation_neurons.storage.files import read_table
 
 RELATIONS = ("a", "b", "c")

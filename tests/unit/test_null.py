@@ -18,9 +18,9 @@ from relation_neurons.errors import (
 )
 from relation_neurons.families import rank_families
 from relation_neurons.null import null_maximum, null_sentence
-from relation_neurons.permutations import MaximumNull, maximum_nulls, permuted_labels
 from relation_neurons.plot_null import spectrum
 from relation_neurons.ranking import rank_neurons
+from relation_neurons.scoring.permutations import MaximumNull, maximum_nulls, permuted_labels
 
 RELATIONS = ("capital", "river", "food")
 
@@ -97,7 +97,7 @@ def test_pitfall_10_equals_scikit_learn_with_ties_under_every_permutation(dtype,
 def test_chunks_do_not_change_the_null(monkeypatch):
     table = detection_table()
     whole = null_maximum(table, recall_of(table), permutations=19)
-    monkeypatch.setattr("relation_neurons.permutations._CHUNK", 1000)
+    monkeypatch.setattr("relation_neurons.scoring.permutations._CHUNK", 1000)
     pd.testing.assert_frame_equal(whole, null_maximum(table, recall_of(table), permutations=19))
 
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 import relation_neurons as rn
-from relation_neurons import scores_cuda
-from relation_neurons.classes import group_prompts
 from relation_neurons.errors import ActivationError
-from relation_neurons.scans import empty_scores
-from relation_neurons.scores import (
+from relation_neurons.scoring import scores_cuda
+from relation_neurons.scoring.classes import group_prompts
+from relation_neurons.scoring.kernels import empty_scores
+from relation_neurons.scoring.radix_sort import sort_block
+from relation_neurons.scoring.scores import (
     family_auroc,
     family_average_precision,
     family_scores,
     standardised_difference,
 )
-from relation_neurons.sorting import sort_block
 
 ROOT = Path(__file__).parents[2]
 DTYPES = [
@@ -156,7 +156,7 @@ def test_one_pass_gives_what_each_score_gives_alone(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_way_for_graphics_cards_gives_the_same(dtype, monkeypatch):
     """It is torch's operations alone, so it runs here too; the device is not what differs."""
-    monkeypatch.setattr("relation_neurons.scores_cuda._CELLS", 700)
+    monkeypatch.setattr("relation_neurons.scoring.scores_cuda._CELLS", 700)
     rng = np.random.default_rng(5)
     activations = torch.cat([torch.from_numpy(rng.normal(size=(90, 30))), awkward(90)], dim=1)
     activations = activations.clamp(-100, 100).to(dtype)
@@ -249,7 +249,7 @@ def test_chunks_do_not_change_the_scores(monkeypatch):
         family_average_precision(activations, membership),
         *standardised_difference(activations, membership),
     )
-    monkeypatch.setattr("relation_neurons.scores._CHUNK", 700)
+    monkeypatch.setattr("relation_neurons.scoring.scores._CHUNK", 700)
     parts = (
         family_average_precision(activations, membership),
         *standardised_difference(activations, membership),

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
-from relation_neurons.columns import Columns, in_threads
-from relation_neurons.compiling import compiled
 from relation_neurons.errors import ActivationError
-from relation_neurons.sorting import sort_block
+from relation_neurons.scoring.inputs import Columns, in_threads
+from relation_neurons.scoring.jit import compiled
+from relation_neurons.scoring.radix_sort import sort_block
 
 __all__ = ["LEVEL", "MaximumNull", "maximum_nulls", "permuted_labels"]
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from relation_neurons.compiling import compiled
+from relation_neurons.scoring.jit import compiled
 
 __all__ = ["BLOCK", "BUCKETS", "column_stride", "read_block", "sort_block", "sort_column"]
 

@@ -11,10 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from relation_neurons.classes import Classes
-from relation_neurons.columns import Columns
-from relation_neurons.compiling import compiled
-from relation_neurons.sorting import BLOCK, BUCKETS, column_stride, read_block, sort_column
+from relation_neurons.scoring.classes import Classes
+from relation_neurons.scoring.inputs import Columns
+from relation_neurons.scoring.jit import compiled
+from relation_neurons.scoring.radix_sort import (
+    BLOCK,
+    BUCKETS,
+    column_stride,
+    read_block,
+    sort_column,
+)
 
 __all__ = ["FLOOR", "Scores", "empty_scores", "score_columns"]
 

@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
-from relation_neurons import scores_cuda
-from relation_neurons.classes import group_prompts
-from relation_neurons.columns import Columns, in_threads
 from relation_neurons.errors import ActivationError
-from relation_neurons.scans import Scores, empty_scores, score_columns
+from relation_neurons.scoring import scores_cuda
+from relation_neurons.scoring.classes import group_prompts
+from relation_neurons.scoring.inputs import Columns, in_threads
+from relation_neurons.scoring.kernels import Scores, empty_scores, score_columns
 
 __all__ = [
     "average_precision",

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from relation_neurons.classes import Classes
-from relation_neurons.scans import FLOOR, Scores
+from relation_neurons.scoring.classes import Classes
+from relation_neurons.scoring.kernels import FLOOR, Scores
 
 __all__ = ["score"]
 
