@@ -55,14 +55,15 @@ if TYPE_CHECKING:
         specificity,
         specificity_intervals,
     )
-    from relation_neurons.known import known_facts
     from relation_neurons.models.loading import load_model
     from relation_neurons.models.model_names import known_models
     from relation_neurons.neuron_names import neuron_name, parse_neuron
-    from relation_neurons.null import null_maximum
     from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
-    from relation_neurons.ranking import rank_neurons
-    from relation_neurons.ranking_table import Ranking
+    from relation_neurons.ranking.known import known_facts
+    from relation_neurons.ranking.null import null_maximum
+    from relation_neurons.ranking.rank import rank_neurons
+    from relation_neurons.ranking.stability import ranking_stability
+    from relation_neurons.ranking.table import Ranking
     from relation_neurons.relations.checks import check_relations
     from relation_neurons.relations.loading import list_shipped, load_relations
     from relation_neurons.relations.lre import fetch_lre
@@ -72,7 +73,6 @@ if TYPE_CHECKING:
     from relation_neurons.relations.shipped import write_example
     from relation_neurons.results import Results, load_results
     from relation_neurons.scoring.scores import average_precision
-    from relation_neurons.stability import ranking_stability
     from relation_neurons.sweep import ablation_sweep
     from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
 
@@ -171,22 +171,23 @@ _HOMES = {
         "specificity",
         "specificity_intervals",
     ),
-    "known": ("known_facts",),
     "models.loading": ("load_model",),
     "models.model_names": ("known_models",),
     "neuron_names": (
         "neuron_name",
         "parse_neuron",
     ),
-    "null": ("null_maximum",),
     "planted": (
         "Planted",
         "planted_model",
         "recovered",
         "recovered_shared",
     ),
-    "ranking": ("rank_neurons",),
-    "ranking_table": ("Ranking",),
+    "ranking.known": ("known_facts",),
+    "ranking.null": ("null_maximum",),
+    "ranking.rank": ("rank_neurons",),
+    "ranking.stability": ("ranking_stability",),
+    "ranking.table": ("Ranking",),
     "relations.checks": ("check_relations",),
     "relations.loading": (
         "list_shipped",
@@ -209,7 +210,6 @@ _HOMES = {
         "load_results",
     ),
     "scoring.scores": ("average_precision",),
-    "stability": ("ranking_stability",),
     "sweep": ("ablation_sweep",),
     "versatility": (
         "overlap_matrix",

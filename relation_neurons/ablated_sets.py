@@ -15,7 +15,7 @@ from relation_neurons.ablation import ablated
 from relation_neurons.ablation_hooks import Ablation
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.conditions import Condition
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.storage.chunks import chunk_key, packed, unpacked
 
 __all__ = ["AblatedSets"]

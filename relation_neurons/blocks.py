@@ -16,7 +16,7 @@ from relation_neurons.errors import DoseError
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.jobs import Engine, work_off
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks
 

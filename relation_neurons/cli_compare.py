@@ -62,11 +62,11 @@ def compare_scores(
 ) -> None:
     """Compare criteria, sites and ends by what ablating their sets does to held-out facts."""
     from relation_neurons import comparison
-    from relation_neurons.criteria import CRITERIA
     from relation_neurons.experiment import choose_facts
     from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
     from relation_neurons.options import make_manifest, make_options
+    from relation_neurons.ranking.criteria import CRITERIA
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.relations.prompts import make_prompts
     from relation_neurons.stages import Stages

@@ -52,9 +52,9 @@ class Known(NamedTuple):
 def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, Any]) -> Known:
     """Asks the model as `run` would with these options, and says what it knows."""
     from relation_neurons.inference.recall import measure_recall
-    from relation_neurons.known import has_shots, known_facts, left_out_relations
     from relation_neurons.models.loading import load_model
     from relation_neurons.options import make_options
+    from relation_neurons.ranking.known import has_shots, known_facts, left_out_relations
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.stage_rank import planned_prompts
 
@@ -82,7 +82,7 @@ def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, 
 
 def _lines(label: str, wordings: pd.DataFrame, left_out: bool, shots: bool) -> list[str]:
     """What is known of one relation: a line for it, for each side, and for each wording."""
-    from relation_neurons.known import what_helps
+    from relation_neurons.ranking.known import what_helps
 
     spare = (wordings["known_on_side"] - wordings["needed"]).min()
     few = ", with few to spare: the split is drawn anew when the file changes"

@@ -60,8 +60,8 @@ def overlap(
     from relation_neurons import plots
     from relation_neurons.activations.collect import collect_activations
     from relation_neurons.options import make_options
-    from relation_neurons.ranking import rank_neurons
-    from relation_neurons.stability import ranking_stability, stability_summary
+    from relation_neurons.ranking.rank import rank_neurons
+    from relation_neurons.ranking.stability import ranking_stability, stability_summary
     from relation_neurons.versatility import overlap_matrix
 
     options = make_options(**asked)

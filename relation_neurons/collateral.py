@@ -21,7 +21,7 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.jobs import Engine, work_off
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.reading import Reading, neutral_text
 from relation_neurons.storage.chunks import Chunks
 

@@ -18,14 +18,14 @@ from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.activations.collect import collect_activations
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
-from relation_neurons.criteria import CRITERIA, applicable_scores
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError
 from relation_neurons.formatting import number
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.notebook_html import table_view
-from relation_neurons.ranking import rank_neurons
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.criteria import CRITERIA, applicable_scores
+from relation_neurons.ranking.rank import rank_neurons
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.stages import Stages

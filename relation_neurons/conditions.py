@@ -9,9 +9,9 @@ import pandas as pd
 
 from relation_neurons.controls import CONTROL_KINDS, draw_control, largest_matched
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.families import SCORES
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.detection_tasks import SCORES
+from relation_neurons.ranking.table import Ranking
 
 __all__ = ["Condition", "plan_sweep"]
 

@@ -23,7 +23,7 @@ from relation_neurons.interference import interference_matrix
 from relation_neurons.jobs import Engine
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options, make_manifest, make_options
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.loading import load_relations
 from relation_neurons.relations.relation import Relation, draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates, require_links

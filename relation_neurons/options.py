@@ -14,12 +14,12 @@ from relation_neurons.activations.pooling import POOLS
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.backends.sites import SITES, neuron_count
-from relation_neurons.criteria import CRITERIA
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.families import SCORES
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.ranking import ORDERS
+from relation_neurons.ranking.criteria import CRITERIA
+from relation_neurons.ranking.detection_tasks import SCORES
+from relation_neurons.ranking.rank import ORDERS
 from relation_neurons.relations.relation import MIN_KNOWN, Relation
 from relation_neurons.version import __version__
 

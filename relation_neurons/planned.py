@@ -11,7 +11,7 @@ from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.errors import ResultsError
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 
 __all__ = [
     "block_count",

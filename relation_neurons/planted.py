@@ -35,7 +35,7 @@ from relation_neurons.models.provenance import note_source
 from relation_neurons.planted_checkpoint import save_checkpoint
 from relation_neurons.planted_facts import NOUNS, SUBJECTS, make_facts, make_relations
 from relation_neurons.planted_neurons import place_neurons
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import Relation
 
 __all__ = ["Planted", "planted_model", "recovered", "recovered_shared"]

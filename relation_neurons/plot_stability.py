@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from relation_neurons.plot_dot_chart import Style, dot_plot
 from relation_neurons.plot_text import label, require
 from relation_neurons.plot_theme import BLUE, GREEN, PURPLE, RED, SOFT
+from relation_neurons.ranking.stability import stability_summary
 from relation_neurons.relations.relation import relation_label
-from relation_neurons.stability import stability_summary
 
 __all__ = ["stability"]
 

@@ -15,7 +15,7 @@ from relation_neurons.jobs import Engine
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options
 from relation_neurons.planned import block_count, checked_scores, judged_dose, sweep_controls
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.stages import Stages
 from relation_neurons.sweep import ablation_sweep

@@ -10,8 +10,8 @@ import pandas as pd
 from relation_neurons.cell_tests import pooled_draw_test
 from relation_neurons.cumulativity import dose_curves
 from relation_neurons.interference import interference_matrix, specificity
-from relation_neurons.known import known_counts
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.known import known_counts
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
 from relation_neurons.statistics import (
     bootstrap_interval,

@@ -17,7 +17,7 @@ from relation_neurons.conditions import plan_sweep
 from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.jobs import Engine, work_off
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks
 

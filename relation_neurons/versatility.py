@@ -16,7 +16,7 @@ from scipy import stats
 
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.neuron_names import neuron_name
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.statistics import effect_cells, only_dose, paired_changes
 
 __all__ = ["overlap_matrix", "set_intersections", "transfer_matrix"]

@@ -31,8 +31,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import relation_neurons as rn
 from relation_neurons.cell_tests import ALPHA, false_discovery
-from relation_neurons.null import null_maximum
 from relation_neurons.planted import Planted
+from relation_neurons.ranking.null import null_maximum
 from relation_neurons.statistics import bootstrap_interval
 from relation_neurons.summary import contrasts
 

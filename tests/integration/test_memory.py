@@ -27,8 +27,8 @@ from relation_neurons.inference.out_of_memory import as_they_fit, is_out_of_memo
 from relation_neurons.inference.prefix_trees import make_tree_batches
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.models.devices import count_devices, place_model
+from relation_neurons.ranking.stability import ranking_stability
 from relation_neurons.reading import _Part
-from relation_neurons.stability import ranking_stability
 from relation_neurons.storage import memmap as mapping
 from relation_neurons.storage.memmap import mapped_table, parse_size, room_for_table
 

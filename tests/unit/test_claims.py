@@ -10,7 +10,7 @@ from relation_neurons.claims import collateral_at, recall_shown
 from relation_neurons.conditions import plan_sweep
 from relation_neurons.controls import largest_matched
 from relation_neurons.interference import interference_matrix
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.summary import contrasts
 
 

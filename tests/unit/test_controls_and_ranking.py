@@ -19,8 +19,8 @@ from relation_neurons.errors import (
     UnknownOptionError,
     UnknownRelationError,
 )
-from relation_neurons.families import rank_families
 from relation_neurons.neurons import resolve_doses
+from relation_neurons.ranking.detection_tasks import rank_families
 
 
 def all_neurons(layers=4, width=60, seed=0):

@@ -15,13 +15,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import relation_neurons as rn
 from relation_neurons.activations.collect import ActivationTable
-from relation_neurons.criteria import CRITERIA, activation_entropy, applicable_scores
 from relation_neurons.errors import (
     ActivationError,
     DoseError,
     TooFewFactsError,
     UnknownOptionError,
 )
+from relation_neurons.ranking.criteria import CRITERIA, activation_entropy, applicable_scores
 from relation_neurons.scoring.scores import family_auroc
 from relation_neurons.storage.files import read_table
 

@@ -7,7 +7,7 @@ import pytest
 
 import relation_neurons as rn
 from relation_neurons.errors import UnknownOptionError
-from relation_neurons.known import (
+from relation_neurons.ranking.known import (
     has_shots,
     know_more,
     known_counts,

@@ -16,7 +16,7 @@ from finished import EVIL
 from relation_neurons.activations.collect import ActivationTable
 from relation_neurons.comparison import Comparison
 from relation_neurons.progress import progress_bar
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.results import load_results, read_prompts
 

@@ -16,10 +16,10 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.families import rank_families
-from relation_neurons.null import null_maximum, null_sentence
 from relation_neurons.plot_null import spectrum
-from relation_neurons.ranking import rank_neurons
+from relation_neurons.ranking.detection_tasks import rank_families
+from relation_neurons.ranking.null import null_maximum, null_sentence
+from relation_neurons.ranking.rank import rank_neurons
 from relation_neurons.scoring.permutations import MaximumNull, maximum_nulls, permuted_labels
 
 RELATIONS = ("capital", "river", "food")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from finished import EVIL, NAMES, PROMPTS, make_results
 
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.report import build_report
 from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
 from relation_neurons.report_neurons import neuron_rows

@@ -16,8 +16,8 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.redraws import find_subjects, redraw_subjects, split_halves
-from relation_neurons.stability import ranking_stability, stability_summary, top_neurons
+from relation_neurons.ranking.redraws import find_subjects, redraw_subjects, split_halves
+from relation_neurons.ranking.stability import ranking_stability, stability_summary, top_neurons
 
 RELATIONS = ("a", "b", "c")
 PLANTED, DOSE = 6, 6
@@ -195,7 +195,7 @@ def test_pitfall_17_same_seed_same_bytes_and_another_seed_another_draw():
 def test_chunks_of_families_do_not_change_the_sets(monkeypatch):
     table, recall = make_table(strength=0.3)
     whole = ranking_stability(table, recall, dose=30, repeats=2)
-    monkeypatch.setattr("relation_neurons.stability._CELLS", 1700)
+    monkeypatch.setattr("relation_neurons.ranking.stability._CELLS", 1700)
     pd.testing.assert_frame_equal(whole, ranking_stability(table, recall, dose=30, repeats=2))
 
 

@@ -28,11 +28,11 @@ from torch import Tensor
 
 from relation_neurons.activations.collect import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
-from relation_neurons.known import know_more
 from relation_neurons.neurons import resolve_doses
+from relation_neurons.ranking.known import know_more
+from relation_neurons.ranking.stability_pairs import RankingPair, ranking_pairs, relation_families
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.scoring.scores import family_average_precision, standardised_difference
-from relation_neurons.stability_pairs import RankingPair, ranking_pairs, relation_families
 
 __all__ = ["WHAT", "ranking_stability", "stability_summary", "top_neurons"]
 

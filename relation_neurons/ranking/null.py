@@ -21,8 +21,8 @@ from jaxtyping import Int
 
 from relation_neurons.activations.collect import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
-from relation_neurons.families import SCORES, rank_families
-from relation_neurons.known import know_more, left_out_relations
+from relation_neurons.ranking.detection_tasks import SCORES, rank_families
+from relation_neurons.ranking.known import know_more, left_out_relations
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.scoring.permutations import LEVEL, maximum_nulls
 

@@ -19,13 +19,6 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from relation_neurons.activations.collect import ActivationTable
-from relation_neurons.criteria import (
-    Family,
-    applicable_families,
-    applicable_scores,
-    criterion_values,
-    require_end,
-)
 from relation_neurons.errors import (
     DoseError,
     LeftOutWarning,
@@ -33,9 +26,16 @@ from relation_neurons.errors import (
     UnknownOptionError,
     near_matches,
 )
-from relation_neurons.families import SCORES, rank_families
-from relation_neurons.known import has_shots, know_more, left_out_relations
-from relation_neurons.ranking_table import Ranking
+from relation_neurons.ranking.criteria import (
+    Family,
+    applicable_families,
+    applicable_scores,
+    criterion_values,
+    require_end,
+)
+from relation_neurons.ranking.detection_tasks import SCORES, rank_families
+from relation_neurons.ranking.known import has_shots, know_more, left_out_relations
+from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.scoring.scores import (
     family_average_precision,

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8
 
-from relation_neurons.known import left_out_relations
-from relation_neurons.redraws import redraw_subjects, split_halves
+from relation_neurons.ranking.known import left_out_relations
+from relation_neurons.ranking.redraws import redraw_subjects, split_halves
 from relation_neurons.relations.relation import relation_label
 
 __all__ = ["RankingPair", "RelationFamily", "ranking_pairs", "relation_families"]

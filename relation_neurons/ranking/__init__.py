@@ -1,0 +1,1 @@
+"""Which neurons detect a relation, by which criterion, and how far to trust it."""
