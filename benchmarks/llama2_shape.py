@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import relation_neurons as rn
 from benchmarks import timing
-from relation_neurons.conditions import plan_sweep
+from relation_neurons.ablation.sets import plan_sweep
 from relation_neurons.inference.prefix_trees import make_tree_batches
 from relation_neurons.inference.recall import plan_passes
 from relation_neurons.inference.residual_cache import IntactStreams

@@ -19,9 +19,9 @@ import torch
 
 import relation_neurons as rn
 from benchmarks import material, timing
-from relation_neurons.ablated_sets import AblatedSets
-from relation_neurons.asking import Asking
-from relation_neurons.conditions import Condition
+from relation_neurons.ablation.ablated_sets import AblatedSets
+from relation_neurons.ablation.prompt_job import Asking
+from relation_neurons.ablation.sets import Condition
 
 COMMAND = "python -m benchmarks.workers"
 SETS = {"small": 6, "full": 30}

@@ -36,15 +36,16 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
     from relation_neurons import errors, plots
-    from relation_neurons.ablation import ablated
+    from relation_neurons.ablation.blocks import block_sweep
+    from relation_neurons.ablation.collateral import collateral_damage
+    from relation_neurons.ablation.context import ablated
+    from relation_neurons.ablation.controls import draw_control
+    from relation_neurons.ablation.sweep import ablation_sweep
     from relation_neurons.activations.attribution import collect_attribution
     from relation_neurons.activations.collect import ActivationTable, collect_activations
     from relation_neurons.activations.table import neuron_activations
-    from relation_neurons.blocks import block_sweep
     from relation_neurons.cards import NeuronCard, neuron_card
-    from relation_neurons.collateral import collateral_damage
     from relation_neurons.comparison import Comparison, compare_scores
-    from relation_neurons.controls import draw_control
     from relation_neurons.cumulativity import dose_curves, dose_numbers, joint_effect
     from relation_neurons.engines.ray_engine import RayEngine
     from relation_neurons.experiment import run
@@ -73,7 +74,6 @@ if TYPE_CHECKING:
     from relation_neurons.relations.shipped import write_example
     from relation_neurons.results import Results, load_results
     from relation_neurons.scoring.scores import average_precision
-    from relation_neurons.sweep import ablation_sweep
     from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
 
 __all__ = [
@@ -136,24 +136,25 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ablation": ("ablated",),
+    "ablation.blocks": ("block_sweep",),
+    "ablation.collateral": ("collateral_damage",),
+    "ablation.context": ("ablated",),
+    "ablation.controls": ("draw_control",),
+    "ablation.sweep": ("ablation_sweep",),
     "activations.attribution": ("collect_attribution",),
     "activations.collect": (
         "ActivationTable",
         "collect_activations",
     ),
     "activations.table": ("neuron_activations",),
-    "blocks": ("block_sweep",),
     "cards": (
         "NeuronCard",
         "neuron_card",
     ),
-    "collateral": ("collateral_damage",),
     "comparison": (
         "Comparison",
         "compare_scores",
     ),
-    "controls": ("draw_control",),
     "cumulativity": (
         "dose_curves",
         "dose_numbers",
@@ -210,7 +211,6 @@ _HOMES = {
         "load_results",
     ),
     "scoring.scores": ("average_precision",),
-    "sweep": ("ablation_sweep",),
     "versatility": (
         "overlap_matrix",
         "set_intersections",

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from relation_neurons.ablation.sweep import ablation_sweep
 from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.activations.collect import collect_activations
 from relation_neurons.backends.base import HookedModel
@@ -30,7 +31,6 @@ from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.stages import Stages
 from relation_neurons.standings import comparison_standings, comparison_table, count_valued
-from relation_neurons.sweep import ablation_sweep
 
 __all__ = [
     "Comparison",

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from relation_neurons.controls import CONTROL_KINDS
+from relation_neurons.ablation.controls import CONTROL_KINDS
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import ALL_RELATIONS
 from relation_neurons.statistics import (

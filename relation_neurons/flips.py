@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relation_neurons.controls import CONTROL_KINDS
+from relation_neurons.ablation.controls import CONTROL_KINDS
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import subject_key
 from relation_neurons.statistics import (

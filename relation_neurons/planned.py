@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.collateral import largest_dose
-from relation_neurons.conditions import Condition, plan_sweep
+from relation_neurons.ablation.collateral import largest_dose
+from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.errors import ResultsError
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from relation_neurons.ablated_sets import AblatedSets
-from relation_neurons.asking import Asking, judged
+from relation_neurons.ablation.ablated_sets import AblatedSets
+from relation_neurons.ablation.jobs import work_off
+from relation_neurons.ablation.prompt_job import Asking, judged
+from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import weight_hash
-from relation_neurons.conditions import Condition, plan_sweep
 from relation_neurons.errors import UnknownOptionError
-from relation_neurons.jobs import work_off
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.results import Results, read_prompts
 from relation_neurons.verification import Check

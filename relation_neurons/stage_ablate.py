@@ -7,18 +7,18 @@ from typing import Any
 
 import pandas as pd
 
+from relation_neurons.ablation.blocks import block_sweep
+from relation_neurons.ablation.collateral import collateral_damage
+from relation_neurons.ablation.jobs import Engine
+from relation_neurons.ablation.sets import plan_sweep
+from relation_neurons.ablation.sweep import ablation_sweep
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.blocks import block_sweep
-from relation_neurons.collateral import collateral_damage
-from relation_neurons.conditions import plan_sweep
-from relation_neurons.jobs import Engine
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options
 from relation_neurons.planned import block_count, checked_scores, judged_dose, sweep_controls
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.stages import Stages
-from relation_neurons.sweep import ablation_sweep
 
 __all__ = ["Ablations", "ablate_stage", "read_ablate_stage"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.conditions import Condition, plan_sweep
+from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options
 from relation_neurons.planned import (

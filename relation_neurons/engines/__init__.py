@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relation_neurons.ablation.jobs import Engine, LocalEngine
 from relation_neurons.engines.ray_engine import RayEngine
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.jobs import Engine, LocalEngine
 
 __all__ = ["ENGINES", "Engine", "LocalEngine", "RayEngine", "make_engine"]
 

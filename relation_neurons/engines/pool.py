@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons import errors
+from relation_neurons.ablation.jobs import Job
 from relation_neurons.engines.worker import job_message
 from relation_neurons.errors import (
     EngineError,
@@ -22,7 +23,6 @@ from relation_neurons.errors import (
     OutOfMemoryError,
     RelationNeuronsError,
 )
-from relation_neurons.jobs import Job
 from relation_neurons.storage.chunks import unpacked
 
 __all__ = ["Pool"]

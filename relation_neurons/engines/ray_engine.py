@@ -17,12 +17,12 @@ from typing import Any
 import pandas as pd
 import torch
 
+from relation_neurons.ablation.jobs import Job
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.engines.sizes import MOST_THREADS, Size, choose_size
 from relation_neurons.errors import EngineError, UnknownOptionError
 from relation_neurons.inference.forward import hooked_at
-from relation_neurons.jobs import Job
 from relation_neurons.models.provenance import change_since_loaded, fingerprints, loaded_from
 from relation_neurons.options import package_versions
 

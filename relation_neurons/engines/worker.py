@@ -15,14 +15,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from relation_neurons.asking import Asking
+from relation_neurons.ablation.jobs import Job
+from relation_neurons.ablation.prompt_job import Asking
+from relation_neurons.ablation.text_job import Reading
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.errors import EngineError
 from relation_neurons.inference.out_of_memory import is_out_of_memory
-from relation_neurons.jobs import Job
 from relation_neurons.models.loading import load_model
 from relation_neurons.options import package_versions
-from relation_neurons.reading import Reading
 from relation_neurons.storage.chunks import packed
 
 __all__ = ["Worker", "job_message"]

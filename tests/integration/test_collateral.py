@@ -12,9 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import relation_neurons as rn
-from relation_neurons import reading
-from relation_neurons.collateral import collateral_damage, largest_dose
-from relation_neurons.conditions import plan_sweep
+from relation_neurons.ablation import text_job as reading
+from relation_neurons.ablation.collateral import collateral_damage, largest_dose
+from relation_neurons.ablation.sets import plan_sweep
+from relation_neurons.ablation.text_job import neutral_text
 from relation_neurons.errors import (
     ActivationError,
     AnswerError,
@@ -23,7 +24,6 @@ from relation_neurons.errors import (
     UnknownOptionError,
 )
 from relation_neurons.models.checkpoints import embedded_checkpoint
-from relation_neurons.reading import neutral_text
 
 TEXT = (
     "The capital is not far from here, and what we name it is of no matter.",
@@ -175,7 +175,7 @@ def test_chunks_of_positions_do_not_change_the_numbers(model, ranking, monkeypat
 
 def test_intact_numbers_that_do_not_fit_are_made_anew(model, ranking, monkeypatch):
     kept = collateral_damage(model, ranking, (20,), text=TEXT)
-    monkeypatch.setattr("relation_neurons.reading.INTACT_BYTES", 0)
+    monkeypatch.setattr("relation_neurons.ablation.text_job.INTACT_BYTES", 0)
     anew = collateral_damage(model, ranking, (20,), text=TEXT)
     pd.testing.assert_frame_equal(kept, anew, check_exact=False, atol=1e-6, rtol=0)
 

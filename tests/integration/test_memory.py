@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 import relation_neurons as rn
+from relation_neurons.ablation.collateral import collateral_damage
+from relation_neurons.ablation.text_job import _Part
 from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.collateral import collateral_damage
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import _ablations, attach
@@ -28,7 +29,6 @@ from relation_neurons.inference.prefix_trees import make_tree_batches
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.models.devices import count_devices, place_model
 from relation_neurons.ranking.stability import ranking_stability
-from relation_neurons.reading import _Part
 from relation_neurons.storage import memmap as mapping
 from relation_neurons.storage.memmap import mapped_table, parse_size, room_for_table
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from finished import make_results
 
+from relation_neurons.ablation.controls import largest_matched
+from relation_neurons.ablation.sets import plan_sweep
 from relation_neurons.claims import collateral_at, recall_shown
-from relation_neurons.conditions import plan_sweep
-from relation_neurons.controls import largest_matched
 from relation_neurons.interference import interference_matrix
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.summary import contrasts

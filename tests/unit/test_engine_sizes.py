@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from relation_neurons.ablation.jobs import LocalEngine
 from relation_neurons.engines import make_engine
 from relation_neurons.engines.sizes import choose_size
 from relation_neurons.errors import EngineError, UnknownOptionError
-from relation_neurons.jobs import LocalEngine
 
 BIG = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 4.0}]
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pandas as pd
 
-from relation_neurons.ablated_sets import AblatedSets
-from relation_neurons.asking import Asking, check_planned, check_scale, judged, tabled
+from relation_neurons.ablation.ablated_sets import AblatedSets
+from relation_neurons.ablation.controls import CONTROL_KINDS
+from relation_neurons.ablation.jobs import Engine, work_off
+from relation_neurons.ablation.prompt_job import Asking, check_planned, check_scale, judged, tabled
+from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.conditions import Condition, plan_sweep
-from relation_neurons.controls import CONTROL_KINDS
 from relation_neurons.errors import DoseError
 from relation_neurons.inference.recall import BATCH_SIZE
-from relation_neurons.jobs import Engine, work_off
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from relation_neurons.ablated_sets import AblatedSets
-from relation_neurons.ablation_hooks import Ablation
+from relation_neurons.ablation.ablated_sets import AblatedSets
+from relation_neurons.ablation.hooks import Ablation
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import AnswerError
 from relation_neurons.inference.batches import Batch, make_batches

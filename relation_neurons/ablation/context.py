@@ -11,8 +11,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from relation_neurons.ablation_hooks import Ablation
-from relation_neurons.ablation_plan import Neurons, Values, plan_ablation, rows_of
+from relation_neurons.ablation.hooks import Ablation
+from relation_neurons.ablation.plan import Neurons, Values, plan_ablation, rows_of
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import HookError, UnknownOptionError, near_matches
 from relation_neurons.inference.forward import attach

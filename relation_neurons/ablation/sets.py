@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from relation_neurons.controls import CONTROL_KINDS, draw_control, largest_matched
+from relation_neurons.ablation.controls import CONTROL_KINDS, draw_control, largest_matched
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.detection_tasks import SCORES

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from relation_neurons.ablation_plan import Part
+from relation_neurons.ablation.plan import Part
 from relation_neurons.activations.pooling import first_positions
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import AblationError, HookError

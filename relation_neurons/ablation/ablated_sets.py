@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from relation_neurons.ablation import ablated
-from relation_neurons.ablation_hooks import Ablation
+from relation_neurons.ablation.context import ablated
+from relation_neurons.ablation.hooks import Ablation
+from relation_neurons.ablation.sets import Condition
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.conditions import Condition
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.storage.chunks import chunk_key, packed, unpacked
 

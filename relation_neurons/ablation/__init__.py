@@ -1,0 +1,1 @@
+"""Ablate sets of neurons, and measure the effect."""
