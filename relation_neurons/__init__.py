@@ -44,18 +44,23 @@ if TYPE_CHECKING:
     from relation_neurons.activations.attribution import collect_attribution
     from relation_neurons.activations.collect import ActivationTable, collect_activations
     from relation_neurons.activations.table import neuron_activations
-    from relation_neurons.cards import NeuronCard, neuron_card
-    from relation_neurons.comparison import Comparison, compare_scores
-    from relation_neurons.cumulativity import dose_curves, dose_numbers, joint_effect
-    from relation_neurons.engines.ray_engine import RayEngine
-    from relation_neurons.experiment import run
-    from relation_neurons.flips import majority_share, turned_right
-    from relation_neurons.inference.recall import measure_recall
-    from relation_neurons.interference import (
+    from relation_neurons.analysis.cumulativity import dose_curves, dose_numbers, joint_effect
+    from relation_neurons.analysis.flips import majority_share, turned_right
+    from relation_neurons.analysis.interference import (
         interference_matrix,
         specificity,
         specificity_intervals,
     )
+    from relation_neurons.analysis.versatility import (
+        overlap_matrix,
+        set_intersections,
+        transfer_matrix,
+    )
+    from relation_neurons.cards import NeuronCard, neuron_card
+    from relation_neurons.comparison import Comparison, compare_scores
+    from relation_neurons.engines.ray_engine import RayEngine
+    from relation_neurons.experiment import run
+    from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
     from relation_neurons.models.model_names import known_models
     from relation_neurons.neuron_names import neuron_name, parse_neuron
@@ -74,7 +79,6 @@ if TYPE_CHECKING:
     from relation_neurons.relations.shipped import write_example
     from relation_neurons.results import Results, load_results
     from relation_neurons.scoring.scores import average_precision
-    from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
 
 __all__ = [
     "ActivationTable",
@@ -147,6 +151,25 @@ _HOMES = {
         "collect_activations",
     ),
     "activations.table": ("neuron_activations",),
+    "analysis.cumulativity": (
+        "dose_curves",
+        "dose_numbers",
+        "joint_effect",
+    ),
+    "analysis.flips": (
+        "majority_share",
+        "turned_right",
+    ),
+    "analysis.interference": (
+        "interference_matrix",
+        "specificity",
+        "specificity_intervals",
+    ),
+    "analysis.versatility": (
+        "overlap_matrix",
+        "set_intersections",
+        "transfer_matrix",
+    ),
     "cards": (
         "NeuronCard",
         "neuron_card",
@@ -155,23 +178,9 @@ _HOMES = {
         "Comparison",
         "compare_scores",
     ),
-    "cumulativity": (
-        "dose_curves",
-        "dose_numbers",
-        "joint_effect",
-    ),
     "engines.ray_engine": ("RayEngine",),
     "experiment": ("run",),
-    "flips": (
-        "majority_share",
-        "turned_right",
-    ),
     "inference.recall": ("measure_recall",),
-    "interference": (
-        "interference_matrix",
-        "specificity",
-        "specificity_intervals",
-    ),
     "models.loading": ("load_model",),
     "models.model_names": ("known_models",),
     "neuron_names": (
@@ -211,11 +220,6 @@ _HOMES = {
         "load_results",
     ),
     "scoring.scores": ("average_precision",),
-    "versatility": (
-        "overlap_matrix",
-        "set_intersections",
-        "transfer_matrix",
-    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from relation_neurons.activations.collect import ActivationTable
 from relation_neurons.activations.pooling import pool
+from relation_neurons.analysis.effects import bootstrap_interval, by_fact
 from relation_neurons.inference.recall import Outcomes
 from relation_neurons.ranking.rank import rank_neurons
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
-from relation_neurons.statistics import bootstrap_interval, by_fact
 
 __all__ = [
     "detection_scores",

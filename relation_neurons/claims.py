@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.cumulativity import dose_numbers, joint_effect
-from relation_neurons.flips import majority_share, turned_right
-from relation_neurons.interference import specificity_intervals
+from relation_neurons.analysis.contrasts import contrasts
+from relation_neurons.analysis.cumulativity import dose_numbers, joint_effect
+from relation_neurons.analysis.flips import majority_share, turned_right
+from relation_neurons.analysis.interference import specificity_intervals
 from relation_neurons.ranking.stability import stability_summary
 from relation_neurons.results import Results
-from relation_neurons.summary import contrasts
 
 __all__ = ["claims", "collateral_at", "recall_shown"]
 

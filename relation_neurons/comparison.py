@@ -17,6 +17,7 @@ import pandas as pd
 from relation_neurons.ablation.sweep import ablation_sweep
 from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.activations.collect import collect_activations
+from relation_neurons.analysis.standings import comparison_standings, comparison_table, count_valued
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError
@@ -30,7 +31,6 @@ from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.stages import Stages
-from relation_neurons.standings import comparison_standings, comparison_table, count_valued
 
 __all__ = [
     "Comparison",

@@ -15,12 +15,13 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.ablation.jobs import Engine
+from relation_neurons.analysis.contrasts import summarise
+from relation_neurons.analysis.interference import interference_matrix
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
 from relation_neurons.claims import claims
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
-from relation_neurons.interference import interference_matrix
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.ranking.table import Ranking
@@ -41,7 +42,6 @@ from relation_neurons.storage.run_folder import (
     read_checksums,
     record,
 )
-from relation_neurons.summary import summarise
 
 __all__ = ["across_languages", "choose_facts", "engine_for", "is_finished", "report_stage", "run"]
 

@@ -18,15 +18,15 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from relation_neurons import plots, report_tables
-from relation_neurons.cumulativity import dose_curves
+from relation_neurons.analysis.cumulativity import dose_curves
+from relation_neurons.analysis.interference import interference_matrix, specificity
+from relation_neurons.analysis.versatility import overlap_matrix, set_intersections, transfer_matrix
 from relation_neurons.formatting import number
-from relation_neurons.interference import interference_matrix, specificity
 from relation_neurons.notebook_html import make_environment
 from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
 from relation_neurons.report_neurons import neuron_rows
 from relation_neurons.report_words import answer
 from relation_neurons.results import Results
-from relation_neurons.versatility import overlap_matrix, set_intersections, transfer_matrix
 
 __all__ = ["build_report", "make_figures", "write_images"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.flips import turned_right
+from relation_neurons.analysis.effects import within_language
+from relation_neurons.analysis.flips import turned_right
 from relation_neurons.relations.relation import relation_label
 from relation_neurons.results import Results
-from relation_neurons.statistics import within_language
 
 __all__ = ["fact_rows", "flip_rows", "home_counts"]
 

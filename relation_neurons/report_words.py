@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from relation_neurons.cell_tests import ALPHA
+from relation_neurons.analysis.cell_tests import ALPHA
 from relation_neurons.formatting import number
 from relation_neurons.relations.relation import ALL_RELATIONS, MIN_KNOWN
 from relation_neurons.results import Results

@@ -30,11 +30,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.cell_tests import ALPHA, false_discovery
+from relation_neurons.analysis.cell_tests import ALPHA, false_discovery
+from relation_neurons.analysis.contrasts import contrasts
+from relation_neurons.analysis.effects import bootstrap_interval
 from relation_neurons.planted import Planted
 from relation_neurons.ranking.null import null_maximum
-from relation_neurons.statistics import bootstrap_interval
-from relation_neurons.summary import contrasts
 
 DOSE, DRAWS = 12, 10
 RELATIONS = 4

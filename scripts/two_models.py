@@ -27,7 +27,7 @@ import pandas as pd
 import two_models_page
 
 import relation_neurons as rn
-from relation_neurons.statistics import (
+from relation_neurons.analysis.effects import (
     QUANTITIES,
     bootstrap_interval,
     by_fact,

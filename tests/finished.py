@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.results import Results
-from relation_neurons.summary import summarise
 
 NAMES = [
     "city_country",

@@ -14,6 +14,12 @@ from typer.testing import CliRunner
 import relation_neurons as rn
 from relation_neurons import comparison
 from relation_neurons.activations.attribution import collect_attribution
+from relation_neurons.analysis.interference import (
+    interference_matrix,
+    specificity,
+    specificity_intervals,
+)
+from relation_neurons.analysis.standings import CONTENDER, comparison_standings, comparison_table
 from relation_neurons.cli_compare import compare_scores as command
 from relation_neurons.comparison import Contender, compare_scores, plan_contenders
 from relation_neurons.errors import (
@@ -24,9 +30,7 @@ from relation_neurons.errors import (
     UnknownOptionError,
     UnknownSiteError,
 )
-from relation_neurons.interference import interference_matrix, specificity, specificity_intervals
 from relation_neurons.stages import Stages
-from relation_neurons.standings import CONTENDER, comparison_standings, comparison_table
 
 DOSE = "4%"
 CRITERIA = ("average_precision", "auroc", "activation_entropy", "probe", "attribution")

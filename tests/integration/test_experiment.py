@@ -15,6 +15,7 @@ import tiny
 
 import relation_neurons as rn
 from relation_neurons import cli as command_line
+from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.claims import claims
 from relation_neurons.errors import (
     DoseError,
@@ -24,7 +25,6 @@ from relation_neurons.errors import (
 )
 from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.storage.run_folder import open_folder
-from relation_neurons.summary import summarise
 
 OPTIONS = {
     "held_out": 10,

@@ -11,15 +11,15 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 import relation_neurons as rn
-from relation_neurons.cell_tests import (
+from relation_neurons.analysis.cell_tests import (
     draw_spread,
     false_discovery,
     pooled_draw_test,
     two_sided,
 )
-from relation_neurons.interference import specificity_intervals
-from relation_neurons.statistics import bootstrap_interval, by_fact, fact_keys, sign_flip_test
-from relation_neurons.summary import known_against_others
+from relation_neurons.analysis.contrasts import known_against_others
+from relation_neurons.analysis.effects import bootstrap_interval, by_fact, fact_keys, sign_flip_test
+from relation_neurons.analysis.interference import specificity_intervals
 
 RELATIONS = ("a", "b", "c")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from relation_neurons.standings import comparison_standings
+from relation_neurons.analysis.standings import comparison_standings
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "results" / "comparison"

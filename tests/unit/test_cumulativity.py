@@ -9,7 +9,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from relation_neurons.cumulativity import dose_curves, dose_numbers, joint_effect, trend_test
+from relation_neurons.analysis.cumulativity import (
+    dose_curves,
+    dose_numbers,
+    joint_effect,
+    trend_test,
+)
 from relation_neurons.errors import RelationFormatError, UnknownOptionError
 
 DOSES = (10, 100, 1000)

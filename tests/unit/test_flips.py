@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from relation_neurons.analysis.effects import paired_changes
+from relation_neurons.analysis.flips import majority_answers, majority_share, says, turned_right
 from relation_neurons.errors import DoseError, RelationFormatError, UnknownOptionError
-from relation_neurons.flips import majority_answers, majority_share, says, turned_right
-from relation_neurons.statistics import paired_changes
 
 ANSWERS = {
     "capital": ["Paris"] * 5 + ["Rome", "Oslo", "Lima", "Kyiv", "Quito"],

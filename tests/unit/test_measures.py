@@ -7,9 +7,14 @@ import pandas as pd
 import pytest
 
 import relation_neurons as rn
+from relation_neurons.analysis.contrasts import headline, known_against_others
+from relation_neurons.analysis.effects import (
+    bootstrap_interval,
+    effect_cells,
+    only_dose,
+    paired_changes,
+)
 from relation_neurons.errors import DoseError, UnknownOptionError
-from relation_neurons.statistics import bootstrap_interval, effect_cells, only_dose, paired_changes
-from relation_neurons.summary import headline, known_against_others
 
 
 def effects_table(changes, doses=(5, 10), prompts=4):

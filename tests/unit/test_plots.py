@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 import pytest
 
 from relation_neurons import plots
+from relation_neurons.analysis.interference import specificity
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, UnknownRelationError
 from relation_neurons.formatting import number
-from relation_neurons.interference import specificity
 from relation_neurons.plot_text import label
 
 EVIL = "<script>x</script>_<b>y</b>"

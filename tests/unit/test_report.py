@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from finished import EVIL, NAMES, PROMPTS, make_results
 
+from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.report import build_report
 from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
 from relation_neurons.report_neurons import neuron_rows
 from relation_neurons.report_words import answer as answer_of
 from relation_neurons.results import Results
-from relation_neurons.summary import summarise
 
 
 class _Page(HTMLParser):

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from relation_neurons import plots
+from relation_neurons.analysis.versatility import overlap_matrix, set_intersections
 from relation_neurons.errors import DoseError, RelationFormatError, UnknownOptionError
 from relation_neurons.neuron_names import neuron_name
 from relation_neurons.ranking.table import Ranking
-from relation_neurons.versatility import overlap_matrix, set_intersections
 
 LAYERS, WIDTH, DOSE = 3, 20, 12
 EVIL = "<script>x</script>"

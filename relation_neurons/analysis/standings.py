@@ -16,9 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from relation_neurons.interference import specificity_intervals
-from relation_neurons.relations.relation import relation_label
-from relation_neurons.statistics import (
+from relation_neurons.analysis.effects import (
     RESAMPLES,
     by_fact,
     effect_cells,
@@ -27,6 +25,8 @@ from relation_neurons.statistics import (
     resampled_interval,
     within_language,
 )
+from relation_neurons.analysis.interference import specificity_intervals
+from relation_neurons.relations.relation import relation_label
 
 __all__ = ["CONTENDER", "comparison_standings", "comparison_table", "count_valued"]
 

@@ -7,13 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relation_neurons.cell_tests import pooled_draw_test
-from relation_neurons.cumulativity import dose_curves
-from relation_neurons.interference import interference_matrix, specificity
-from relation_neurons.ranking.known import known_counts
-from relation_neurons.ranking.table import Ranking
-from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
-from relation_neurons.statistics import (
+from relation_neurons.analysis.cell_tests import pooled_draw_test
+from relation_neurons.analysis.cumulativity import dose_curves
+from relation_neurons.analysis.effects import (
     bootstrap_interval,
     by_fact,
     fact_changes,
@@ -22,6 +18,10 @@ from relation_neurons.statistics import (
     sign_flip_test,
     within_language,
 )
+from relation_neurons.analysis.interference import interference_matrix, specificity
+from relation_neurons.ranking.known import known_counts
+from relation_neurons.ranking.table import Ranking
+from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
 
 __all__ = ["contrasts", "headline", "known_against_others", "known_by_language", "summarise"]
 

@@ -12,10 +12,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from relation_neurons.cell_tests import control_draw_means, judge_cells
-from relation_neurons.errors import UnknownRelationError
-from relation_neurons.relations.relation import ALL_RELATIONS
-from relation_neurons.statistics import (
+from relation_neurons.analysis.cell_tests import control_draw_means, judge_cells
+from relation_neurons.analysis.effects import (
     RESAMPLES,
     by_fact,
     only_dose,
@@ -23,6 +21,8 @@ from relation_neurons.statistics import (
     resampled_interval,
     within_language,
 )
+from relation_neurons.errors import UnknownRelationError
+from relation_neurons.relations.relation import ALL_RELATIONS
 
 __all__ = ["interference_matrix", "specificity", "specificity_intervals"]
 

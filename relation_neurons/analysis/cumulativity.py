@@ -13,9 +13,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from relation_neurons.ablation.controls import CONTROL_KINDS
-from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
-from relation_neurons.relations.relation import ALL_RELATIONS
-from relation_neurons.statistics import (
+from relation_neurons.analysis.effects import (
     QUANTITIES,
     RESAMPLES,
     bootstrap_interval,
@@ -27,6 +25,8 @@ from relation_neurons.statistics import (
     paired_changes,
     same_language,
 )
+from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
+from relation_neurons.relations.relation import ALL_RELATIONS
 
 __all__ = ["dose_curves", "dose_numbers", "joint_effect", "trend_test"]
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 import pandas as pd
 from scipy import stats
 
+from relation_neurons.analysis.effects import effect_cells, only_dose, paired_changes
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.neuron_names import neuron_name
 from relation_neurons.ranking.table import Ranking
-from relation_neurons.statistics import effect_cells, only_dose, paired_changes
 
 __all__ = ["overlap_matrix", "set_intersections", "transfer_matrix"]
 

@@ -30,7 +30,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from relation_neurons.statistics import effect_cells, of_score
+from relation_neurons.analysis.effects import effect_cells, of_score
 
 __all__ = [
     "ALPHA",

@@ -16,9 +16,7 @@ import numpy as np
 import pandas as pd
 
 from relation_neurons.ablation.controls import CONTROL_KINDS
-from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
-from relation_neurons.relations.relation import subject_key
-from relation_neurons.statistics import (
+from relation_neurons.analysis.effects import (
     bootstrap_interval,
     by_fact,
     fact_keys,
@@ -27,6 +25,8 @@ from relation_neurons.statistics import (
     same_language,
     within_language,
 )
+from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
+from relation_neurons.relations.relation import subject_key
 
 __all__ = ["NEAR_TIE", "majority_answers", "majority_share", "says", "turned_right"]
 
