@@ -30,7 +30,7 @@ from benchmarks import timing
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.prefix_trees import make_tree_batches
 from relation_neurons.inference.recall import plan_passes
-from relation_neurons.results import read_prompts
+from relation_neurons.results.results import read_prompts
 
 COMMAND = "python -m benchmarks.whole_demo"
 ROOT = Path(__file__).parents[1]

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from relation_neurons.relations.relation import Fact, Relation, Template
     from relation_neurons.relations.saving import save_relations
     from relation_neurons.relations.shipped import write_example
-    from relation_neurons.results import Results, load_results
+    from relation_neurons.results.results import Results, load_results
     from relation_neurons.scoring.scores import average_precision
 
 __all__ = [
@@ -215,7 +215,7 @@ _HOMES = {
     ),
     "relations.saving": ("save_relations",),
     "relations.shipped": ("write_example",),
-    "results": (
+    "results.results": (
         "Results",
         "load_results",
     ),

@@ -42,7 +42,7 @@ from relation_neurons.neuron_names import neuron_name
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
-from relation_neurons.results import Results, read_prompts
+from relation_neurons.results.results import Results, read_prompts
 
 __all__ = ["NeuronCard", "neuron_card"]
 

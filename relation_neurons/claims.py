@@ -11,7 +11,7 @@ from relation_neurons.analysis.cumulativity import dose_numbers, joint_effect
 from relation_neurons.analysis.flips import majority_share, turned_right
 from relation_neurons.analysis.interference import specificity_intervals
 from relation_neurons.ranking.stability import stability_summary
-from relation_neurons.results import Results
+from relation_neurons.results.results import Results
 
 __all__ = ["claims", "collateral_at", "recall_shown"]
 

@@ -32,7 +32,7 @@ def asking(model: str | None, **given: Any) -> dict[str, Any]:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in stated)
             raise UnknownOptionError(f"{names}: how a model is asked; add --model smollm2-135m.")
         return {}
-    from relation_neurons.options import make_options
+    from relation_neurons.results.options import make_options
 
     given["held_out"] = count_or_share(given["held_out"])
     make_options(**given)
@@ -53,9 +53,9 @@ def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, 
     """Asks the model as `run` would with these options, and says what it knows."""
     from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
-    from relation_neurons.options import make_options
     from relation_neurons.ranking.known import has_shots, known_facts, left_out_relations
     from relation_neurons.relations.loading import load_relations
+    from relation_neurons.results.options import make_options
     from relation_neurons.stage_rank import planned_prompts
 
     options = make_options(**given)

@@ -80,7 +80,7 @@ def neuron(
 
 def _saved(out: Path, model: str | None, device: str | None) -> tuple[Any, Any]:
     """Reads a results folder and loads the model that it was made with."""
-    from relation_neurons.results import load_results
+    from relation_neurons.results.results import load_results
 
     results = load_results(out)
     return load_noted_model(out, results.manifest["model"], model, device), results
@@ -89,9 +89,9 @@ def _saved(out: Path, model: str | None, device: str | None) -> tuple[Any, Any]:
 def _fresh(model: str | None, device: str | None, given: dict[str, Any]) -> tuple[Any, Any]:
     """Loads a model and makes prompts from relations."""
     from relation_neurons.models.loading import load_model
-    from relation_neurons.options import make_options
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.relations.prompts import make_prompts
+    from relation_neurons.results.options import make_options
 
     options = make_options(
         held_out=count_or_share(20 if given["held_out"] is None else given["held_out"]),

@@ -60,9 +60,9 @@ def overlap(
     from relation_neurons import plots
     from relation_neurons.activations.collect import collect_activations
     from relation_neurons.analysis.versatility import overlap_matrix
-    from relation_neurons.options import make_options
     from relation_neurons.ranking.rank import rank_neurons
     from relation_neurons.ranking.stability import ranking_stability, stability_summary
+    from relation_neurons.results.options import make_options
 
     options = make_options(**asked)
     table = collect_activations(known.model, known.prompts.detection)

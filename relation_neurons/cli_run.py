@@ -102,8 +102,8 @@ def run(
     from relation_neurons.engines import make_engine
     from relation_neurons.experiment import run as run_experiment
     from relation_neurons.models.loading import load_model
-    from relation_neurons.options import make_options
     from relation_neurons.relations.loading import load_relations
+    from relation_neurons.results.options import make_options
     from relation_neurons.storage.memmap import parse_size
     from relation_neurons.storage.run_folder import require_folder
 
@@ -171,10 +171,10 @@ def rank(
     given = fields_of(locals())
     from relation_neurons.experiment import across_languages, choose_facts
     from relation_neurons.models.loading import load_model
-    from relation_neurons.options import make_manifest, make_options
     from relation_neurons.relations.loading import load_relations
+    from relation_neurons.results.options import make_manifest, make_options
+    from relation_neurons.results.table_store import Stages
     from relation_neurons.stage_rank import rank_stage
-    from relation_neurons.stages import Stages
     from relation_neurons.storage.memmap import parse_size
     from relation_neurons.storage.run_folder import open_folder, owned, require_folder
 

@@ -23,10 +23,10 @@ def ablate(
 ) -> None:
     """The second stage: the ablation sweep, from the folder that `rank` left."""
     from relation_neurons.experiment import engine_for, report_stage
-    from relation_neurons.second_stage import require_ranked_by
+    from relation_neurons.results.manifest import require_ranked_by
+    from relation_neurons.results.table_store import Stages
     from relation_neurons.stage_ablate import ablate_stage
     from relation_neurons.stage_rank import read_rank_stage
-    from relation_neurons.stages import Stages
     from relation_neurons.storage.files import read_json
     from relation_neurons.storage.run_folder import owned
 
@@ -59,9 +59,9 @@ def report(
     from relation_neurons.experiment import report_stage
     from relation_neurons.plot_export import require_images
     from relation_neurons.report import write_images
+    from relation_neurons.results.table_store import Stages
     from relation_neurons.stage_ablate import read_ablate_stage
     from relation_neurons.stage_rank import read_rank_stage
-    from relation_neurons.stages import Stages
     from relation_neurons.storage.files import read_json
     from relation_neurons.storage.run_folder import owned
 

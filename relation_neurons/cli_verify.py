@@ -34,7 +34,7 @@ def verify(
 
     Nothing is changed. A model on the hub is fetched only if --sample or --model asks for it.
     """
-    from relation_neurons.verification import verify_folder
+    from relation_neurons.results.verification import verify_folder
 
     if (folder is None) == (out is None):
         raise UnknownOptionError("Give one results folder: relation-neurons verify DIR.")
@@ -64,8 +64,8 @@ def _recomputed(
     """Recomputes a sample, and says how many, or why none."""
     from relation_neurons.models.checkpoints import is_here
     from relation_neurons.models.loading import load_model
-    from relation_neurons.recomputing import recompute_sample
-    from relation_neurons.results import load_results
+    from relation_neurons.results.recompute import recompute_sample
+    from relation_neurons.results.results import load_results
 
     results = load_results(place)
     known = results.manifest["model"]

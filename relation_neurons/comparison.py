@@ -30,7 +30,7 @@ from relation_neurons.ranking.rank import rank_neurons
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
-from relation_neurons.stages import Stages
+from relation_neurons.results.table_store import Stages
 
 __all__ = [
     "Comparison",

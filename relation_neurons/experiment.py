@@ -23,16 +23,16 @@ from relation_neurons.claims import claims
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.options import Options, make_manifest, make_options
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.loading import load_relations
 from relation_neurons.relations.relation import Relation, draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.report import build_report, make_figures
-from relation_neurons.results import Results, load_results
+from relation_neurons.results.options import Options, make_manifest, make_options
+from relation_neurons.results.results import Results, load_results
+from relation_neurons.results.table_store import Stages
 from relation_neurons.stage_ablate import Ablations, ablate_stage
 from relation_neurons.stage_rank import rank_stage
-from relation_neurons.stages import Stages
 from relation_neurons.storage.files import write_json, write_text
 from relation_neurons.storage.memmap import parse_size
 from relation_neurons.storage.run_folder import (

@@ -26,7 +26,7 @@ from relation_neurons.notebook_html import make_environment
 from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
 from relation_neurons.report_neurons import neuron_rows
 from relation_neurons.report_words import answer
-from relation_neurons.results import Results
+from relation_neurons.results.results import Results
 
 __all__ = ["build_report", "make_figures", "write_images"]
 

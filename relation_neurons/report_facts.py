@@ -9,7 +9,7 @@ import pandas as pd
 from relation_neurons.analysis.effects import within_language
 from relation_neurons.analysis.flips import turned_right
 from relation_neurons.relations.relation import relation_label
-from relation_neurons.results import Results
+from relation_neurons.results.results import Results
 
 __all__ = ["fact_rows", "flip_rows", "home_counts"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from relation_neurons.formatting import number
 from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
-from relation_neurons.results import Results
+from relation_neurons.results.results import Results
 
 __all__ = ["FILTERS", "tables"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from relation_neurons.analysis.cell_tests import ALPHA
 from relation_neurons.formatting import number
 from relation_neurons.relations.relation import ALL_RELATIONS, MIN_KNOWN
-from relation_neurons.results import Results
+from relation_neurons.results.results import Results
 
 __all__ = ["answer"]
 

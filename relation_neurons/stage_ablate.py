@@ -14,11 +14,11 @@ from relation_neurons.ablation.sets import plan_sweep
 from relation_neurons.ablation.sweep import ablation_sweep
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.options import Options
-from relation_neurons.planned import block_count, checked_scores, judged_dose, sweep_controls
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
-from relation_neurons.stages import Stages
+from relation_neurons.results.options import Options
+from relation_neurons.results.plan import block_count, checked_scores, judged_dose, sweep_controls
+from relation_neurons.results.table_store import Stages
 
 __all__ = ["Ablations", "ablate_stage", "read_ablate_stage"]
 

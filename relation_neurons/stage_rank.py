@@ -16,8 +16,6 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
 from relation_neurons.errors import LeftOutWarning
 from relation_neurons.inference.recall import measure_recall
-from relation_neurons.options import Options
-from relation_neurons.planned import kept_neurons, middle_dose, read_options
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.ranking.null import null_maximum
 from relation_neurons.ranking.rank import rank_neurons
@@ -25,8 +23,10 @@ from relation_neurons.ranking.stability import ranking_stability
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts, make_prompts
 from relation_neurons.relations.relation import Relation
-from relation_neurons.results import read_prompts, write_prompts
-from relation_neurons.stages import Stages
+from relation_neurons.results.options import Options
+from relation_neurons.results.plan import kept_neurons, middle_dose, read_options
+from relation_neurons.results.results import read_prompts, write_prompts
+from relation_neurons.results.table_store import Stages
 
 __all__ = ["planned_prompts", "rank_stage", "read_rank_stage"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.ranking.table import Ranking
-from relation_neurons.results import Results
+from relation_neurons.results.results import Results
 
 NAMES = [
     "city_country",

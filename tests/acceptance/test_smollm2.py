@@ -20,7 +20,7 @@ from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.models import checkpoints
-from relation_neurons.results import read_prompts
+from relation_neurons.results.results import read_prompts
 
 pytestmark = pytest.mark.acceptance
 

@@ -8,7 +8,7 @@ import pytest
 from finished import EVIL, NAMES, make_results
 
 from relation_neurons.report import build_report
-from relation_neurons.results import load_results
+from relation_neurons.results.results import load_results
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 DESKTOP, PHONE, PAPER = ({"width": wide, "height": 900} for wide in (1280, 390, 700))

@@ -30,7 +30,7 @@ from relation_neurons.errors import (
     UnknownOptionError,
     UnknownSiteError,
 )
-from relation_neurons.stages import Stages
+from relation_neurons.results.table_store import Stages
 
 DOSE = "4%"
 CRITERIA = ("average_precision", "auroc", "activation_entropy", "probe", "attribution")

@@ -23,7 +23,7 @@ from relation_neurons.errors import (
     ResultsError,
     UnknownOptionError,
 )
-from relation_neurons.options import Options, make_manifest, make_options
+from relation_neurons.results.options import Options, make_manifest, make_options
 from relation_neurons.storage.run_folder import open_folder
 
 OPTIONS = {

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 import relation_neurons as rn
 from relation_neurons.cli import app
 from relation_neurons.errors import ResultsError
-from relation_neurons.recomputing import planned_conditions, recompute_sample
-from relation_neurons.results import load_results
-from relation_neurons.second_stage import require_ranked_by
+from relation_neurons.results.completeness import CONDITION
+from relation_neurons.results.manifest import require_ranked_by
+from relation_neurons.results.recompute import planned_conditions, recompute_sample
+from relation_neurons.results.results import load_results
+from relation_neurons.results.verification import verify_folder
 from relation_neurons.storage.chunks import Chunks, chunk_key
 from relation_neurons.storage.files import read_json
 from relation_neurons.storage.run_folder import CHECKSUMS, move_aside, open_folder, owned, record
-from relation_neurons.verification import verify_folder
-from relation_neurons.whole_tables import CONDITION
 
 OPTIONS = small()
 

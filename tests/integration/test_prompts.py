@@ -11,7 +11,6 @@ import relation_neurons as rn
 from relation_neurons.activations.pooling import pool
 from relation_neurons.errors import TemplateError, TooFewFactsError
 from relation_neurons.experiment import choose_facts
-from relation_neurons.options import make_options
 from relation_neurons.relations.relation import (
     Fact,
     Relation,
@@ -21,6 +20,7 @@ from relation_neurons.relations.relation import (
     limit_objects,
 )
 from relation_neurons.relations.split import choose_templates
+from relation_neurons.results.options import make_options
 
 TOKENIZERS = {
     "byte-level": tiny.byte_level_tokenizer(),

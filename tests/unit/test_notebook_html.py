@@ -18,7 +18,7 @@ from relation_neurons.comparison import Comparison
 from relation_neurons.progress import progress_bar
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import Fact, Relation, Template
-from relation_neurons.results import load_results, read_prompts
+from relation_neurons.results.results import load_results, read_prompts
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 ALLOWED = {"div", "style", "strong", "p", "table", "thead", "tbody", "tr", "th", "td"}

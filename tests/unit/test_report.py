@@ -16,7 +16,7 @@ from relation_neurons.report import build_report
 from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
 from relation_neurons.report_neurons import neuron_rows
 from relation_neurons.report_words import answer as answer_of
-from relation_neurons.results import Results
+from relation_neurons.results.results import Results
 
 
 class _Page(HTMLParser):

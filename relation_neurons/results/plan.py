@@ -10,8 +10,8 @@ from relation_neurons.ablation.collateral import largest_dose
 from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.errors import ResultsError
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.options import Options
 from relation_neurons.ranking.table import Ranking
+from relation_neurons.results.options import Options
 
 __all__ = [
     "block_count",

@@ -16,14 +16,6 @@ import pandas as pd
 
 from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.options import Options
-from relation_neurons.planned import (
-    block_count,
-    judged_dose,
-    kept_neurons,
-    planned_sets,
-    read_options,
-)
 from relation_neurons.ranking.criteria import applicable_families, applicable_scores
 from relation_neurons.ranking.detection_tasks import SCORES, rank_families
 from relation_neurons.ranking.known import left_out_relations
@@ -31,7 +23,15 @@ from relation_neurons.ranking.stability_pairs import relation_families
 from relation_neurons.relations.loading import load_background
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.relations.split import choose_templates
-from relation_neurons.results import Results
+from relation_neurons.results.options import Options
+from relation_neurons.results.plan import (
+    block_count,
+    judged_dose,
+    kept_neurons,
+    planned_sets,
+    read_options,
+)
+from relation_neurons.results.results import Results
 from relation_neurons.version import __version__
 
 __all__ = ["CONDITION", "difference", "whole_tables"]

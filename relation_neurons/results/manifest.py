@@ -7,7 +7,7 @@ from typing import Any
 
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import ResultsError
-from relation_neurons.options import describe_model, package_versions
+from relation_neurons.results.options import describe_model, package_versions
 from relation_neurons.storage.files import plain
 from relation_neurons.storage.run_folder import first_difference
 

@@ -13,9 +13,9 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.errors import UnknownOptionError
 from relation_neurons.relations.prompts import Prompts
-from relation_neurons.results import Results, read_prompts
-from relation_neurons.verification import Check
-from relation_neurons.whole_tables import CONDITION
+from relation_neurons.results.completeness import CONDITION
+from relation_neurons.results.results import Results, read_prompts
+from relation_neurons.results.verification import Check
 
 __all__ = ["planned_conditions", "recompute_sample"]
 

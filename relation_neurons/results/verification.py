@@ -14,10 +14,10 @@ import pandas as pd
 
 from relation_neurons.errors import RelationNeuronsError, ResultsError
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.results import Results, load_results
+from relation_neurons.results.completeness import difference, whole_tables
+from relation_neurons.results.results import Results, load_results
 from relation_neurons.storage.files import read_json
 from relation_neurons.storage.run_folder import CHECKSUMS, checksum, read_checksums
-from relation_neurons.whole_tables import difference, whole_tables
 
 __all__ = ["Check", "verify_folder", "verify_tables"]
 
