@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 import relation_neurons as rn
 from benchmarks import material, scoring, timing
 from relation_neurons.inference.recall import answer_prompts, plan_passes
-from relation_neurons.plot_theme import TEMPLATE
+from relation_neurons.plots.style import TEMPLATE
 from relation_neurons.scoring.scores import family_scores
 
 COMMAND = "python -m benchmarks.scale"

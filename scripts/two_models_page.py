@@ -8,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from relation_neurons.formatting import number
-from relation_neurons.plot_export import save
-from relation_neurons.plot_theme import BLUE, INK, RED, finish
+from relation_neurons.plots.export import save
+from relation_neurons.plots.style import BLUE, INK, RED, finish
 
 QUANTITIES = {"correct": "net flips", "margin": "logits"}
 COLOURS = (BLUE, RED)

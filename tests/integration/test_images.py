@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import relation_neurons as rn
 from relation_neurons.cli import app
 from relation_neurons.errors import UnknownOptionError
-from relation_neurons.plot_theme import BLUE, TEMPLATES
+from relation_neurons.plots.style import BLUE, TEMPLATES
 
 BROWSERS = ("chromium", "google-chrome", "chrome")
 needs_browser = pytest.mark.skipif(

@@ -16,7 +16,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.plot_null import spectrum
+from relation_neurons.plots.reliability import spectrum
 from relation_neurons.ranking.detection_tasks import rank_families
 from relation_neurons.ranking.null import null_maximum, null_sentence
 from relation_neurons.ranking.rank import rank_neurons

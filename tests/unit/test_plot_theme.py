@@ -11,7 +11,7 @@ import pytest
 
 from relation_neurons import plots
 from relation_neurons.errors import ResultsError, UnknownOptionError
-from relation_neurons.plot_theme import _DARK, INK, PAPER, TEMPLATES, finish
+from relation_neurons.plots.style import _DARK, INK, PAPER, TEMPLATES, finish
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no browser: chromium or google-chrome")

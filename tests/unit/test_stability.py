@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import relation_neurons as rn
-from relation_neurons import plot_stability
 from relation_neurons.activations.collect import ActivationTable
 from relation_neurons.errors import (
     DoseError,
@@ -16,6 +15,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
+from relation_neurons.plots import stability_figure as plot_stability
 from relation_neurons.ranking.redraws import find_subjects, redraw_subjects, split_halves
 from relation_neurons.ranking.stability import ranking_stability, stability_summary, top_neurons
 

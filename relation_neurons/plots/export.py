@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from relation_neurons.errors import ResultsError, UnknownOptionError, near_matches
-from relation_neurons.plot_theme import require_theme, themed
+from relation_neurons.plots.style import require_theme, themed
 
 __all__ = ["IMAGE_FORMATS", "require_images", "save", "save_all"]
 

@@ -5,17 +5,17 @@ Each function names the columns it needs; the tables come from `cumulativity`, `
 never read as markup. `themed` sets a figure dark or for print.
 """
 
-from relation_neurons.plot_activations import activations
-from relation_neurons.plot_curves import dose_curve, dose_curves
-from relation_neurons.plot_dots import headline, score_comparison, specificity, standings
-from relation_neurons.plot_export import save, save_all
-from relation_neurons.plot_flips import flips
-from relation_neurons.plot_layers import layers
-from relation_neurons.plot_matrices import interference, transfer
-from relation_neurons.plot_null import spectrum
-from relation_neurons.plot_overlap import intersections, overlap
-from relation_neurons.plot_stability import stability
-from relation_neurons.plot_theme import TEMPLATES, themed
+from relation_neurons.plots.curves import dose_curve, dose_curves
+from relation_neurons.plots.dots import headline, score_comparison, specificity, standings
+from relation_neurons.plots.export import save, save_all
+from relation_neurons.plots.flip_table import flips
+from relation_neurons.plots.layers_figure import layers
+from relation_neurons.plots.matrices import interference, transfer
+from relation_neurons.plots.neurons import activations
+from relation_neurons.plots.overlap_heatmap import intersections, overlap
+from relation_neurons.plots.reliability import spectrum
+from relation_neurons.plots.stability_figure import stability
+from relation_neurons.plots.style import TEMPLATES, themed
 
 __all__ = [
     "TEMPLATES",

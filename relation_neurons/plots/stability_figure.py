@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons.plot_dot_chart import Style, dot_plot
-from relation_neurons.plot_text import label, require
-from relation_neurons.plot_theme import BLUE, GREEN, PURPLE, RED, SOFT
+from relation_neurons.plots.charts import Style, dot_plot
+from relation_neurons.plots.style import BLUE, GREEN, PURPLE, RED, SOFT
+from relation_neurons.plots.text import label, require
 from relation_neurons.ranking.stability import stability_summary
 from relation_neurons.relations.relation import relation_label
 

@@ -7,9 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from relation_neurons.errors import UnknownOptionError, UnknownRelationError, near_matches
-from relation_neurons.plot_heat_chart import heat_plot
-from relation_neurons.plot_text import label, named, require
-from relation_neurons.plot_theme import BLUE, INK, RED, SEQUENTIAL, finish
+from relation_neurons.plots.heat_chart import heat_plot
+from relation_neurons.plots.style import BLUE, INK, RED, SEQUENTIAL, finish
+from relation_neurons.plots.text import label, named, require
 
 __all__ = ["layers"]
 

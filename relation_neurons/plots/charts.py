@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons.plot_text import LONGEST, label, tick_size
-from relation_neurons.plot_theme import GREY, INK, LIGHT, finish
+from relation_neurons.plots.style import GREY, INK, LIGHT, finish
+from relation_neurons.plots.text import LONGEST, label, tick_size
 
 __all__ = ["Style", "dot_plot"]
 

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from relation_neurons.plot_text import label, require
-from relation_neurons.plot_theme import BLUE, GREY, finish
+from relation_neurons.plots.style import BLUE, GREY, finish
+from relation_neurons.plots.text import label, require
 from relation_neurons.relations.relation import relation_label
 
 __all__ = ["spectrum"]

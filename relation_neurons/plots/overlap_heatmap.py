@@ -12,8 +12,9 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.plot_heat_chart import heat_plot
-from relation_neurons.plot_text import (
+from relation_neurons.plots.heat_chart import heat_plot
+from relation_neurons.plots.style import BLUE, INK, LIGHT, SEQUENTIAL, finish
+from relation_neurons.plots.text import (
     LONGEST,
     label,
     left_out_line,
@@ -22,7 +23,6 @@ from relation_neurons.plot_text import (
     shots_line,
     tick_size,
 )
-from relation_neurons.plot_theme import BLUE, INK, LIGHT, SEQUENTIAL, finish
 
 __all__ = ["intersections", "overlap"]
 

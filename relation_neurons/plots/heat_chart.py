@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons.plot_text import LONGEST, label, tick_size
-from relation_neurons.plot_theme import INK, MISSING, finish
+from relation_neurons.plots.style import INK, MISSING, finish
+from relation_neurons.plots.text import LONGEST, label, tick_size
 
 __all__ = ["heat_plot"]
 

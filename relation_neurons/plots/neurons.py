@@ -7,8 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from relation_neurons.errors import RelationFormatError, UnknownRelationError, near_matches
-from relation_neurons.plot_text import LONGEST, label, named, require, tick_size
-from relation_neurons.plot_theme import BLUE, GREY, INK, RED, finish
+from relation_neurons.plots.style import BLUE, GREY, INK, RED, finish
+from relation_neurons.plots.text import LONGEST, label, named, require, tick_size
 
 __all__ = ["activations"]
 
