@@ -56,7 +56,6 @@ if TYPE_CHECKING:
         set_intersections,
         transfer_matrix,
     )
-    from relation_neurons.cards import NeuronCard, neuron_card
     from relation_neurons.comparison import Comparison, compare_scores
     from relation_neurons.engines.ray_engine import RayEngine
     from relation_neurons.experiment import run
@@ -77,6 +76,7 @@ if TYPE_CHECKING:
     from relation_neurons.relations.relation import Fact, Relation, Template
     from relation_neurons.relations.saving import save_relations
     from relation_neurons.relations.shipped import write_example
+    from relation_neurons.report.neuron_card import NeuronCard, neuron_card
     from relation_neurons.results.results import Results, load_results
     from relation_neurons.scoring.scores import average_precision
 
@@ -170,10 +170,6 @@ _HOMES = {
         "set_intersections",
         "transfer_matrix",
     ),
-    "cards": (
-        "NeuronCard",
-        "neuron_card",
-    ),
     "comparison": (
         "Comparison",
         "compare_scores",
@@ -215,6 +211,10 @@ _HOMES = {
     ),
     "relations.saving": ("save_relations",),
     "relations.shipped": ("write_example",),
+    "report.neuron_card": (
+        "NeuronCard",
+        "neuron_card",
+    ),
     "results.results": (
         "Results",
         "load_results",

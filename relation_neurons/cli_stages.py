@@ -58,7 +58,7 @@ def report(
     """The last stage: summary, figures and report, with no model."""
     from relation_neurons.experiment import report_stage
     from relation_neurons.plots.export import require_images
-    from relation_neurons.report import write_images
+    from relation_neurons.report.page import write_images
     from relation_neurons.results.table_store import Stages
     from relation_neurons.stage_ablate import read_ablate_stage
     from relation_neurons.stage_rank import read_rank_stage

@@ -19,7 +19,6 @@ from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.analysis.interference import interference_matrix
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
-from relation_neurons.claims import claims
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.neurons import resolve_doses
@@ -27,7 +26,8 @@ from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.loading import load_relations
 from relation_neurons.relations.relation import Relation, draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates, require_links
-from relation_neurons.report import build_report, make_figures
+from relation_neurons.report.page import build_report, make_figures
+from relation_neurons.report.summary import claims
 from relation_neurons.results.options import Options, make_manifest, make_options
 from relation_neurons.results.results import Results, load_results
 from relation_neurons.results.table_store import Stages

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from finished import EVIL, NAMES, make_results
 
-from relation_neurons.report import build_report
+from relation_neurons.report.page import build_report
 from relation_neurons.results.results import load_results
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"

@@ -20,7 +20,7 @@ from relation_neurons.errors import (
 )
 from relation_neurons.inference.forward import final_residual
 from relation_neurons.inference.recall import answer_prompts, plan_passes
-from relation_neurons.report import build_report
+from relation_neurons.report.page import build_report
 
 NEURONS = [(0, 3), (0, 50), (1, 7), (1, 8), (1, 90)]
 TOKENS = torch.tensor([[270, 280, 290, 300, 310, 261]])

@@ -19,11 +19,11 @@ from relation_neurons import cli as command_line
 from relation_neurons.activations.collect import collect_neuron
 from relation_neurons.activations.pooling import POOLS
 from relation_neurons.backends.neuron_sites import logit_weights, output_direction
-from relation_neurons.card_parts import pool_tokens
-from relation_neurons.cards import neuron_card
 from relation_neurons.cli_neuron import neuron as neuron_command
 from relation_neurons.errors import AblationError, ResultsError, UnknownOptionError
 from relation_neurons.inference.recall import answer_prompts, plan_passes
+from relation_neurons.report.build_card import pool_tokens
+from relation_neurons.report.neuron_card import neuron_card
 
 HOSTILE = '<script>alert("x")</script> [bold]&[/]'
 

@@ -16,13 +16,13 @@ import tiny
 import relation_neurons as rn
 from relation_neurons import cli as command_line
 from relation_neurons.analysis.contrasts import summarise
-from relation_neurons.claims import claims
 from relation_neurons.errors import (
     DoseError,
     RelationNeuronsError,
     ResultsError,
     UnknownOptionError,
 )
+from relation_neurons.report.summary import claims
 from relation_neurons.results.options import Options, make_manifest, make_options
 from relation_neurons.storage.run_folder import open_folder
 
@@ -146,7 +146,7 @@ def test_a_folder_without_the_extra_tables_still_loads_and_reports(folder, tmp_p
         (older / f"{name}.parquet").unlink()
     results = rn.load_results(older)
     assert results.null.empty and results.blocks.empty
-    from relation_neurons.report import build_report
+    from relation_neurons.report.page import build_report
 
     assert "Collateral damage" in build_report(rn.load_results(folder))
     manifest = {**results.manifest}

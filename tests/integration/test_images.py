@@ -58,7 +58,7 @@ def test_the_asked_formats_are_written_in_the_asked_theme(finished, tmp_path):
 def test_png_and_light_are_what_images_alone_asks_for(finished, tmp_path, monkeypatch):
     folder, asked = shutil.copytree(finished, tmp_path / "run"), []
     monkeypatch.setattr(
-        "relation_neurons.report.write_images", lambda *_, **how: asked.append(how) or []
+        "relation_neurons.report.page.write_images", lambda *_, **how: asked.append(how) or []
     )
     assert report(folder, "--images").exit_code == 0
     assert asked == [{"formats": ["png"], "theme": "light"}]

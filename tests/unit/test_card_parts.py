@@ -10,7 +10,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from relation_neurons.activations.pooling import pool
-from relation_neurons.card_parts import (
+from relation_neurons.inference.recall import Outcomes
+from relation_neurons.report.build_card import (
     detection_scores,
     effects_alone,
     extreme_tokens,
@@ -18,7 +19,6 @@ from relation_neurons.card_parts import (
     token_texts,
     typical_activation,
 )
-from relation_neurons.inference.recall import Outcomes
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from relation_neurons.ablation.controls import largest_matched
 from relation_neurons.ablation.sets import plan_sweep
 from relation_neurons.analysis.contrasts import contrasts
 from relation_neurons.analysis.interference import interference_matrix
-from relation_neurons.claims import collateral_at, recall_shown
 from relation_neurons.ranking.table import Ranking
+from relation_neurons.report.summary import collateral_at, recall_shown
 
 
 def compared(control=(-0.3, 0.001), unknown=(-0.2, 0.01), nonsense=(-0.2, 0.01)) -> pd.DataFrame:

@@ -23,14 +23,6 @@ from relation_neurons.activations.collect import collect_activations, collect_ne
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import logit_weights, output_direction, output_norms
 from relation_neurons.backends.sites import neuron_count
-from relation_neurons.card_parts import (
-    detection_scores,
-    effects_alone,
-    extreme_prompts,
-    extreme_tokens,
-    pool_tokens,
-    typical_activation,
-)
 from relation_neurons.errors import ResultsError, UnknownOptionError
 from relation_neurons.inference.recall import (
     BATCH_SIZE,
@@ -42,6 +34,14 @@ from relation_neurons.neuron_names import neuron_name
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
+from relation_neurons.report.build_card import (
+    detection_scores,
+    effects_alone,
+    extreme_prompts,
+    extreme_tokens,
+    pool_tokens,
+    typical_activation,
+)
 from relation_neurons.results.results import Results, read_prompts
 
 __all__ = ["NeuronCard", "neuron_card"]
@@ -111,13 +111,13 @@ class NeuronCard:
 
     def to_html(self, *, page: bool = False) -> str:
         """Gives the card as HTML that needs nothing else, or as a whole page."""
-        from relation_neurons.card_view import card_html
+        from relation_neurons.report.card_view import card_html
 
         return card_html(self, page=page)
 
     def table(self) -> Any:
         """Gives the card for a terminal, to be printed by rich."""
-        from relation_neurons.card_view import card_table
+        from relation_neurons.report.card_view import card_table
 
         return card_table(self)
 

@@ -17,15 +17,16 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from relation_neurons import plots, report_tables
+from relation_neurons import plots
 from relation_neurons.analysis.cumulativity import dose_curves
 from relation_neurons.analysis.interference import interference_matrix, specificity
 from relation_neurons.analysis.versatility import overlap_matrix, set_intersections, transfer_matrix
 from relation_neurons.formatting import number
 from relation_neurons.notebook_html import make_environment
-from relation_neurons.report_facts import fact_rows, flip_rows, home_counts
-from relation_neurons.report_neurons import neuron_rows
-from relation_neurons.report_words import answer
+from relation_neurons.report import tables as report_tables
+from relation_neurons.report.report_facts import fact_rows, flip_rows, home_counts
+from relation_neurons.report.report_neurons import neuron_rows
+from relation_neurons.report.sentences import answer
 from relation_neurons.results.results import Results
 
 __all__ = ["build_report", "make_figures", "write_images"]

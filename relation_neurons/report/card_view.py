@@ -19,7 +19,7 @@ from relation_neurons.formatting import MINUS, number, three_figures
 from relation_neurons.notebook_html import make_environment
 
 if TYPE_CHECKING:
-    from relation_neurons.cards import NeuronCard
+    from relation_neurons.report.neuron_card import NeuronCard
 
 __all__ = ["card_html", "card_table"]
 
