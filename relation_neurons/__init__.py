@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from relation_neurons.models.loading import load_model
     from relation_neurons.models.model_names import known_models
     from relation_neurons.neuron_names import neuron_name, parse_neuron
-    from relation_neurons.planted import Planted, planted_model, recovered, recovered_shared
+    from relation_neurons.planted.model import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.ranking.known import known_facts
     from relation_neurons.ranking.null import null_maximum
     from relation_neurons.ranking.rank import rank_neurons
@@ -183,7 +183,7 @@ _HOMES = {
         "neuron_name",
         "parse_neuron",
     ),
-    "planted": (
+    "planted.model": (
         "Planted",
         "planted_model",
         "recovered",

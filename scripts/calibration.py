@@ -33,7 +33,7 @@ import relation_neurons as rn
 from relation_neurons.analysis.cell_tests import ALPHA, false_discovery
 from relation_neurons.analysis.contrasts import contrasts
 from relation_neurons.analysis.effects import bootstrap_interval
-from relation_neurons.planted import Planted
+from relation_neurons.planted.model import Planted
 from relation_neurons.ranking.null import null_maximum
 
 DOSE, DRAWS = 12, 10

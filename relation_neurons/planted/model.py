@@ -32,9 +32,9 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import UnknownOptionError, UnknownRelationError, near_matches
 from relation_neurons.models.loading import load_model
 from relation_neurons.models.provenance import note_source
-from relation_neurons.planted_checkpoint import save_checkpoint
-from relation_neurons.planted_facts import NOUNS, SUBJECTS, make_facts, make_relations
-from relation_neurons.planted_neurons import place_neurons
+from relation_neurons.planted.checkpoint import save_checkpoint
+from relation_neurons.planted.facts import NOUNS, SUBJECTS, make_facts, make_relations
+from relation_neurons.planted.planted_neurons import place_neurons
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import Relation
 

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from relation_neurons.planted_facts import NOUNS
+from relation_neurons.planted.facts import NOUNS
 
 __all__ = ["residual_width", "set_weights"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from relation_neurons.planted_facts import NOUNS
+from relation_neurons.planted.facts import NOUNS
 
 __all__ = ["LAYERS", "place_neurons"]
 

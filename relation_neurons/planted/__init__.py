@@ -1,0 +1,1 @@
+"""Small models whose relation neurons are known."""
