@@ -56,9 +56,9 @@ if TYPE_CHECKING:
         set_intersections,
         transfer_matrix,
     )
-    from relation_neurons.comparison import Comparison, compare_scores
     from relation_neurons.engines.ray_engine import RayEngine
-    from relation_neurons.experiment import run
+    from relation_neurons.experiment.comparison import Comparison, compare_scores
+    from relation_neurons.experiment.run import run
     from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
     from relation_neurons.models.model_names import known_models
@@ -170,12 +170,12 @@ _HOMES = {
         "set_intersections",
         "transfer_matrix",
     ),
-    "comparison": (
+    "engines.ray_engine": ("RayEngine",),
+    "experiment.comparison": (
         "Comparison",
         "compare_scores",
     ),
-    "engines.ray_engine": ("RayEngine",),
-    "experiment": ("run",),
+    "experiment.run": ("run",),
     "inference.recall": ("measure_recall",),
     "models.loading": ("load_model",),
     "models.model_names": ("known_models",),

@@ -61,8 +61,8 @@ def compare_scores(
     device: Device = None,
 ) -> None:
     """Compare criteria, sites and ends by what ablating their sets does to held-out facts."""
-    from relation_neurons import comparison
-    from relation_neurons.experiment import choose_facts
+    from relation_neurons.experiment import comparison
+    from relation_neurons.experiment.run import choose_facts
     from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
     from relation_neurons.ranking.criteria import CRITERIA

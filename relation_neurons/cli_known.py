@@ -51,12 +51,12 @@ class Known(NamedTuple):
 
 def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, Any]) -> Known:
     """Asks the model as `run` would with these options, and says what it knows."""
+    from relation_neurons.experiment.rank_stage import planned_prompts
     from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
     from relation_neurons.ranking.known import has_shots, known_facts, left_out_relations
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.results.options import make_options
-    from relation_neurons.stage_rank import planned_prompts
 
     options = make_options(**given)
     relations = load_relations(source, languages=languages)

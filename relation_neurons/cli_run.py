@@ -100,7 +100,7 @@ def run(
     """
     options = fields_of(locals())
     from relation_neurons.engines import make_engine
-    from relation_neurons.experiment import run as run_experiment
+    from relation_neurons.experiment.run import run as run_experiment
     from relation_neurons.models.loading import load_model
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.results.options import make_options
@@ -169,12 +169,12 @@ def rank(
 ) -> None:
     """The first stage: which facts are known, and the neurons of each relation."""
     given = fields_of(locals())
-    from relation_neurons.experiment import across_languages, choose_facts
+    from relation_neurons.experiment.rank_stage import rank_stage
+    from relation_neurons.experiment.run import across_languages, choose_facts
     from relation_neurons.models.loading import load_model
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.results.options import make_manifest, make_options
     from relation_neurons.results.table_store import Stages
-    from relation_neurons.stage_rank import rank_stage
     from relation_neurons.storage.memmap import parse_size
     from relation_neurons.storage.run_folder import open_folder, owned, require_folder
 

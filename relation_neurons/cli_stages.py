@@ -22,11 +22,11 @@ def ablate(
     workers: Workers = None,
 ) -> None:
     """The second stage: the ablation sweep, from the folder that `rank` left."""
-    from relation_neurons.experiment import engine_for, report_stage
+    from relation_neurons.experiment.ablate_stage import ablate_stage
+    from relation_neurons.experiment.rank_stage import read_rank_stage
+    from relation_neurons.experiment.run import engine_for, report_stage
     from relation_neurons.results.manifest import require_ranked_by
     from relation_neurons.results.table_store import Stages
-    from relation_neurons.stage_ablate import ablate_stage
-    from relation_neurons.stage_rank import read_rank_stage
     from relation_neurons.storage.files import read_json
     from relation_neurons.storage.run_folder import owned
 
@@ -56,12 +56,12 @@ def report(
     ] = None,
 ) -> None:
     """The last stage: summary, figures and report, with no model."""
-    from relation_neurons.experiment import report_stage
+    from relation_neurons.experiment.ablate_stage import read_ablate_stage
+    from relation_neurons.experiment.rank_stage import read_rank_stage
+    from relation_neurons.experiment.run import report_stage
     from relation_neurons.plots.export import require_images
     from relation_neurons.report.page import write_images
     from relation_neurons.results.table_store import Stages
-    from relation_neurons.stage_ablate import read_ablate_stage
-    from relation_neurons.stage_rank import read_rank_stage
     from relation_neurons.storage.files import read_json
     from relation_neurons.storage.run_folder import owned
 

@@ -12,7 +12,6 @@ import typer
 from typer.testing import CliRunner
 
 import relation_neurons as rn
-from relation_neurons import comparison
 from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.analysis.interference import (
     interference_matrix,
@@ -21,7 +20,6 @@ from relation_neurons.analysis.interference import (
 )
 from relation_neurons.analysis.standings import CONTENDER, comparison_standings, comparison_table
 from relation_neurons.cli_compare import compare_scores as command
-from relation_neurons.comparison import Contender, compare_scores, plan_contenders
 from relation_neurons.errors import (
     DoseError,
     RelationNeuronsError,
@@ -30,6 +28,8 @@ from relation_neurons.errors import (
     UnknownOptionError,
     UnknownSiteError,
 )
+from relation_neurons.experiment import comparison
+from relation_neurons.experiment.comparison import Contender, compare_scores, plan_contenders
 from relation_neurons.results.table_store import Stages
 
 DOSE = "4%"

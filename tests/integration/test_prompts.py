@@ -10,7 +10,7 @@ import torch
 import relation_neurons as rn
 from relation_neurons.activations.pooling import pool
 from relation_neurons.errors import TemplateError, TooFewFactsError
-from relation_neurons.experiment import choose_facts
+from relation_neurons.experiment.run import choose_facts
 from relation_neurons.relations.relation import (
     Fact,
     Relation,

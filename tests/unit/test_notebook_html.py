@@ -14,7 +14,7 @@ import torch
 from finished import EVIL
 
 from relation_neurons.activations.collect import ActivationTable
-from relation_neurons.comparison import Comparison
+from relation_neurons.experiment.comparison import Comparison
 from relation_neurons.progress import progress_bar
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import Fact, Relation, Template

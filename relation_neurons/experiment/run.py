@@ -21,6 +21,8 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import neuron_count
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
+from relation_neurons.experiment.ablate_stage import Ablations, ablate_stage
+from relation_neurons.experiment.rank_stage import rank_stage
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.loading import load_relations
@@ -31,8 +33,6 @@ from relation_neurons.report.summary import claims
 from relation_neurons.results.options import Options, make_manifest, make_options
 from relation_neurons.results.results import Results, load_results
 from relation_neurons.results.table_store import Stages
-from relation_neurons.stage_ablate import Ablations, ablate_stage
-from relation_neurons.stage_rank import rank_stage
 from relation_neurons.storage.files import write_json, write_text
 from relation_neurons.storage.memmap import parse_size
 from relation_neurons.storage.run_folder import (

@@ -1,0 +1,1 @@
+"""The whole run, stage by stage, and the comparison of criteria."""
