@@ -30,7 +30,7 @@ def watch(event: str, arguments: tuple) -> None:
 
 sys.addaudithook(watch)
 
-from relation_neurons.cli import app  # noqa: E402  # what is imported is watched too
+from relation_neurons.cli.app import app  # noqa: E402  # what is imported is watched too
 
 with contextlib.suppress(SystemExit):
     app(sys.argv[2:])

@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import relation_neurons as rn
-from relation_neurons import cli as command_line
 from relation_neurons.activations.collect import collect_neuron
 from relation_neurons.activations.pooling import POOLS
 from relation_neurons.backends.neuron_sites import logit_weights, output_direction
-from relation_neurons.cli_neuron import neuron as neuron_command
+from relation_neurons.cli import app as command_line
+from relation_neurons.cli.neuron import neuron as neuron_command
 from relation_neurons.errors import AblationError, ResultsError, UnknownOptionError
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.report.build_card import pool_tokens

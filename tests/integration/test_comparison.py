@@ -19,7 +19,7 @@ from relation_neurons.analysis.interference import (
     specificity_intervals,
 )
 from relation_neurons.analysis.standings import CONTENDER, comparison_standings, comparison_table
-from relation_neurons.cli_compare import compare_scores as command
+from relation_neurons.cli.compare import compare_scores as command
 from relation_neurons.errors import (
     DoseError,
     RelationNeuronsError,

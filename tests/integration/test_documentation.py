@@ -16,7 +16,7 @@ import pytest
 import typer
 
 import relation_neurons as rn
-from relation_neurons.cli import app
+from relation_neurons.cli.app import app
 from relation_neurons.relations.relation import draw_facts
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ import pytest
 import tiny
 
 import relation_neurons as rn
-from relation_neurons import cli as command_line
 from relation_neurons.analysis.contrasts import summarise
+from relation_neurons.cli import app as command_line
 from relation_neurons.errors import (
     DoseError,
     RelationNeuronsError,

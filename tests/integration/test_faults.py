@@ -15,7 +15,7 @@ from small_run import small, small_arguments
 from typer.testing import CliRunner
 
 import relation_neurons as rn
-from relation_neurons.cli import app
+from relation_neurons.cli.app import app
 from relation_neurons.errors import ResultsError
 from relation_neurons.storage.chunks import Chunks
 from relation_neurons.storage.memmap import room_for_table

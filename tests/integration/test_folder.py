@@ -14,7 +14,7 @@ from small_run import small
 from typer.testing import CliRunner
 
 import relation_neurons as rn
-from relation_neurons.cli import app
+from relation_neurons.cli.app import app
 from relation_neurons.errors import ResultsError
 from relation_neurons.results.completeness import CONDITION
 from relation_neurons.results.manifest import require_ranked_by

@@ -8,7 +8,7 @@ import tiny
 from typer.testing import CliRunner
 
 import relation_neurons as rn
-from relation_neurons.cli import app
+from relation_neurons.cli.app import app
 
 OPTIONS = {
     "held-out": 8,

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import relation_neurons as rn
-from relation_neurons.cli import app
+from relation_neurons.cli.app import app
 from relation_neurons.errors import UnknownOptionError
 
 QUICK = {"judged_draws": 1, "checks": (), "blocks": 0, "permutations": 0, "repeats": 0}

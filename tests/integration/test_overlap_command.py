@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import relation_neurons as rn
-from relation_neurons.cli import app
+from relation_neurons.cli.app import app
 from relation_neurons.errors import DoseError, ResultsError, UnknownOptionError
 
 

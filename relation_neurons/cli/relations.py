@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relation_neurons.cli_options import AskedModel, HeldOut, MinKnown, Seed, Shots
+from relation_neurons.cli.options import AskedModel, HeldOut, MinKnown, Seed, Shots
 from relation_neurons.errors import UnknownRelationError
 from relation_neurons.relations.relation import MIN_KNOWN
 
@@ -85,7 +85,7 @@ def relations_check(
     others are for you to judge. With --model the model is asked as `run` asks it: how many facts it knows
     in each wording, and which relations would be ranked.
     """
-    from relation_neurons.cli_known import ask_and_say, asking
+    from relation_neurons.cli.known import ask_and_say, asking
     from relation_neurons.relations.checks import check_relations
 
     asked = asking(model, held_out=held_out, shots=shots, min_known=min_known, seed=seed)

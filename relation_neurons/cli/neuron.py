@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from relation_neurons.cli_options import count_or_share
-from relation_neurons.cli_shared import load_noted_model
+from relation_neurons.cli.options import count_or_share
+from relation_neurons.cli.shared import load_noted_model
 from relation_neurons.errors import UnknownOptionError
 
 __all__ = ["neuron"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relation_neurons.cli_options import (
+from relation_neurons.cli.options import (
     HeldOut,
     Languages,
     MinKnown,
@@ -42,7 +42,7 @@ def overlap(
     shows, and how much of each set is found again from other facts and wordings: where that is little, an
     overlap means little. Exit code 1 where fewer than two relations are ranked; then nothing is written.
     """
-    from relation_neurons.cli_known import ask_and_say, asking
+    from relation_neurons.cli.known import ask_and_say, asking
     from relation_neurons.neurons import resolve_doses
 
     if out.suffix.lower() != ".html":

@@ -9,14 +9,14 @@ import sys
 
 import typer
 
-from relation_neurons.cli_compare import compare_scores
-from relation_neurons.cli_models import models
-from relation_neurons.cli_neuron import neuron
-from relation_neurons.cli_overlap import overlap
-from relation_neurons.cli_relations import relations_app
-from relation_neurons.cli_run import rank, run
-from relation_neurons.cli_stages import ablate, report
-from relation_neurons.cli_verify import verify
+from relation_neurons.cli.cli_models import models
+from relation_neurons.cli.compare import compare_scores
+from relation_neurons.cli.neuron import neuron
+from relation_neurons.cli.overlap import overlap
+from relation_neurons.cli.relations import relations_app
+from relation_neurons.cli.run import rank, run
+from relation_neurons.cli.stages import ablate, report
+from relation_neurons.cli.verify import verify
 from relation_neurons.errors import RelationNeuronsError
 
 app = typer.Typer(

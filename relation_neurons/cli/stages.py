@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from relation_neurons.cli_options import Address, Device, EngineName, Out, Workers, listed
-from relation_neurons.cli_shared import interruptible, load_noted_model, say
+from relation_neurons.cli.options import Address, Device, EngineName, Out, Workers, listed
+from relation_neurons.cli.shared import interruptible, load_noted_model, say
 from relation_neurons.errors import UnknownOptionError
 
 __all__ = ["ablate", "report"]

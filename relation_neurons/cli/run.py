@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from relation_neurons.cli_options import (
+from relation_neurons.cli.options import (
     Address,
     BatchSize,
     Blocks,
@@ -47,7 +47,7 @@ from relation_neurons.cli_options import (
     fields_of,
     listed,
 )
-from relation_neurons.cli_shared import interruptible, say
+from relation_neurons.cli.shared import interruptible, say
 
 __all__ = ["rank", "run"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from relation_neurons.cli_options import count_or_share
+from relation_neurons.cli.options import count_or_share
 from relation_neurons.errors import UnknownOptionError
 
 if TYPE_CHECKING:  # importing them takes seconds, which --help shall not

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from relation_neurons.cli_options import (
+from relation_neurons.cli.options import (
     BatchSize,
     Device,
     Dtype,
@@ -22,7 +22,7 @@ from relation_neurons.cli_options import (
     count_or_share,
     listed,
 )
-from relation_neurons.cli_shared import say
+from relation_neurons.cli.shared import say
 from relation_neurons.errors import ResultsError
 
 __all__ = ["compare_scores"]
