@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
     from relation_neurons.models.model_names import known_models
-    from relation_neurons.neuron_names import neuron_name, parse_neuron
+    from relation_neurons.neurons import neuron_name, parse_neuron
     from relation_neurons.planted.model import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.ranking.known import known_facts
     from relation_neurons.ranking.null import null_maximum
@@ -179,7 +179,7 @@ _HOMES = {
     "inference.recall": ("measure_recall",),
     "models.loading": ("load_model",),
     "models.model_names": ("known_models",),
-    "neuron_names": (
+    "neurons": (
         "neuron_name",
         "parse_neuron",
     ),

@@ -1,12 +1,34 @@
-"""Doses: how many of the top-ranked neurons are ablated, as counts or as shares of the model."""
+"""Neurons by name (`L16N302`), and doses: how many neurons are ablated, as counts or shares."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from relation_neurons.errors import DoseError
+from relation_neurons.errors import AblationError, DoseError
 
-__all__ = ["resolve_doses"]
+__all__ = ["neuron_name", "parse_neuron", "resolve_doses"]
+
+
+def neuron_name(layer: int, neuron: int) -> str:
+    """Names a neuron.
+
+    >>> neuron_name(16, 302)
+    'L16N302'
+    """
+    return f"L{layer}N{neuron}"
+
+
+def parse_neuron(name: str) -> tuple[int, int]:
+    """Reads a neuron's name.
+
+    >>> parse_neuron("L16N302")
+    (16, 302)
+    """
+    match = re.fullmatch(r"L(\d+)N(\d+)", name.strip(), flags=re.IGNORECASE)
+    if match is None:
+        raise AblationError(f"{name!r} names no neuron; expected the form L16N302.")
+    return int(match[1]), int(match[2])
 
 
 def resolve_doses(

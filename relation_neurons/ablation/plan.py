@@ -18,7 +18,7 @@ from torch import Tensor
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.sites import site_hook, site_width
 from relation_neurons.errors import AblationError, UnknownOptionError
-from relation_neurons.neuron_names import neuron_name, parse_neuron
+from relation_neurons.neurons import neuron_name, parse_neuron
 
 __all__ = [
     "Neurons",

@@ -38,7 +38,7 @@ from relation_neurons.inference.forward import attach, takes_trees, tree_residua
 from relation_neurons.inference.out_of_memory import as_they_fit
 from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
 from relation_neurons.inference.recall import BATCH_SIZE
-from relation_neurons.neuron_names import neuron_name
+from relation_neurons.neurons import neuron_name
 from relation_neurons.notebook_html import ROWS, table_view
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import KIND_PHRASES, Prompts

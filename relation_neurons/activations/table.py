@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from relation_neurons.errors import ActivationError
-from relation_neurons.neuron_names import neuron_name, parse_neuron
+from relation_neurons.neurons import neuron_name, parse_neuron
 
 if TYPE_CHECKING:
     from relation_neurons.activations.collect import ActivationTable

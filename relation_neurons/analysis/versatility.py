@@ -16,7 +16,7 @@ from scipy import stats
 
 from relation_neurons.analysis.effects import effect_cells, only_dose, paired_changes
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.neuron_names import neuron_name
+from relation_neurons.neurons import neuron_name
 from relation_neurons.ranking.table import Ranking
 
 __all__ = ["overlap_matrix", "set_intersections", "transfer_matrix"]

@@ -44,7 +44,7 @@ def neuron(
     """The card of one neuron: what it writes, detects, and does when ablated alone."""
     from rich.console import Console
 
-    from relation_neurons.neuron_names import parse_neuron
+    from relation_neurons.neurons import parse_neuron
     from relation_neurons.report.neuron_card import neuron_card
     from relation_neurons.storage.files import write_text
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from relation_neurons.errors import ModelLoadError, UnknownModelError
+from relation_neurons.errors import ModelLoadError, UnknownModelError, one_line
 from relation_neurons.models.gguf import bars_in_terminals_only, converted
 from relation_neurons.models.registry import EMBEDDED, embedded_parts
-from relation_neurons.redaction import one_line
 
 __all__ = [
     "config_of",

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from relation_neurons.errors import ModelLoadError
-from relation_neurons.redaction import one_line
+from relation_neurons.errors import ModelLoadError, one_line
 from relation_neurons.storage.cache import cache_folder
 from relation_neurons.storage.files import share
 

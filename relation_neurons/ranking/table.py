@@ -12,7 +12,7 @@ from relation_neurons.errors import (
     UnknownRelationError,
     near_matches,
 )
-from relation_neurons.neuron_names import neuron_name
+from relation_neurons.neurons import neuron_name
 from relation_neurons.notebook_html import table_view
 from relation_neurons.ranking.detection_tasks import SCORES
 from relation_neurons.relations.relation import relation_label

@@ -30,7 +30,7 @@ from relation_neurons.inference.recall import (
     measure_recall,
     plan_passes,
 )
-from relation_neurons.neuron_names import neuron_name
+from relation_neurons.neurons import neuron_name
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN

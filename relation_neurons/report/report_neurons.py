@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.analysis.effects import within_language
-from relation_neurons.neuron_names import neuron_name
+from relation_neurons.neurons import neuron_name
 from relation_neurons.relations.relation import relation_label
 from relation_neurons.results.results import Results
 

@@ -11,7 +11,7 @@ import pytest
 from relation_neurons import plots
 from relation_neurons.analysis.versatility import overlap_matrix, set_intersections
 from relation_neurons.errors import DoseError, RelationFormatError, UnknownOptionError
-from relation_neurons.neuron_names import neuron_name
+from relation_neurons.neurons import neuron_name
 from relation_neurons.ranking.table import Ranking
 
 LAYERS, WIDTH, DOSE = 3, 20, 12
