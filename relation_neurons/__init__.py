@@ -70,12 +70,12 @@ if TYPE_CHECKING:
     from relation_neurons.ranking.stability import ranking_stability
     from relation_neurons.ranking.table import Ranking
     from relation_neurons.relations.checks import check_relations
-    from relation_neurons.relations.loading import list_shipped, load_relations
+    from relation_neurons.relations.loading import load_relations
     from relation_neurons.relations.lre import fetch_lre
     from relation_neurons.relations.prompts import Prompts, make_prompts
     from relation_neurons.relations.relation import Fact, Relation, Template
     from relation_neurons.relations.saving import save_relations
-    from relation_neurons.relations.shipped import write_example
+    from relation_neurons.relations.shipped import list_shipped, write_example
     from relation_neurons.report.neuron_card import NeuronCard, neuron_card
     from relation_neurons.results.results import Results, load_results
     from relation_neurons.scoring.scores import average_precision
@@ -195,10 +195,7 @@ _HOMES = {
     "ranking.stability": ("ranking_stability",),
     "ranking.table": ("Ranking",),
     "relations.checks": ("check_relations",),
-    "relations.loading": (
-        "list_shipped",
-        "load_relations",
-    ),
+    "relations.loading": ("load_relations",),
     "relations.lre": ("fetch_lre",),
     "relations.prompts": (
         "Prompts",
@@ -210,7 +207,10 @@ _HOMES = {
         "Template",
     ),
     "relations.saving": ("save_relations",),
-    "relations.shipped": ("write_example",),
+    "relations.shipped": (
+        "list_shipped",
+        "write_example",
+    ),
     "report.neuron_card": (
         "NeuronCard",
         "neuron_card",

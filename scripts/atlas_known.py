@@ -12,7 +12,7 @@ from dataclasses import replace
 import pandas as pd
 
 import relation_neurons as rn
-from relation_neurons.relations.relation import draw_facts
+from relation_neurons.relations.selection import draw_facts
 
 LANGUAGES = ("en", "de", "es", "fr", "zh", "ja")
 

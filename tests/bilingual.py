@@ -15,7 +15,7 @@ from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import relation_neurons as rn
-from relation_neurons.relations.loading import load_background
+from relation_neurons.relations.shipped import load_background
 
 SUBJECTS = 30
 PLANTED = 4

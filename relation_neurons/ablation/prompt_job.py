@@ -15,8 +15,7 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.inference.recall import Outcomes, answer_prompts, plan_passes
 from relation_neurons.inference.residual_cache import IntactStreams
-from relation_neurons.relations.prompt_table import prompts_of, prompts_table
-from relation_neurons.relations.prompts import Prompts
+from relation_neurons.relations.prompts import Prompts, prompts_of, prompts_table
 from relation_neurons.storage.chunks import packed, unpacked
 
 __all__ = ["Asking", "check_planned", "check_scale", "judged", "tabled"]

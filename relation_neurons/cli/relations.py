@@ -37,7 +37,8 @@ def relations_example(
 @relations_app.command("list")
 def relations_list() -> None:
     """List the shipped sets and their relations."""
-    from relation_neurons.relations.loading import list_shipped, load_relations
+    from relation_neurons.relations.loading import load_relations
+    from relation_neurons.relations.shipped import list_shipped
 
     for name in list_shipped():
         loaded = load_relations(name, languages="all")

@@ -26,7 +26,8 @@ from relation_neurons.experiment.rank_stage import rank_stage
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.loading import load_relations
-from relation_neurons.relations.relation import Relation, draw_facts, drop_copied, limit_objects
+from relation_neurons.relations.relation import Relation
+from relation_neurons.relations.selection import draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.report.page import build_report, make_figures
 from relation_neurons.report.summary import claims

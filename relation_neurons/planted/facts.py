@@ -12,8 +12,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from relation_neurons.relations.loading import load_background
 from relation_neurons.relations.relation import Fact, Relation, Template
+from relation_neurons.relations.shipped import load_background
 
 __all__ = ["NOUNS", "SUBJECTS", "make_facts", "make_relations", "noun", "split_words", "vocabulary"]
 

@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.errors import RelationFormatError, RelationNeuronsError
+from relation_neurons.relations.formats import RawRelation
 from relation_neurons.relations.loading import (
     build_relation,
     clean_text,
-    load_background,
     load_relations,
     read_source,
 )
-from relation_neurons.relations.raw import RawRelation
 from relation_neurons.relations.relation import MIN_KNOWN, Relation, Template, subject_key
+from relation_neurons.relations.shipped import load_background
 from relation_neurons.relations.split import find_entities, require_links
 
 __all__ = ["check_relations"]

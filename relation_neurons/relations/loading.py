@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +17,17 @@ from relation_neurons.errors import (
     UnknownRelationError,
     near_matches,
 )
-from relation_neurons.relations.formats import read_path, read_shipped_text
-from relation_neurons.relations.raw import RawRelation, Row
+from relation_neurons.relations.formats import (
+    RawRelation,
+    Row,
+    read_path,
+    read_rows,
+)
 from relation_neurons.relations.relation import Fact, Relation, Template, subject_key
-from relation_neurons.relations.tables import read_rows
+from relation_neurons.relations.shipped import _read_shipped, _shipped_files
 
-__all__ = [
-    "build_relation",
-    "clean_text",
-    "list_shipped",
-    "load_background",
-    "load_relations",
-    "read_source",
-]
+__all__ = ["build_relation", "clean_text", "load_relations", "read_source"]
+
 
 _NO_MEANING = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 """Invisible characters that change tokens and nothing else: soft hyphen, zero-width space, marks."""
@@ -103,37 +98,6 @@ def load_relations(
     if not relations:
         raise RelationFormatError(f"No relation found in {source!r}.")
     return tuple(relations)
-
-
-@cache
-def _shipped_files() -> dict[str, dict[str, dict[str, str]]]:
-    """Set, relation, language: the file's name."""
-    root = resources.files("relation_neurons") / "data"
-    sets: dict[str, dict[str, dict[str, str]]] = {}
-    for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
-        names = [e.name for e in folder.iterdir()] if folder.is_dir() else []
-        stems = sorted(n.removesuffix(".json") for n in names if n.endswith(".json"))
-        for stem in stems:
-            relation, _, language = stem.partition(".")
-            members = sets.setdefault(folder.name, {})
-            members.setdefault(relation, {})[language or "en"] = f"{stem}.json"
-    return sets
-
-
-def list_shipped() -> dict[str, tuple[str, ...]]:
-    """Gives the shipped sets and the relations in each."""
-    return {name: tuple(members) for name, members in _shipped_files().items()}
-
-
-@cache
-def load_background(language: str = "en") -> tuple[tuple[str, str], ...]:
-    """Gives the neutral prompts of a language, as (text, form); none where there are none."""
-    name = "background.json" if language == "en" else f"background.{language}.json"
-    path = resources.files("relation_neurons") / "data" / name
-    if not re.fullmatch(r"[\w-]+", language) or not path.is_file():
-        return ()
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return tuple((row["text"], row["form"]) for row in data["prompts"])
 
 
 def read_source(
@@ -249,12 +213,6 @@ def _shipped_templates(raw: RawRelation) -> list[dict[str, Any]]:
         f"{raw.language!r}. Add a column 'template' with at least two wordings. "
         f"{near_matches(raw.name, known)}"
     )
-
-
-def _read_shipped(name: str, relation: str, language: str) -> list[RawRelation]:
-    file = _shipped_files()[name][relation][language]
-    path = resources.files("relation_neurons") / "data" / name / file
-    return read_shipped_text(path.read_text("utf-8"), file)
 
 
 def clean_text(text: str) -> str:

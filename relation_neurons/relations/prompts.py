@@ -14,7 +14,6 @@ import pandas as pd
 
 from relation_neurons.errors import AnswerError
 from relation_neurons.notebook_html import table_view
-from relation_neurons.relations.loading import load_background
 from relation_neurons.relations.relation import (
     Fact,
     Relation,
@@ -23,12 +22,23 @@ from relation_neurons.relations.relation import (
     relation_label,
     subject_key,
 )
+from relation_neurons.relations.shipped import load_background
 from relation_neurons.relations.split import choose_templates, draw_shots, split_subjects
 
-__all__ = ["BACKGROUND", "KIND_PHRASES", "Prompts", "make_prompts", "nonsense_subjects"]
+__all__ = [
+    "BACKGROUND",
+    "KIND_PHRASES",
+    "Prompts",
+    "make_prompts",
+    "nonsense_subjects",
+    "prompts_of",
+    "prompts_table",
+]
+
 
 KIND_PHRASES = {"fact": "on facts", "nonsense": "with nonsense subjects", "background": "neutral"}
 """How the kinds of prompts are called in a sentence."""
+
 
 BACKGROUND = "(background)"
 """The `relation` of a neutral prompt."""
@@ -314,3 +324,22 @@ def _pad_id(tokenizer: Any) -> int:
         if token_id is not None:
             return int(token_id)
     return 0
+
+
+def prompts_table(prompts: Prompts) -> pd.DataFrame:
+    """Puts prompts and their tokens into one table."""
+    return prompts.frame.assign(
+        tokens=[list(t) for t in prompts.tokens],
+        answers=[[list(a) for a in answers] for answers in prompts.answers],
+        pad_id=prompts.pad_id,
+        context=list(prompts.context) or 0,
+    )
+
+
+def prompts_of(table: pd.DataFrame) -> Prompts:
+    """Gives the prompts of a table that `prompts_table` made."""
+    tokens = tuple(tuple(int(t) for t in row) for row in table["tokens"])
+    answers = tuple(tuple(tuple(int(t) for t in a) for a in row) for row in table["answers"])
+    context = tuple(int(count) for count in table["context"]) if table["context"].any() else ()
+    frame = table.drop(columns=["tokens", "answers", "pad_id", "context"])
+    return Prompts(frame, tokens, answers, int(table["pad_id"].iloc[0]), context)

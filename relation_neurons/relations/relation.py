@@ -7,7 +7,6 @@ A fact is (subject, relation, object); a relation has facts and prompt templates
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -15,31 +14,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import numpy as np
-
-from relation_neurons.errors import RelationFormatError, TemplateError, TooFewFactsError
+from relation_neurons.errors import RelationFormatError, TemplateError
 from relation_neurons.notebook_html import ROWS, table_view
 
 __all__ = [
     "ALL_RELATIONS",
-    "MIN_KNOWN",
     "Fact",
+    "MIN_KNOWN",
     "Relation",
     "Side",
     "Template",
-    "by_lot",
-    "draw_facts",
-    "drop_copied",
-    "limit_objects",
     "relation_label",
     "subject_key",
 ]
 
+
 Side = Literal["detection", "held_out"]
+
+
 MIN_KNOWN = 10
 """Known facts a relation needs on either side; with 3 positives an AP of 1 is free."""
+
+
 ALL_RELATIONS = "all relations"
 """What stands for all of them together in a summary."""
+
+
 RESERVED = ("(background)", ALL_RELATIONS)
 """Names that stand for something else in prompts and summaries."""
 
@@ -231,67 +231,6 @@ def relation_label(relation: str, language: str, *, several: bool) -> str:
     'country_capital (de)'
     """
     return f"{relation} ({language})" if several else relation
-
-
-def drop_copied(relation: Relation) -> Relation:
-    """Leaves out the facts whose answer stands in the subject, which copying alone answers.
-
-    Raises:
-        TooFewFactsError: none is left.
-    """
-    facts = tuple(fact for fact in relation.facts if not fact.copied)
-    if not facts:
-        raise TooFewFactsError(
-            f"In every fact of {relation.name!r} the answer stands in the subject, so none is left."
-        )
-    return replace(relation, facts=facts)
-
-
-def draw_facts(relation: Relation, count: int, *, seed: int = 0) -> Relation:
-    """Draws `count` facts, by their ids, so that languages with the same facts keep the same ones.
-
-    Raises:
-        TooFewFactsError: a count below 1.
-    """
-    if count < 1:
-        raise TooFewFactsError(f"max_facts is {count}; expected 1 or more.")
-    drawn = {fact.key for fact in by_lot(relation.name, relation.facts, seed)[:count]}
-    return replace(relation, facts=tuple(f for f in relation.facts if f.key in drawn))
-
-
-def by_lot(name: str, facts: Sequence[Fact], seed: int) -> list[Fact]:
-    """Orders facts at random, each by its own lot, whatever others there are."""
-    return sorted(
-        facts, key=lambda fact: hashlib.sha256(f"{seed}/{name}/{fact.key}".encode()).digest()
-    )
-
-
-def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relation:
-    """Balances objects: drops facts until no object answers more than `share` of them.
-
-    Facts of the commonest accepted object are dropped, drawn at random, until it is not too common.
-
-    Raises:
-        TooFewFactsError: a share that so few objects cannot reach, or that is none.
-    """
-    if not 0 < share <= 1:
-        raise TooFewFactsError(f"The largest share of an object is {share}; expected 0 to 1.")
-    rng = np.random.default_rng([seed, 0x62616C])
-    kept = [relation.facts[int(i)] for i in rng.permutation(len(relation.facts))]
-    counts = Counter(answer for fact in kept for answer in set(fact.objects))
-    while kept and max(counts.values()) > share * len(kept):
-        common = min(counts, key=lambda answer: (-counts[answer], answer))
-        place = next(i for i, fact in enumerate(kept) if common in fact.objects)
-        counts -= Counter(set(kept.pop(place).objects))
-    if not kept:
-        raise TooFewFactsError(
-            f"Relation {relation.name!r} has too few objects for a choice of facts that leaves each with "
-            f"{share:.0%} or less. Give a larger share, or leave the relation out."
-        )
-    left = {subject_key(fact.subject) for fact in kept}
-    return replace(
-        relation, facts=tuple(f for f in relation.facts if subject_key(f.subject) in left)
-    )
 
 
 def _stands_in(answer: str, subject: str) -> bool:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from relation_neurons.errors import RelationFormatError
+from relation_neurons.errors import (
+    RelationFormatError,
+)
+from relation_neurons.relations.formats import (
+    RawRelation,
+    read_shipped_text,
+)
 
-__all__ = ["write_example"]
+__all__ = ["list_shipped", "load_background", "write_example"]
 
 
 def write_example(path: str | Path) -> Path:
@@ -41,3 +50,40 @@ def write_example(path: str | Path) -> Path:
     except OSError as error:
         raise RelationFormatError(f"{path} cannot be written: {error}.") from error
     return path
+
+
+@cache
+def _shipped_files() -> dict[str, dict[str, dict[str, str]]]:
+    """Set, relation, language: the file's name."""
+    root = resources.files("relation_neurons") / "data"
+    sets: dict[str, dict[str, dict[str, str]]] = {}
+    for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
+        names = [e.name for e in folder.iterdir()] if folder.is_dir() else []
+        stems = sorted(n.removesuffix(".json") for n in names if n.endswith(".json"))
+        for stem in stems:
+            relation, _, language = stem.partition(".")
+            members = sets.setdefault(folder.name, {})
+            members.setdefault(relation, {})[language or "en"] = f"{stem}.json"
+    return sets
+
+
+def list_shipped() -> dict[str, tuple[str, ...]]:
+    """Gives the shipped sets and the relations in each."""
+    return {name: tuple(members) for name, members in _shipped_files().items()}
+
+
+@cache
+def load_background(language: str = "en") -> tuple[tuple[str, str], ...]:
+    """Gives the neutral prompts of a language, as (text, form); none where there are none."""
+    name = "background.json" if language == "en" else f"background.{language}.json"
+    path = resources.files("relation_neurons") / "data" / name
+    if not re.fullmatch(r"[\w-]+", language) or not path.is_file():
+        return ()
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return tuple((row["text"], row["form"]) for row in data["prompts"])
+
+
+def _read_shipped(name: str, relation: str, language: str) -> list[RawRelation]:
+    file = _shipped_files()[name][relation][language]
+    path = resources.files("relation_neurons") / "data" / name / file
+    return read_shipped_text(path.read_text("utf-8"), file)

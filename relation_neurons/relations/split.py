@@ -13,7 +13,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from relation_neurons.errors import RelationFormatError, TemplateError, TooFewFactsError
-from relation_neurons.relations.relation import Fact, Relation, Side, Template, by_lot, subject_key
+from relation_neurons.relations.relation import Fact, Relation, Side, Template, subject_key
+from relation_neurons.relations.selection import by_lot
 
 __all__ = [
     "choose_templates",

@@ -20,8 +20,8 @@ from relation_neurons.ranking.criteria import applicable_families, applicable_sc
 from relation_neurons.ranking.detection_tasks import SCORES, rank_families
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.ranking.stability_pairs import relation_families
-from relation_neurons.relations.loading import load_background
 from relation_neurons.relations.relation import Fact, Relation, Template
+from relation_neurons.relations.shipped import load_background
 from relation_neurons.relations.split import choose_templates
 from relation_neurons.results.options import Options
 from relation_neurons.results.plan import (

@@ -12,8 +12,7 @@ from relation_neurons.formatting import number
 from relation_neurons.notebook_html import ROWS, table_view
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.ranking.table import Ranking
-from relation_neurons.relations.prompt_table import prompts_of, prompts_table
-from relation_neurons.relations.prompts import Prompts
+from relation_neurons.relations.prompts import Prompts, prompts_of, prompts_table
 from relation_neurons.relations.relation import ALL_RELATIONS
 from relation_neurons.storage.files import read_json, read_table, write_table
 

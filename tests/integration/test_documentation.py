@@ -17,7 +17,7 @@ import typer
 
 import relation_neurons as rn
 from relation_neurons.cli.app import app
-from relation_neurons.relations.relation import draw_facts
+from relation_neurons.relations.selection import draw_facts
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

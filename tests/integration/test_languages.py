@@ -11,8 +11,8 @@ import pytest
 import relation_neurons as rn
 from relation_neurons.errors import LeftOutWarning
 from relation_neurons.experiment.rank_stage import rank_stage
-from relation_neurons.relations.loading import load_background
 from relation_neurons.relations.prompts import BACKGROUND
+from relation_neurons.relations.shipped import load_background
 from relation_neurons.results.options import make_options
 from relation_neurons.results.table_store import Stages
 from relation_neurons.results.verification import verify_folder

@@ -11,14 +11,8 @@ import relation_neurons as rn
 from relation_neurons.activations.pooling import pool
 from relation_neurons.errors import TemplateError, TooFewFactsError
 from relation_neurons.experiment.run import choose_facts
-from relation_neurons.relations.relation import (
-    Fact,
-    Relation,
-    Template,
-    draw_facts,
-    drop_copied,
-    limit_objects,
-)
+from relation_neurons.relations.relation import Fact, Relation, Template
+from relation_neurons.relations.selection import draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates
 from relation_neurons.results.options import make_options
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import relation_neurons as rn
-from relation_neurons.relations.loading import load_background
 from relation_neurons.relations.relation import subject_key
+from relation_neurons.relations.shipped import load_background
 from relation_neurons.relations.split import find_entities, split_subjects
 
 DATA = Path(rn.__file__).parent / "data"

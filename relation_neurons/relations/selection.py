@@ -1,0 +1,76 @@
+"""Choose facts: sample, balance answers, drop copied answers, keep the facts that all languages have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from relation_neurons.errors import TooFewFactsError
+from relation_neurons.relations.relation import Fact, Relation, subject_key
+
+__all__ = ["by_lot", "draw_facts", "drop_copied", "limit_objects"]
+
+
+def drop_copied(relation: Relation) -> Relation:
+    """Leaves out the facts whose answer stands in the subject, which copying alone answers.
+
+    Raises:
+        TooFewFactsError: none is left.
+    """
+    facts = tuple(fact for fact in relation.facts if not fact.copied)
+    if not facts:
+        raise TooFewFactsError(
+            f"In every fact of {relation.name!r} the answer stands in the subject, so none is left."
+        )
+    return replace(relation, facts=facts)
+
+
+def draw_facts(relation: Relation, count: int, *, seed: int = 0) -> Relation:
+    """Draws `count` facts, by their ids, so that languages with the same facts keep the same ones.
+
+    Raises:
+        TooFewFactsError: a count below 1.
+    """
+    if count < 1:
+        raise TooFewFactsError(f"max_facts is {count}; expected 1 or more.")
+    drawn = {fact.key for fact in by_lot(relation.name, relation.facts, seed)[:count]}
+    return replace(relation, facts=tuple(f for f in relation.facts if f.key in drawn))
+
+
+def by_lot(name: str, facts: Sequence[Fact], seed: int) -> list[Fact]:
+    """Orders facts at random, each by its own lot, whatever others there are."""
+    return sorted(
+        facts, key=lambda fact: hashlib.sha256(f"{seed}/{name}/{fact.key}".encode()).digest()
+    )
+
+
+def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relation:
+    """Balances objects: drops facts until no object answers more than `share` of them.
+
+    Facts of the commonest accepted object are dropped, drawn at random, until it is not too common.
+
+    Raises:
+        TooFewFactsError: a share that so few objects cannot reach, or that is none.
+    """
+    if not 0 < share <= 1:
+        raise TooFewFactsError(f"The largest share of an object is {share}; expected 0 to 1.")
+    rng = np.random.default_rng([seed, 0x62616C])
+    kept = [relation.facts[int(i)] for i in rng.permutation(len(relation.facts))]
+    counts = Counter(answer for fact in kept for answer in set(fact.objects))
+    while kept and max(counts.values()) > share * len(kept):
+        common = min(counts, key=lambda answer: (-counts[answer], answer))
+        place = next(i for i, fact in enumerate(kept) if common in fact.objects)
+        counts -= Counter(set(kept.pop(place).objects))
+    if not kept:
+        raise TooFewFactsError(
+            f"Relation {relation.name!r} has too few objects for a choice of facts that leaves each with "
+            f"{share:.0%} or less. Give a larger share, or leave the relation out."
+        )
+    left = {subject_key(fact.subject) for fact in kept}
+    return replace(
+        relation, facts=tuple(f for f in relation.facts if subject_key(f.subject) in left)
+    )
