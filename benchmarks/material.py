@@ -12,7 +12,7 @@ import pandas as pd
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.backends.sites import neuron_count
+from relation_neurons.backends.neuron_sites import neuron_count
 from relation_neurons.models.checkpoints import embedded_checkpoint
 from relation_neurons.relations.prompts import Prompts
 

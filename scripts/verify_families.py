@@ -20,7 +20,7 @@ import tiny_families
 
 import relation_neurons as rn
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.backends.sites import site_hook
+from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.models.architectures import down_projection_path
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.sites import site_hook, site_width
+from relation_neurons.backends.neuron_sites import site_hook, site_width
 from relation_neurons.errors import AblationError, UnknownOptionError
 from relation_neurons.neurons import neuron_name, parse_neuron
 

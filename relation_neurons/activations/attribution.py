@@ -21,7 +21,7 @@ from torch import Tensor
 from relation_neurons.activations.pooling import POOLS
 from relation_neurons.activations.pooling import pool as pool_tokens
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.sites import site_hook, site_width
+from relation_neurons.backends.neuron_sites import site_hook, site_width
 from relation_neurons.errors import (
     ActivationError,
     AnswerError,

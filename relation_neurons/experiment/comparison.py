@@ -19,7 +19,7 @@ from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.activations.collect import collect_activations
 from relation_neurons.analysis.standings import comparison_standings, comparison_table, count_valued
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.sites import neuron_count
+from relation_neurons.backends.neuron_sites import neuron_count
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError
 from relation_neurons.formatting import number
 from relation_neurons.inference.recall import BATCH_SIZE

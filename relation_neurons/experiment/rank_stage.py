@@ -13,7 +13,7 @@ import pandas as pd
 from relation_neurons.activations.attribution import collect_attribution
 from relation_neurons.activations.collect import ActivationTable, collect_activations
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.sites import neuron_count
+from relation_neurons.backends.neuron_sites import neuron_count
 from relation_neurons.errors import LeftOutWarning
 from relation_neurons.inference.recall import measure_recall
 from relation_neurons.ranking.known import left_out_relations

@@ -18,7 +18,7 @@ from relation_neurons.ablation.jobs import Engine
 from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.analysis.interference import interference_matrix
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.sites import neuron_count
+from relation_neurons.backends.neuron_sites import neuron_count
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.experiment.ablate_stage import Ablations, ablate_stage

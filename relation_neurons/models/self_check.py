@@ -19,7 +19,7 @@ from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.backends.sites import site_hook
+from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.forward import attach, final_residual, unembed
 from relation_neurons.models.architectures import architecture_of, down_projection_path

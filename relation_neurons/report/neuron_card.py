@@ -21,8 +21,12 @@ from relation_neurons.ablation.context import ablated
 from relation_neurons.ablation.plan import read_neurons, require_neurons
 from relation_neurons.activations.collect import collect_activations, collect_neuron
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.neuron_sites import logit_weights, output_direction, output_norms
-from relation_neurons.backends.sites import neuron_count
+from relation_neurons.backends.neuron_sites import (
+    logit_weights,
+    neuron_count,
+    output_direction,
+    output_norms,
+)
 from relation_neurons.errors import ResultsError, UnknownOptionError
 from relation_neurons.inference.recall import (
     BATCH_SIZE,

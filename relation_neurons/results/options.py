@@ -12,8 +12,7 @@ from typing import Any
 from relation_neurons.ablation.context import POSITIONS
 from relation_neurons.activations.pooling import POOLS
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.neuron_sites import weight_hash
-from relation_neurons.backends.sites import SITES, neuron_count
+from relation_neurons.backends.neuron_sites import SITES, neuron_count, weight_hash
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neurons import resolve_doses

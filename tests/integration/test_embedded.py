@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.backends.sites import site_hook
+from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.cli import app as cli
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.batches import make_batches

@@ -13,8 +13,7 @@ import torch
 
 import relation_neurons as rn
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.backends.neuron_sites import output_direction, output_norms
-from relation_neurons.backends.sites import site_hook
+from relation_neurons.backends.neuron_sites import output_direction, output_norms, site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.models.architectures import down_projection_path

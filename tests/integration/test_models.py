@@ -10,8 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.backends.neuron_sites import weight_hash
-from relation_neurons.backends.sites import site_hook
+from relation_neurons.backends.neuron_sites import site_hook, weight_hash
 from relation_neurons.errors import (
     AnswerError,
     ContextLengthError,

@@ -13,7 +13,7 @@ import torch
 import relation_neurons as rn
 from relation_neurons.backends.base import TreeBlock
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.backends.sites import site_hook
+from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.errors import AblationError, ContextLengthError
 from relation_neurons.inference import forward as passes
 from relation_neurons.inference import residual_cache as streams_room

@@ -8,7 +8,7 @@ import torch
 
 import relation_neurons as rn
 from relation_neurons.backends.installed import WORLD
-from relation_neurons.backends.sites import SITES
+from relation_neurons.backends.neuron_sites import SITES
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.models.self_check import (
     _padded,
