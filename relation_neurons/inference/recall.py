@@ -24,7 +24,7 @@ from torch import Tensor
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.inference.batches import Batch, make_batches
 from relation_neurons.inference.forward import final_residual, takes_trees
-from relation_neurons.inference.margins import score_reads
+from relation_neurons.inference.logits import score_reads
 from relation_neurons.inference.out_of_memory import as_they_fit
 from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
 from relation_neurons.inference.residual_cache import IntactStreams, run_from

@@ -9,10 +9,9 @@ import torch
 from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.inference import forward as passes
 from relation_neurons.inference import logits as expectation
-from relation_neurons.inference import margins
+from relation_neurons.inference import logits as margins
 from relation_neurons.inference.forward import unembed, unembed_parts
-from relation_neurons.inference.logits import Expectation
-from relation_neurons.inference.margins import score_reads
+from relation_neurons.inference.logits import Expectation, score_reads
 
 pytestmark = pytest.mark.worlds
 
