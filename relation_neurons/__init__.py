@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from relation_neurons.experiment.run import run
     from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
-    from relation_neurons.models.model_names import known_models
+    from relation_neurons.models.registry import known_models
     from relation_neurons.neurons import neuron_name, parse_neuron
     from relation_neurons.planted.model import Planted, planted_model, recovered, recovered_shared
     from relation_neurons.ranking.known import known_facts
@@ -178,7 +178,7 @@ _HOMES = {
     "experiment.run": ("run",),
     "inference.recall": ("measure_recall",),
     "models.loading": ("load_model",),
-    "models.model_names": ("known_models",),
+    "models.registry": ("known_models",),
     "neurons": (
         "neuron_name",
         "parse_neuron",

@@ -22,7 +22,7 @@ import relation_neurons as rn
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.inference.forward import final_residual, unembed
-from relation_neurons.models.architectures import down_projection_path
+from relation_neurons.models.checkpoints import down_projection_path
 
 TABLE = Path(rn.__file__).parent / "data" / "families.json"
 VOCAB = 300

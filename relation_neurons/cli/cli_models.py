@@ -11,9 +11,13 @@ def models() -> None:
     """What can be loaded, and what is on this machine."""
     from relation_neurons.backends.installed import WORLD
     from relation_neurons.models.devices import choose_device
-    from relation_neurons.models.model_names import known_models
-    from relation_neurons.models.registry import EMBEDDED, embedded_parts
-    from relation_neurons.models.verified import COLUMNS, verified_families
+    from relation_neurons.models.registry import (
+        COLUMNS,
+        EMBEDDED,
+        embedded_parts,
+        known_models,
+        verified_families,
+    )
 
     for name, entry in EMBEDDED.items():
         where = f"here ({entry.file})" if embedded_parts(name) else f"not here; {entry.pip}"

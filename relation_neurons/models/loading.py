@@ -17,16 +17,15 @@ from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
 from relation_neurons.inference.out_of_memory import memory_said
 from relation_neurons.models import checkpoints
-from relation_neurons.models.architectures import architecture_of, require_dense
+from relation_neurons.models.checkpoints import architecture_of, require_dense
 from relation_neurons.models.devices import choose_device, place_model
-from relation_neurons.models.model_names import OPEN, official_name, refuse_foreign_code
 from relation_neurons.models.provenance import (
     change_since_loaded,
     keep_source,
     loaded_from,
     note_source,
 )
-from relation_neurons.models.registry import EMBEDDED
+from relation_neurons.models.registry import EMBEDDED, OPEN, official_name, refuse_foreign_code
 from relation_neurons.models.self_check import listen, self_check
 
 __all__ = ["load_model"]

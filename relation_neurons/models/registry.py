@@ -7,10 +7,38 @@ converted, and what is put together must be the file that was meant.
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
-__all__ = ["EMBEDDED", "Embedded", "embedded_parts"]
+from relation_neurons.backends.installed import WORLD
+from relation_neurons.errors import ModelLoadError, UnknownModelError, near_matches
+
+__all__ = [
+    "COLUMNS",
+    "EMBEDDED",
+    "Embedded",
+    "OPEN",
+    "embedded_parts",
+    "known_models",
+    "markdown_table",
+    "official_name",
+    "refuse_foreign_code",
+    "verified_families",
+]
+
+
+OPEN = "A model of a verified family in a folder (docs/models.md) loads without either."
+
+
+_PICKLED = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
+
+
+COLUMNS = ("family", "architecture", "TransformerLens 3.9", "TransformerLens 4")
+
+
+_WORLDS = ("HookedTransformer", "TransformerBridge")
 
 
 @dataclass(frozen=True)
@@ -68,3 +96,69 @@ def _part(package: str, inside: str) -> Path | None:
         if (Path(folder) / inside).is_file():
             return Path(folder) / inside
     return None
+
+
+def known_models() -> list[str]:
+    """Lists every name that `load_model` takes, the embedded ones first."""
+    official = (name for name in WORLD.names() if not _closed(name))
+    return [*EMBEDDED, *sorted(official)]
+
+
+def official_name(name: str) -> str:
+    """Gives the hub's name of a model that TransformerLens lists.
+
+    Raises:
+        UnknownModelError: it lists none of that name.
+        ModelLoadError: it would be loaded from a pickle.
+    """
+    try:
+        official = WORLD.official_name(name)
+    except ValueError as error:
+        raise UnknownModelError(
+            f"{name!r} is no known model, no folder and no .gguf file. {near_matches(name, known_models())}"
+        ) from error
+    reason = _closed(official)
+    if reason:
+        raise ModelLoadError(f"{official} {reason}. {OPEN}")
+    return official
+
+
+def refuse_foreign_code(official: str) -> None:
+    """Refuses a model that only TransformerLens could load, and would with code from the hub.
+
+    Raises:
+        ModelLoadError: it is one.
+    """
+    if official.startswith(WORLD.needs_code()):
+        raise ModelLoadError(
+            f"{official} is loaded by TransformerLens with trust_remote_code, which is never on here. {OPEN}"
+        )
+
+
+def _closed(official: str) -> str:
+    """Why a name that TransformerLens lists is not loaded; nothing for most."""
+    if official.startswith(_PICKLED):
+        return "comes as a pickle (.pth), and loading one runs whatever code is in it"
+    return ""
+
+
+def verified_families() -> list[tuple[str, str, str, str]]:
+    """A row per family: name, architecture, and the largest difference of logits with either version.
+
+    The difference is the larger one of logits and neurons, over padded rows of ragged lengths, from
+    Hugging Face's own on each row alone.
+    """
+    data = resources.files("relation_neurons") / "data" / "families.json"
+    table = json.loads(data.read_text(encoding="utf-8"))
+    rows = []
+    for name, entry in table[_WORLDS[0]]["families"].items():
+        found = [table[world]["families"][name] for world in _WORLDS]
+        differences = [f"{max(one['logits'], one['neurons']):.0e}" for one in found]
+        rows.append((name, entry["architecture"], *differences))
+    return sorted(rows)
+
+
+def markdown_table() -> str:
+    """The same as the table in `docs/models.md`."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *verified_families()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

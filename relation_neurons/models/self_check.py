@@ -22,7 +22,7 @@ from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.forward import attach, final_residual, unembed
-from relation_neurons.models.architectures import architecture_of, down_projection_path
+from relation_neurons.models.checkpoints import architecture_of, down_projection_path
 
 __all__ = ["Evidence", "listen", "self_check"]
 

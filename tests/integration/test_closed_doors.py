@@ -25,7 +25,7 @@ import relation_neurons as rn
 from relation_neurons.backends.installed import WORLD
 from relation_neurons.errors import ModelLoadError, RelationNeuronsError, ResultsError, redacted
 from relation_neurons.models.checkpoints import local_checkpoint
-from relation_neurons.models.model_names import known_models
+from relation_neurons.models.registry import known_models
 from relation_neurons.relations.saving import save_relations
 from relation_neurons.scoring.jit import own_folder
 from relation_neurons.storage.files import read_table

@@ -16,8 +16,8 @@ from relation_neurons.backends.installed import WORLD
 from relation_neurons.backends.neuron_sites import output_direction, output_norms, site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.recall import answer_prompts, plan_passes
-from relation_neurons.models.architectures import down_projection_path
-from relation_neurons.models.verified import markdown_table, verified_families
+from relation_neurons.models.checkpoints import down_projection_path
+from relation_neurons.models.registry import markdown_table, verified_families
 
 pytestmark = pytest.mark.worlds
 
