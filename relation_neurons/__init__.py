@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from relation_neurons.ablation.controls import draw_control
     from relation_neurons.ablation.sweep import ablation_sweep
     from relation_neurons.activations.attribution import collect_attribution
-    from relation_neurons.activations.collect import ActivationTable, collect_activations
-    from relation_neurons.activations.table import neuron_activations
+    from relation_neurons.activations.collect import collect_activations
+    from relation_neurons.activations.table import ActivationTable, neuron_activations
     from relation_neurons.analysis.cumulativity import dose_curves, dose_numbers, joint_effect
     from relation_neurons.analysis.flips import majority_share, turned_right
     from relation_neurons.analysis.interference import (
@@ -146,11 +146,11 @@ _HOMES = {
     "ablation.controls": ("draw_control",),
     "ablation.sweep": ("ablation_sweep",),
     "activations.attribution": ("collect_attribution",),
-    "activations.collect": (
+    "activations.collect": ("collect_activations",),
+    "activations.table": (
         "ActivationTable",
-        "collect_activations",
+        "neuron_activations",
     ),
-    "activations.table": ("neuron_activations",),
     "analysis.cumulativity": (
         "dose_curves",
         "dose_numbers",

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.activations.attribution import collect_attribution
-from relation_neurons.activations.collect import ActivationTable, collect_activations
+from relation_neurons.activations.collect import collect_activations
+from relation_neurons.activations.table import ActivationTable
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import neuron_count
 from relation_neurons.errors import LeftOutWarning

@@ -30,9 +30,6 @@ __all__ = ["Expectation", "not_finite", "require_logits", "score_reads"]
 _READ_AT_ONCE = 256
 
 
-_READ_AT_ONCE = 256
-
-
 def score_reads(
     model: HookedModel,
     residual: Float[Tensor, "position d_model"],

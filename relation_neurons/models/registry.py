@@ -18,8 +18,8 @@ from relation_neurons.errors import ModelLoadError, UnknownModelError, near_matc
 __all__ = [
     "COLUMNS",
     "EMBEDDED",
-    "Embedded",
     "OPEN",
+    "Embedded",
     "embedded_parts",
     "known_models",
     "markdown_table",

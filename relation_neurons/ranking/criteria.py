@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from relation_neurons.activations.collect import ActivationTable
+from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import (
     ActivationError,
     TooFewFactsError,

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from relation_neurons.activations.collect import ActivationTable
+from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.ranking.detection_tasks import SCORES, rank_families
 from relation_neurons.ranking.known import know_more, left_out_relations

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
-from relation_neurons.activations.collect import ActivationTable
+from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.known import know_more

@@ -19,9 +19,9 @@ import pandas as pd
 from relation_neurons.errors import RelationFormatError
 
 __all__ = [
+    "SUFFIXES",
     "RawRelation",
     "Row",
-    "SUFFIXES",
     "read_path",
     "read_rows",
     "read_shipped_text",

@@ -19,8 +19,8 @@ from relation_neurons.notebook_html import ROWS, table_view
 
 __all__ = [
     "ALL_RELATIONS",
-    "Fact",
     "MIN_KNOWN",
+    "Fact",
     "Relation",
     "Side",
     "Template",

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Int8, UInt64
 from torch import Tensor
 
 from relation_neurons.progress import progress_bar
 
-__all__ = ["Columns", "in_threads"]
+__all__ = ["Classes", "Columns", "group_prompts", "in_threads"]
+
 
 _EXACT = (torch.float32, torch.int8, torch.uint8, torch.int16, torch.bool)  # as float32
 
@@ -93,3 +95,41 @@ def in_threads(work: Callable[[int, int], bool], neurons: int, step: int, what: 
             bar.update(count)
             fine = fine and good
     return fine
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Prompts by class, and what each class is to each family."""
+
+    labels: UInt64[np.ndarray, " prompt"]
+    """The class of each prompt."""
+    positive: Bool[np.ndarray, "family class"]
+    negative: Bool[np.ndarray, "family class"]
+    sizes: Int[np.ndarray, " class"]
+    """Prompts of each class."""
+    hit: Int[np.ndarray, "class hits"]
+    """The families that each class is a positive of; then a family too many, to fill the row."""
+    counted: Int[np.ndarray, "class group"]
+    """1 where a class is counted, as a positive or a negative, in the families of a group."""
+    groups: Int[np.ndarray, " family_and_one"]
+    """The group of each family, and of the one too many."""
+
+
+def group_prompts(membership: Int8[Tensor, "family prompt"]) -> Classes:
+    """Groups the prompts that are positives and negatives of the same families."""
+    member = membership.numpy()
+    kinds, labels, sizes = np.unique(member, axis=1, return_inverse=True, return_counts=True)
+    counted, groups = np.unique(kinds >= 0, axis=0, return_inverse=True)
+    per_class = (kinds == 1).sum(axis=0)
+    hit = np.full((len(sizes), max(1, int(per_class.max()))), len(member), dtype=np.int64)
+    classes, families = np.nonzero(kinds.T == 1)
+    hit[classes, np.arange(len(classes)) - (per_class.cumsum() - per_class)[classes]] = families
+    return Classes(
+        labels=labels.reshape(-1).astype(np.uint64),
+        positive=np.ascontiguousarray(kinds == 1),
+        negative=np.ascontiguousarray(kinds == 0),
+        sizes=sizes.astype(np.int64),
+        hit=hit,
+        counted=np.ascontiguousarray(counted.T.astype(np.int32)),
+        groups=np.append(groups, 0).astype(np.int64),
+    )

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from relation_neurons.scoring.classes import Classes
-from relation_neurons.scoring.inputs import Columns
+from relation_neurons.scoring.inputs import Classes, Columns
 from relation_neurons.scoring.jit import compiled
 from relation_neurons.scoring.radix_sort import (
     BLOCK,

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from relation_neurons.errors import ActivationError
 from relation_neurons.scoring import scores_cuda
-from relation_neurons.scoring.classes import group_prompts
-from relation_neurons.scoring.inputs import Columns, in_threads
+from relation_neurons.scoring.inputs import Columns, group_prompts, in_threads
 from relation_neurons.scoring.kernels import Scores, empty_scores, score_columns
 
 __all__ = [

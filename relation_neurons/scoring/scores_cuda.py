@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from relation_neurons.scoring.classes import Classes
+from relation_neurons.scoring.inputs import Classes
 from relation_neurons.scoring.kernels import FLOOR, Scores
 
 __all__ = ["score"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import relation_neurons as rn
-from relation_neurons.activations.collect import ActivationTable
+from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import (
     AblationError,
     DoseError,

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from relation_neurons import plots
-from relation_neurons.activations.collect import ActivationTable
-from relation_neurons.activations.table import neuron_activations
+from relation_neurons.activations.table import ActivationTable, neuron_activations
 from relation_neurons.errors import ActivationError, RelationFormatError, UnknownRelationError
 
 EVIL = "<script>x</script>"

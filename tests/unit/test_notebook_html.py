@@ -13,7 +13,7 @@ import pytest
 import torch
 from finished import EVIL
 
-from relation_neurons.activations.collect import ActivationTable
+from relation_neurons.activations.table import ActivationTable
 from relation_neurons.experiment.comparison import Comparison
 from relation_neurons.progress import progress_bar
 from relation_neurons.ranking.table import Ranking

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from relation_neurons.activations.collect import ActivationTable
+from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import (
     ActivationError,
     RelationFormatError,

@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 import relation_neurons as rn
 from relation_neurons.errors import ActivationError
 from relation_neurons.scoring import scores_cuda
-from relation_neurons.scoring.classes import group_prompts
+from relation_neurons.scoring.inputs import group_prompts
 from relation_neurons.scoring.kernels import empty_scores
 from relation_neurons.scoring.radix_sort import sort_block
 from relation_neurons.scoring.scores import (
