@@ -13,15 +13,19 @@ among its positives, not prompts: several templates of three subjects are still 
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 
+from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.relations.relation import relation_label
 
-__all__ = ["SCORES", "rank_families"]
+__all__ = ["RelationFamily", "SCORES", "rank_families", "relation_families"]
+
 
 SCORES = ("specific", "background", "unknown", "nonsense")
 
@@ -61,3 +65,46 @@ def rank_families(
     return families, torch.from_numpy(
         np.array(rows, dtype=np.int8).reshape(len(rows), len(prompts))
     )
+
+
+@dataclass(frozen=True)
+class RelationFamily:
+    """A relation under one score: which prompts are its positives and negatives."""
+
+    score: str
+    relation: str
+    language: str
+    positive: Bool[np.ndarray, " prompt"]
+    negative: Bool[np.ndarray, " prompt"]
+
+
+def relation_families(
+    prompts: pd.DataFrame,
+    known: Bool[np.ndarray, " prompt"],
+    recall: pd.DataFrame,
+    scores: Sequence[str],
+    min_known: int,
+) -> list[RelationFamily]:
+    """Lists what `rank_neurons` ranks: relations in a language, with enough known facts."""
+    left_out = left_out_relations(recall, min_known)
+    several = recall["language"].nunique() > 1
+    kind, relations, languages = (
+        prompts[c].to_numpy(str) for c in ("kind", "relation", "language")
+    )
+    fact, families = kind == "fact", []
+    pairs = prompts.loc[fact, ["relation", "language"]].drop_duplicates()
+    for relation, language in pairs.itertuples(index=False):
+        if relation_label(relation, language, several=several) in left_out:
+            continue
+        here = languages == language
+        positive = here & fact & known & (relations == relation)
+        negatives = {
+            "specific": here & fact & (relations != relation),
+            "background": here & (kind == "background"),
+        }
+        families += [
+            RelationFamily(score, relation, language, positive, negatives[score])
+            for score in scores
+            if min(positive.sum(), negatives[score].sum()) >= min_known
+        ]
+    return families

@@ -18,27 +18,177 @@ are drawn so that each relation's known and unknown facts, and the neutral promp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int, Int8
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.neurons import resolve_doses
+from relation_neurons.ranking.detection_tasks import RelationFamily, relation_families
 from relation_neurons.ranking.known import know_more
-from relation_neurons.ranking.stability_pairs import RankingPair, ranking_pairs, relation_families
-from relation_neurons.relations.relation import MIN_KNOWN
+from relation_neurons.relations.relation import MIN_KNOWN, subject_key
 from relation_neurons.scoring.scores import family_average_precision, standardised_difference
 
-__all__ = ["WHAT", "ranking_stability", "stability_summary", "top_neurons"]
+__all__ = [
+    "RankingPair",
+    "WHAT",
+    "find_subjects",
+    "ranking_pairs",
+    "ranking_stability",
+    "redraw_subjects",
+    "split_halves",
+    "stability_summary",
+    "top_neurons",
+]
+
 
 WHAT = ("halves", "seeds", "templates", "relations")
+
+
 SCORES = ("specific", "background")
+
+
 _CELLS = 1 << 24  # average precisions held at once: 128 MB
+
+
+def split_halves(
+    prompts: pd.DataFrame, known: Bool[np.ndarray, " prompt"], rng: np.random.Generator
+) -> Bool[np.ndarray, " prompt"]:
+    """Draws one half of the subjects; True at all their prompts.
+
+    Subjects are taken in a drawn order, each to the half where the relations that it occurs in have
+    fewer prompts so far; a coin decides between equals.
+
+    Args:
+        prompts: the frame of an activation table.
+        known: whether the model answers each prompt; known and unknown prompts part evenly each.
+        rng: of the draw.
+    """
+    entity = find_subjects(prompts)
+    columns = [prompts["kind"], prompts["relation"], prompts["language"], pd.Series(known)]
+    group = pd.MultiIndex.from_arrays(columns).factorize()[0]
+    counts = np.zeros((entity.max() + 1, group.max() + 1), dtype=np.int64)
+    np.add.at(counts, (entity, group), 1)
+    lead = np.zeros(counts.shape[1], dtype=np.int64)
+    first = np.zeros(len(counts), dtype=bool)
+    coins = rng.random(len(counts)) < 0.5
+    for one in rng.permutation(len(counts)):
+        lean = int(np.sign(lead[counts[one] > 0]).sum())
+        first[one] = coins[one] if lean == 0 else lean < 0
+        lead += counts[one] if first[one] else -counts[one]
+    return first[entity]
+
+
+def redraw_subjects(
+    prompts: pd.DataFrame, set_aside: float, rng: np.random.Generator
+) -> Bool[np.ndarray, " prompt"]:
+    """Sets a share of the subjects aside; True at the prompts that stay.
+
+    Neutral prompts and nonsense subjects always stay, as in a run's split.
+
+    Args:
+        prompts: the frame of an activation table.
+        set_aside: share of all subjects, between 0 and 1.
+        rng: of the draw.
+    """
+    entity, fact = find_subjects(prompts), (prompts["kind"] == "fact").to_numpy()
+    subjects = np.unique(entity[fact])
+    aside = rng.permutation(subjects)[: round(set_aside * len(subjects))]
+    return ~np.isin(entity, aside)
+
+
+def find_subjects(prompts: pd.DataFrame) -> Int[np.ndarray, " prompt"]:
+    """Numbers the subjects: one where the subject is the same, or the fact in another language.
+
+    A neutral prompt stands alone, whatever country it may mention: it states no fact.
+    """
+    alone = (prompts["kind"] != "fact").to_numpy()
+    ids = prompts["prompt_id"].astype(str)
+    subject = np.where(alone, "prompt\t" + ids, prompts["subject"].map(subject_key))
+    fact = np.where(
+        alone,
+        "prompt\t" + ids,
+        prompts["relation"].astype(str) + "\t" + prompts["fact"].astype(str),
+    )
+    subjects, facts = pd.factorize(subject)[0], pd.factorize(fact)[0]
+    size = int(subjects.max()) + 1 + int(facts.max()) + 1
+    ends = (subjects, facts + subjects.max() + 1)
+    graph = coo_array((np.ones(len(prompts)), ends), shape=(size, size))
+    return connected_components(graph, directed=False)[1][subjects].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class RankingPair:
+    """Two rankings of one family to compare."""
+
+    family: RelationFamily
+    what: str
+    repeat: int
+    left_out: str
+    first: Int8[np.ndarray, " prompt"]
+    """1 for a positive, 0 for a negative, -1 for neither."""
+    second: Int8[np.ndarray, " prompt"]
+
+
+def ranking_pairs(
+    families: Sequence[RelationFamily],
+    prompts: pd.DataFrame,
+    known: Bool[np.ndarray, " prompt"],
+    repeats: int,
+    set_aside: float,
+    seed: int,
+) -> list[RankingPair]:
+    """Lists every comparison; each draw is the same for all relations, languages and scores."""
+    everywhere = np.ones(len(prompts), dtype=bool)
+    halves, draws = [], []
+    for repeat in range(repeats):
+        half = split_halves(prompts, known, np.random.default_rng([seed, 0, repeat]))
+        halves.append((half, ~half))
+        first, second = (
+            redraw_subjects(prompts, set_aside, np.random.default_rng([seed, 1, repeat, draw]))
+            for draw in range(2)
+        )
+        draws.append((first, second))
+    made = []
+    for family in families:
+        for what, sides in (("halves", halves), ("seeds", draws)):
+            for repeat, (one, other) in enumerate(sides):
+                first, second = _member(family, one, one), _member(family, other, other)
+                made.append(RankingPair(family, what, repeat, "", first, second))
+        template = prompts["template"].to_numpy(str)
+        names = dict.fromkeys(template[family.positive])
+        for repeat, (one, other) in enumerate(combinations(names, 2)):
+            first, second = (_member(family, template == name, everywhere) for name in (one, other))
+            made.append(RankingPair(family, "templates", repeat, "", first, second))
+        made += _without_one(family, prompts["relation"].to_numpy(str))
+    return made
+
+
+def _without_one(family: RelationFamily, relations: np.ndarray) -> Iterator[RankingPair]:
+    """Leaves each other relation out of the negatives in turn."""
+    if family.score != "specific":
+        return
+    everywhere = np.ones(len(relations), dtype=bool)
+    whole = _member(family, everywhere, everywhere)
+    for repeat, name in enumerate(dict.fromkeys(relations[family.negative])):
+        kept = _member(family, everywhere, relations != name)
+        yield RankingPair(family, "relations", repeat, name, whole, kept)
+
+
+def _member(
+    family: RelationFamily, positives: np.ndarray, negatives: np.ndarray
+) -> Int8[np.ndarray, " prompt"]:
+    positive, negative = family.positive & positives, family.negative & negatives
+    return np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8)
 
 
 def ranking_stability(

@@ -17,9 +17,8 @@ import pandas as pd
 from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.criteria import applicable_families, applicable_scores
-from relation_neurons.ranking.detection_tasks import SCORES, rank_families
+from relation_neurons.ranking.detection_tasks import SCORES, rank_families, relation_families
 from relation_neurons.ranking.known import left_out_relations
-from relation_neurons.ranking.stability_pairs import relation_families
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.relations.shipped import load_background
 from relation_neurons.relations.split import choose_templates

@@ -16,8 +16,14 @@ from relation_neurons.errors import (
     UnknownOptionError,
 )
 from relation_neurons.plots import stability_figure as plot_stability
-from relation_neurons.ranking.redraws import find_subjects, redraw_subjects, split_halves
-from relation_neurons.ranking.stability import ranking_stability, stability_summary, top_neurons
+from relation_neurons.ranking.stability import (
+    find_subjects,
+    ranking_stability,
+    redraw_subjects,
+    split_halves,
+    stability_summary,
+    top_neurons,
+)
 
 RELATIONS = ("a", "b", "c")
 PLANTED, DOSE = 6, 6
