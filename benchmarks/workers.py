@@ -19,9 +19,8 @@ import torch
 
 import relation_neurons as rn
 from benchmarks import material, timing
-from relation_neurons.ablation.ablated_sets import AblatedSets
 from relation_neurons.ablation.prompt_job import Asking
-from relation_neurons.ablation.sets import Condition
+from relation_neurons.ablation.sets import AblatedSets, Condition
 
 COMMAND = "python -m benchmarks.workers"
 SETS = {"small": 6, "full": 30}

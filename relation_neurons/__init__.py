@@ -36,11 +36,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
     from relation_neurons import errors, plots
-    from relation_neurons.ablation.blocks import block_sweep
     from relation_neurons.ablation.collateral import collateral_damage
-    from relation_neurons.ablation.context import ablated
-    from relation_neurons.ablation.controls import draw_control
-    from relation_neurons.ablation.sweep import ablation_sweep
+    from relation_neurons.ablation.hooks import ablated
+    from relation_neurons.ablation.sets import draw_control
+    from relation_neurons.ablation.sweep import ablation_sweep, block_sweep
     from relation_neurons.activations.attribution import collect_attribution
     from relation_neurons.activations.collect import collect_activations
     from relation_neurons.activations.table import ActivationTable, neuron_activations
@@ -140,11 +139,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ablation.blocks": ("block_sweep",),
     "ablation.collateral": ("collateral_damage",),
-    "ablation.context": ("ablated",),
-    "ablation.controls": ("draw_control",),
-    "ablation.sweep": ("ablation_sweep",),
+    "ablation.hooks": ("ablated",),
+    "ablation.sets": ("draw_control",),
+    "ablation.sweep": (
+        "ablation_sweep",
+        "block_sweep",
+    ),
     "activations.attribution": ("collect_attribution",),
     "activations.collect": ("collect_activations",),
     "activations.table": (

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from relation_neurons.ablation.ablated_sets import AblatedSets
 from relation_neurons.ablation.jobs import Engine, work_off
-from relation_neurons.ablation.sets import plan_sweep
-from relation_neurons.ablation.text_job import Reading, neutral_text
+from relation_neurons.ablation.sets import AblatedSets, plan_sweep
+from relation_neurons.ablation.text_job import Reading
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.ranking.table import Ranking
+from relation_neurons.relations.shipped import neutral_text
 from relation_neurons.storage.chunks import Chunks
 
 __all__ = ["collateral_damage", "largest_dose"]

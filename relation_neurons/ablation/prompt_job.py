@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relation_neurons.ablation.ablated_sets import AblatedSets
-from relation_neurons.ablation.sets import Condition
+from relation_neurons.ablation.sets import AblatedSets, Condition
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.inference.recall import Outcomes, answer_prompts, plan_passes

@@ -7,21 +7,22 @@ from this table, so they cannot disagree (method 9).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
-from relation_neurons.ablation.ablated_sets import AblatedSets
-from relation_neurons.ablation.controls import CONTROL_KINDS
 from relation_neurons.ablation.jobs import Engine, work_off
 from relation_neurons.ablation.prompt_job import Asking, check_planned, check_scale, judged, tabled
-from relation_neurons.ablation.sets import plan_sweep
+from relation_neurons.ablation.sets import CONTROL_KINDS, AblatedSets, Condition, plan_sweep
 from relation_neurons.backends.base import HookedModel
+from relation_neurons.errors import DoseError
 from relation_neurons.inference.recall import BATCH_SIZE
+from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks
 
-__all__ = ["ablation_sweep"]
+__all__ = ["ablation_sweep", "block_sweep"]
 
 
 def ablation_sweep(
@@ -84,3 +85,88 @@ def ablation_sweep(
     job = Asking(sets, asked, batch_size)
     tables = work_off(model, job, "ablation sweep", engine=engine, chunks=chunks)
     return tabled(tables)
+
+
+def block_sweep(
+    model: HookedModel,
+    prompts: Prompts,
+    ranking: Ranking,
+    size: int | float | str,
+    *,
+    blocks: int = 4,
+    score: str = "specific",
+    control_draws: int = 0,
+    control_kinds: Sequence[str] = CONTROL_KINDS[:1],
+    mode: str = "zero",
+    value: float | None = None,
+    positions: str = "no_first",
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+    chunks: Chunks | None = None,
+    engine: Engine | None = None,
+) -> pd.DataFrame:
+    """Ablates disjoint blocks of each ranking, alone and all at once, on the relation's own facts.
+
+    Block b holds the ranks (b - 1) size + 1 to b size. Read through `joint_effect`.
+
+    Args:
+        model: what `load_model` gives.
+        prompts: `prompts.held_out`.
+        ranking: what `rank_neurons` gives.
+        size: neurons a block, as a count or as a share of all.
+        blocks: how many, two or more; all at once are the ranked set at the dose size x blocks.
+        score: the ranking that is ablated.
+        control_draws: draws of random neurons, in blocks too: the sweep's own at that dose.
+        control_kinds: how they are matched.
+        mode: as in `ablation_sweep`, and so are value, positions and batch_size.
+        seed: of the control draws.
+        chunks: where each ablated set's rows are kept as soon as they are there, and read again.
+        engine: where it is computed; in this process by default, see `RayEngine`.
+
+    Returns:
+        The columns of `ablation_sweep` and block: 1, 2, … with the dose `size`, and 0, all at once.
+
+    Raises:
+        DoseError: fewer than two blocks, more neurons than the ranking holds, or nothing to judge on.
+    """
+    check_scale(mode, value)
+    if blocks < 2:
+        raise DoseError(f"blocks is {blocks}; expected two or more, to be compared with their sum.")
+    each = resolve_doses([size], len(ranking.neurons))[0]
+    conditions = plan_sweep(
+        ranking,
+        [each * blocks],
+        scores=(score,),
+        control_draws=control_draws,
+        control_kinds=control_kinds,
+        seed=seed,
+    )
+    check_planned(conditions, (score,))
+    wholes: dict[tuple[str, str], list[Condition]] = {}
+    for condition in conditions:
+        wholes.setdefault((condition.ablated, condition.language), []).append(condition)
+    tables = []
+    for (relation, language), joint in wholes.items():
+        frame = prompts.frame
+        home = (frame["relation"] == relation) & (frame["language"] == language)
+        planned = [
+            (block, part) for whole in joint for block, part in _in_blocks(whole, each, blocks)
+        ]
+        sets = AblatedSets.of(
+            [part for _, part in planned], ranking, mode=mode, value=value, positions=positions
+        )
+        job = Asking(sets, judged(prompts, home), batch_size)
+        answered = work_off(model, job, f"blocks of {relation}", engine=engine, chunks=chunks)
+        tables += [
+            table.assign(block=block) for (block, _), table in zip(planned, answered, strict=True)
+        ]
+    return tabled(tables)
+
+
+def _in_blocks(whole: Condition, size: int, blocks: int) -> list[tuple[int, Condition]]:
+    """All blocks at once, as block 0, and each on its own."""
+    parts = [
+        replace(whole, dose=size, neurons=whole.neurons.iloc[i * size : (i + 1) * size])
+        for i in range(blocks)
+    ]
+    return list(enumerate([whole, *parts]))

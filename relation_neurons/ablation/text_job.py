@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from relation_neurons.ablation.ablated_sets import AblatedSets
 from relation_neurons.ablation.hooks import Ablation
+from relation_neurons.ablation.sets import AblatedSets
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import AnswerError
 from relation_neurons.inference.batches import Batch, make_batches
@@ -25,17 +23,12 @@ from relation_neurons.inference.logits import Expectation
 from relation_neurons.inference.out_of_memory import as_they_fit
 from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, TreeBatch, make_tree_batches
 
-__all__ = ["INTACT_BYTES", "Reading", "neutral_text"]
+__all__ = ["INTACT_BYTES", "Reading"]
+
 
 INTACT_BYTES = 1 << 29
 """What the intact model's probabilities may take (the package's own text takes 0.1 GB with a
 vocabulary of 49,152); above it they are made anew for every ablated set."""
-
-
-def neutral_text() -> tuple[str, ...]:
-    """Gives the paragraphs of plain English that come with the package."""
-    path = resources.files("relation_neurons") / "data" / "neutral_text.json"
-    return tuple(json.loads(path.read_text(encoding="utf-8"))["paragraphs"])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from relation_neurons.ablation.controls import CONTROL_KINDS
+from relation_neurons.ablation.sets import CONTROL_KINDS
 from relation_neurons.analysis.effects import (
     QUANTITIES,
     RESAMPLES,

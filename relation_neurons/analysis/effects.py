@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from relation_neurons.ablation.controls import CONTROL_KINDS
+from relation_neurons.ablation.sets import CONTROL_KINDS
 from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import relation_label
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relation_neurons.ablation.controls import CONTROL_KINDS
+from relation_neurons.ablation.sets import CONTROL_KINDS
 from relation_neurons.analysis.effects import (
     bootstrap_interval,
     by_fact,

@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.ablation.blocks import block_sweep
 from relation_neurons.ablation.collateral import collateral_damage
 from relation_neurons.ablation.jobs import Engine
 from relation_neurons.ablation.sets import plan_sweep
-from relation_neurons.ablation.sweep import ablation_sweep
+from relation_neurons.ablation.sweep import ablation_sweep, block_sweep
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking

@@ -16,7 +16,7 @@ from relation_neurons.relations.formats import (
     read_shipped_text,
 )
 
-__all__ = ["list_shipped", "load_background", "write_example"]
+__all__ = ["list_shipped", "load_background", "neutral_text", "write_example"]
 
 
 def write_example(path: str | Path) -> Path:
@@ -87,3 +87,9 @@ def _read_shipped(name: str, relation: str, language: str) -> list[RawRelation]:
     file = _shipped_files()[name][relation][language]
     path = resources.files("relation_neurons") / "data" / name / file
     return read_shipped_text(path.read_text("utf-8"), file)
+
+
+def neutral_text() -> tuple[str, ...]:
+    """Gives the paragraphs of plain English that come with the package."""
+    path = resources.files("relation_neurons") / "data" / "neutral_text.json"
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["paragraphs"])

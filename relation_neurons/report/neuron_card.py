@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relation_neurons.ablation.context import ablated
+from relation_neurons.ablation.hooks import ablated
 from relation_neurons.ablation.plan import read_neurons, require_neurons
 from relation_neurons.activations.collect import collect_activations, collect_neuron
 from relation_neurons.backends.base import HookedModel

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from relation_neurons.ablation.context import POSITIONS
+from relation_neurons.ablation.hooks import POSITIONS
 from relation_neurons.activations.pooling import POOLS
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import SITES, neuron_count, weight_hash

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from relation_neurons.ablation.ablated_sets import AblatedSets
 from relation_neurons.ablation.jobs import work_off
 from relation_neurons.ablation.prompt_job import Asking, judged
-from relation_neurons.ablation.sets import Condition, plan_sweep
+from relation_neurons.ablation.sets import AblatedSets, Condition, plan_sweep
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.errors import UnknownOptionError

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 import relation_neurons as rn
-from relation_neurons.ablation.blocks import block_sweep
-from relation_neurons.ablation.sweep import ablation_sweep
+from relation_neurons.ablation.sweep import ablation_sweep, block_sweep
 from relation_neurons.analysis.cumulativity import joint_effect
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.inference.recall import answer_prompts, plan_passes

@@ -15,7 +15,6 @@ import relation_neurons as rn
 from relation_neurons.ablation import text_job as reading
 from relation_neurons.ablation.collateral import collateral_damage, largest_dose
 from relation_neurons.ablation.sets import plan_sweep
-from relation_neurons.ablation.text_job import neutral_text
 from relation_neurons.errors import (
     ActivationError,
     AnswerError,
@@ -24,6 +23,7 @@ from relation_neurons.errors import (
     UnknownOptionError,
 )
 from relation_neurons.models.checkpoints import embedded_checkpoint
+from relation_neurons.relations.shipped import neutral_text
 
 TEXT = (
     "The capital is not far from here, and what we name it is of no matter.",

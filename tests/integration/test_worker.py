@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 import relation_neurons as rn
-from relation_neurons.ablation.ablated_sets import AblatedSets
 from relation_neurons.ablation.prompt_job import Asking
-from relation_neurons.ablation.sets import plan_sweep
+from relation_neurons.ablation.sets import AblatedSets, plan_sweep
 from relation_neurons.ablation.text_job import Reading
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.engines.worker import Worker, job_message

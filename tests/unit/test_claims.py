@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 from finished import make_results
 
-from relation_neurons.ablation.controls import largest_matched
-from relation_neurons.ablation.sets import plan_sweep
+from relation_neurons.ablation.sets import largest_matched, plan_sweep
 from relation_neurons.analysis.contrasts import contrasts
 from relation_neurons.analysis.interference import interference_matrix
 from relation_neurons.ranking.table import Ranking
