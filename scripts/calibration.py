@@ -32,7 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import relation_neurons as rn
 from relation_neurons.analysis.cell_tests import ALPHA, false_discovery
 from relation_neurons.analysis.contrasts import contrasts
-from relation_neurons.analysis.effects import bootstrap_interval
+from relation_neurons.analysis.resampling import bootstrap_interval
 from relation_neurons.planted.model import Planted
 from relation_neurons.ranking.null import null_maximum
 

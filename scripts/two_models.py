@@ -29,13 +29,11 @@ import two_models_page
 import relation_neurons as rn
 from relation_neurons.analysis.effects import (
     QUANTITIES,
-    bootstrap_interval,
-    by_fact,
     effect_cells,
     paired_changes,
     same_language,
-    sign_flip_test,
 )
+from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
 
 COLUMNS = [
     "model",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.ranking.table import Ranking
+from relation_neurons.report.summary import summarise
 from relation_neurons.results.results import Results
 
 NAMES = [

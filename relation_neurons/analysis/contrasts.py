@@ -9,63 +9,13 @@ import pandas as pd
 
 from relation_neurons.analysis.cell_tests import pooled_draw_test
 from relation_neurons.analysis.cumulativity import dose_curves
-from relation_neurons.analysis.effects import (
-    bootstrap_interval,
-    by_fact,
-    fact_changes,
-    fact_keys,
-    only_dose,
-    sign_flip_test,
-    within_language,
-)
-from relation_neurons.analysis.interference import interference_matrix, specificity
-from relation_neurons.ranking.known import known_counts
+from relation_neurons.analysis.effects import fact_changes, fact_keys, within_language
+from relation_neurons.analysis.interference import interference_matrix
+from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
 
-__all__ = ["contrasts", "headline", "known_against_others", "known_by_language", "summarise"]
-
-
-def summarise(
-    manifest: dict[str, Any],
-    recall: pd.DataFrame,
-    ranking: Ranking,
-    effects: pd.DataFrame,
-    *,
-    dose: int | None = None,
-    matrix: pd.DataFrame | None = None,
-) -> dict[str, Any]:
-    """Computes the report's figures: doses, headline, and a row per relation.
-
-    Args:
-        manifest: of the run.
-        recall: what `measure_recall` gives.
-        ranking: what `rank_neurons` gives.
-        effects: the sweep's table.
-        dose: the one that is judged; the middle one by default.
-        matrix: what `interference_matrix` gives there, if it is at hand.
-    """
-    score = manifest["options"]["score"]
-    main = effects[effects["score"] == score]
-    _, dose = only_dose(main, dose)
-    if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, score=score)
-    compared = known_against_others(effects, dose=dose, score=score)
-    against = contrasts(effects, dose=dose, score=score, matrix=matrix)
-    return {
-        "doses": sorted(int(d) for d in main["dose"].unique()),
-        "dose": dose,
-        "dose_share": dose / len(ranking.neurons),
-        "overlap_dose": dose,
-        "score": score,
-        "rows": len(effects),
-        "headline": headline(effects, dose=dose, score=score).to_dict("records"),
-        "scores": compared.to_dict("records"),
-        "contrasts": against.to_dict("records"),
-        "relations": _per_relation(manifest, recall, ranking, matrix, dose, compared),
-        "languages": known_by_language(recall, ranking, score).to_dict("records"),
-        "left_out": ranking.missing(score),
-    }
+__all__ = ["contrasts", "headline", "known_against_others", "known_by_language"]
 
 
 def known_by_language(
@@ -240,53 +190,3 @@ def _draw_tests(matrix: pd.DataFrame) -> dict[str, float]:
     home = matrix[(matrix["ablated"] == matrix["relation"]) & (matrix["draws"] > 0)]
     found = dict(zip(home["relation"], home["p_draws"].astype(float), strict=True))
     return {**found, ALL_RELATIONS: pooled_draw_test(home)} if len(home) else found
-
-
-def _per_relation(
-    manifest: dict[str, Any],
-    recall: pd.DataFrame,
-    ranking: Ranking,
-    matrix: pd.DataFrame,
-    dose: int,
-    compared: pd.DataFrame,
-) -> list[dict[str, Any]]:
-    score = manifest["options"]["score"]
-    counts = known_counts(recall).set_index(["relation", "language", "side"])
-    labels = ranking.labels(score)
-    specific = specificity(matrix).set_index("ablated")
-    tested = matrix[matrix["ablated"] == matrix["relation"]].set_index("ablated")
-    judged = recall[recall["side"] == "held_out"].groupby(["relation", "language"])["known"].mean()
-    home = compared.set_index(["relation", "score"])["effect"]
-    rows = []
-    for described in manifest["relations"]:
-        name, language = described["name"], described["language"]
-        label = labels.get((name, language), name)
-        row = {
-            "relation": name,
-            "language": language,
-            "label": label,
-            "ranked": (name, language) in labels,
-            "facts": described["facts"],
-            "majority_object": described["majority_object"],
-            "majority_share": described["majority_share"],
-            "accuracy_intact": float(judged.get((name, language), float("nan"))),
-        }
-        for side in ("detection", "held_out"):
-            row[f"facts_{side}"] = int(counts["facts"].get((name, language, side), 0))
-            row[f"known_{side}"] = int(counts["known"].get((name, language, side), 0))
-        if row["ranked"] and label in specific.index:
-            row |= {
-                "sinks": int(
-                    ranking.top(name, dose, score=score, language=language)["is_sink"].sum()
-                ),
-                "home_q": float(tested.loc[label, "q_value"]),
-                "home_significant": bool(
-                    tested.loc[label, "significant"] and tested.loc[label, "difference"] < 0
-                ),
-                "row": float(specific.loc[label, "row"]),
-                "column": float(specific.loc[label, "column"]),
-                "known_effect": float(home[label, score]),
-                "unknown_effect": float(home.get((label, "unknown"), float("nan"))),
-            }
-        rows.append(row)
-    return rows

@@ -15,15 +15,17 @@ from scipy import stats
 from relation_neurons.ablation.sets import CONTROL_KINDS
 from relation_neurons.analysis.effects import (
     QUANTITIES,
-    RESAMPLES,
-    bootstrap_interval,
-    by_fact,
-    expanded_tail,
     fact_changes,
     fact_keys,
     of_score,
     paired_changes,
     same_language,
+)
+from relation_neurons.analysis.resampling import (
+    RESAMPLES,
+    bootstrap_interval,
+    by_fact,
+    expanded_tail,
 )
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import ALL_RELATIONS

@@ -9,42 +9,34 @@ tests over single prompts would be too sure of themselves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
 from relation_neurons.ablation.sets import CONTROL_KINDS
+from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
 from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import relation_label
 
 __all__ = [
     "QUANTITIES",
-    "RESAMPLES",
-    "bootstrap_interval",
-    "by_fact",
     "effect_cells",
-    "expanded_tail",
     "fact_changes",
     "fact_keys",
     "of_score",
     "only_dose",
     "paired_changes",
-    "resampled_interval",
     "same_language",
-    "sign_flip_test",
     "within_language",
 ]
+
 
 QUANTITIES = ("correct", "margin")
 """`correct`: net flips per prompt, from -1 to 1; `margin`: change of the answer's margin, in logits."""
 
+
 _KEYS = ["ablated", "ablated_language", "score", "dose"]
-RESAMPLES = 2000
-"""Bootstrap resamples."""
-_FLIPS = 9999
 
 
 def paired_changes(
@@ -135,22 +127,6 @@ def fact_keys(effects: pd.DataFrame) -> pd.Series:
     return pd.Series(bare, index=effects.index) + "/" + effects["fact"].astype(str)
 
 
-def by_fact(
-    values: Float[np.ndarray, " prompt"], facts: np.ndarray | pd.Series | pd.Index
-) -> Float[np.ndarray, " fact"]:
-    """Sums prompts' values within facts, scaled so that their mean is that over prompts.
-
-        v_f = (sum of f's values) * facts / prompts
-
-    >>> by_fact(np.array([1.0, 0.0, -1.0, -1.0]), np.array(["a", "a", "b", "b"])).tolist()
-    [0.5, -1.0]
-    """
-    values = np.asarray(values, dtype=np.float64)
-    codes, names = pd.factorize(np.asarray(facts))
-    sums = np.bincount(codes, weights=values, minlength=len(names))
-    return sums * (len(names) / max(len(values), 1))
-
-
 def fact_changes(rows: pd.DataFrame, quantity: str = "correct") -> Float[np.ndarray, " fact"]:
     """Change against the intact model per fact; a prompt's draws or sets are averaged first.
 
@@ -194,95 +170,6 @@ def effect_cells(
             }
         )
     return pd.DataFrame(rows)
-
-
-def sign_flip_test(values: Float[np.ndarray, " fact"], *, seed: int = 0) -> float:
-    """The sign-flip test: p-value of a mean of paired differences that were as likely reversed.
-
-    Two-sided; exact where there are at most 9,999 sign patterns, else from as many random ones.
-
-    >>> sign_flip_test(np.array([-1.0, -1.0, -1.0, -1.0, -1.0]))
-    0.0625
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) == 0 or np.isnan(values).any():
-        return float("nan")
-    if not values.any():
-        return 1.0
-    found = stats.permutation_test(
-        (values,),
-        _mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=_FLIPS,
-        rng=np.random.default_rng([seed, 0x666C69]),
-    )
-    return float(found.pvalue)
-
-
-def _mean(values: np.ndarray, axis: int) -> Any:
-    return values.mean(axis=axis)
-
-
-def bootstrap_interval(
-    values: np.ndarray, *, seed: int = 0, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Bootstrap interval of a mean; the mean itself where all values are equal, NaN where there is one.
-
-    The percentile interval, expanded for small samples (Hesterberg 2015, section 3.3): its tails are
-    Phi(-sqrt(n / (n - 1)) t), t being Student's quantile, as a plain one is too narrow by the factor
-    sqrt((n - 1) / n) z / t. Where few facts change, resamples often hold none of them and the interval
-    is too short on one side (it then covers 85% to 92%), so each end is at least as far out as Student's.
-
-    >>> low, high = bootstrap_interval(np.array([-1.0, 0.0, -1.0, 0.0] * 5))
-    >>> round(low, 2), round(high, 2)
-    (-0.75, -0.25)
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) < 2 or np.isnan(values).any():
-        return float("nan"), float("nan")
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=1 - 2 * expanded_tail(len(values), confidence),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    half = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, len(values) - 1)
-    mean = values.mean()
-    return float(min(found.low, mean - half)), float(max(found.high, mean + half))
-
-
-def resampled_interval(
-    value: float, drawn: Float[np.ndarray, " draw"], facts: int, *, confidence: float = 0.95
-) -> tuple[float, float]:
-    """The interval of `bootstrap_interval` for what is computed anew from each resample of the facts.
-
-    Student's half width is its quantile times the spread of the draws times sqrt(facts / (facts - 1)).
-
-    >>> low, high = resampled_interval(0.0, np.array([-1.0, 1.0] * 500), 20)
-    >>> round(low, 2), round(high, 2)
-    (-2.15, 2.15)
-    """
-    count = max(facts, 2)
-    tail = expanded_tail(count, confidence)
-    low, high = (float(np.quantile(drawn, share)) for share in (tail, 1 - tail))
-    quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
-    half = quantile * float(drawn.std()) * np.sqrt(count / (count - 1))
-    return float(np.minimum(low, value - half)), float(np.maximum(high, value + half))
-
-
-def expanded_tail(count: int, confidence: float = 0.95) -> float:
-    """The share of bootstrap resamples on either side of the expanded percentile interval.
-
-    >>> round(expanded_tail(20), 4), round(expanded_tail(10_000), 4)
-    (0.0159, 0.025)
-    """
-    quantile = stats.t.ppf((1 + confidence) / 2, count - 1)
-    return float(stats.norm.cdf(-np.sqrt(count / (count - 1)) * quantile))
 
 
 def only_dose(paired: pd.DataFrame, dose: int | None) -> tuple[pd.DataFrame, int]:

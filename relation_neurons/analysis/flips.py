@@ -17,14 +17,13 @@ import pandas as pd
 
 from relation_neurons.ablation.sets import CONTROL_KINDS
 from relation_neurons.analysis.effects import (
-    bootstrap_interval,
-    by_fact,
     fact_keys,
     of_score,
     only_dose,
     same_language,
     within_language,
 )
+from relation_neurons.analysis.resampling import bootstrap_interval, by_fact
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import subject_key
 

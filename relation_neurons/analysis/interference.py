@@ -13,14 +13,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from relation_neurons.analysis.cell_tests import control_draw_means, judge_cells
-from relation_neurons.analysis.effects import (
-    RESAMPLES,
-    by_fact,
-    only_dose,
-    paired_changes,
-    resampled_interval,
-    within_language,
-)
+from relation_neurons.analysis.effects import only_dose, paired_changes, within_language
+from relation_neurons.analysis.resampling import RESAMPLES, by_fact, resampled_interval
 from relation_neurons.errors import UnknownRelationError
 from relation_neurons.relations.relation import ALL_RELATIONS
 

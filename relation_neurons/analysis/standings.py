@@ -17,15 +17,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from relation_neurons.analysis.effects import (
-    RESAMPLES,
-    by_fact,
     effect_cells,
     only_dose,
     paired_changes,
-    resampled_interval,
     within_language,
 )
 from relation_neurons.analysis.interference import specificity_intervals
+from relation_neurons.analysis.resampling import RESAMPLES, by_fact, resampled_interval
 from relation_neurons.relations.relation import relation_label
 
 __all__ = ["CONTENDER", "comparison_standings", "comparison_table", "count_valued"]

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 
 from relation_neurons.ablation.jobs import Engine
-from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.analysis.interference import interference_matrix
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import neuron_count
@@ -30,7 +29,7 @@ from relation_neurons.relations.relation import Relation
 from relation_neurons.relations.selection import draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.report.page import build_report, make_figures
-from relation_neurons.report.summary import claims
+from relation_neurons.report.summary import claims, summarise
 from relation_neurons.results.options import Options, make_manifest, make_options
 from relation_neurons.results.results import Results, load_results
 from relation_neurons.results.table_store import Stages

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from relation_neurons.activations.pooling import pool
 from relation_neurons.activations.table import ActivationTable
-from relation_neurons.analysis.effects import bootstrap_interval, by_fact
+from relation_neurons.analysis.resampling import bootstrap_interval, by_fact
 from relation_neurons.inference.recall import Outcomes
 from relation_neurons.ranking.rank import rank_neurons
 from relation_neurons.ranking.table import Ranking

@@ -14,7 +14,6 @@ import pytest
 import tiny
 
 import relation_neurons as rn
-from relation_neurons.analysis.contrasts import summarise
 from relation_neurons.cli import app as command_line
 from relation_neurons.errors import (
     DoseError,
@@ -22,7 +21,7 @@ from relation_neurons.errors import (
     ResultsError,
     UnknownOptionError,
 )
-from relation_neurons.report.summary import claims
+from relation_neurons.report.summary import claims, summarise
 from relation_neurons.results.options import Options, make_manifest, make_options
 from relation_neurons.storage.run_folder import open_folder
 

@@ -18,8 +18,9 @@ from relation_neurons.analysis.cell_tests import (
     two_sided,
 )
 from relation_neurons.analysis.contrasts import known_against_others
-from relation_neurons.analysis.effects import bootstrap_interval, by_fact, fact_keys, sign_flip_test
+from relation_neurons.analysis.effects import fact_keys
 from relation_neurons.analysis.interference import specificity_intervals
+from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
 
 RELATIONS = ("a", "b", "c")
 

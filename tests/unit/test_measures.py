@@ -8,12 +8,8 @@ import pytest
 
 import relation_neurons as rn
 from relation_neurons.analysis.contrasts import headline, known_against_others
-from relation_neurons.analysis.effects import (
-    bootstrap_interval,
-    effect_cells,
-    only_dose,
-    paired_changes,
-)
+from relation_neurons.analysis.effects import effect_cells, only_dose, paired_changes
+from relation_neurons.analysis.resampling import bootstrap_interval
 from relation_neurons.errors import DoseError, UnknownOptionError
 
 
