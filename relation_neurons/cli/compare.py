@@ -68,7 +68,8 @@ def compare_scores(
     from relation_neurons.ranking.criteria import CRITERIA
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.relations.prompts import make_prompts
-    from relation_neurons.results.options import make_manifest, make_options
+    from relation_neurons.results.manifest import make_manifest
+    from relation_neurons.results.options import make_options
     from relation_neurons.results.table_store import Stages
     from relation_neurons.storage.files import write_table
     from relation_neurons.storage.run_folder import require_folder

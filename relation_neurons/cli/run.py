@@ -173,7 +173,8 @@ def rank(
     from relation_neurons.experiment.run import across_languages, choose_facts
     from relation_neurons.models.loading import load_model
     from relation_neurons.relations.loading import load_relations
-    from relation_neurons.results.options import make_manifest, make_options
+    from relation_neurons.results.manifest import make_manifest
+    from relation_neurons.results.options import make_options
     from relation_neurons.results.table_store import Stages
     from relation_neurons.storage.memmap import parse_size
     from relation_neurons.storage.run_folder import open_folder, owned, require_folder

@@ -24,7 +24,7 @@ from relation_neurons.engines.sizes import MOST_THREADS, Size, choose_size
 from relation_neurons.errors import EngineError, UnknownOptionError
 from relation_neurons.inference.forward import hooked_at
 from relation_neurons.models.provenance import change_since_loaded, fingerprints, loaded_from
-from relation_neurons.results.options import package_versions
+from relation_neurons.version import package_versions
 
 __all__ = ["RayEngine"]
 

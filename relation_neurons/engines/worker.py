@@ -22,8 +22,8 @@ from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.errors import EngineError
 from relation_neurons.inference.out_of_memory import is_out_of_memory
 from relation_neurons.models.loading import load_model
-from relation_neurons.results.options import package_versions
 from relation_neurons.storage.chunks import packed
+from relation_neurons.version import package_versions
 
 __all__ = ["Worker", "job_message"]
 

@@ -24,8 +24,9 @@ from relation_neurons.ranking.stability import ranking_stability
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts, make_prompts
 from relation_neurons.relations.relation import Relation
+from relation_neurons.results.manifest import read_options
 from relation_neurons.results.options import Options
-from relation_neurons.results.plan import kept_neurons, middle_dose, read_options
+from relation_neurons.results.plan import kept_neurons, middle_dose
 from relation_neurons.results.results import read_prompts, write_prompts
 from relation_neurons.results.table_store import Stages
 

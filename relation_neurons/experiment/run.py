@@ -30,7 +30,8 @@ from relation_neurons.relations.selection import draw_facts, drop_copied, limit_
 from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.report.page import build_report, make_figures
 from relation_neurons.report.summary import claims, summarise
-from relation_neurons.results.options import Options, make_manifest, make_options
+from relation_neurons.results.manifest import make_manifest
+from relation_neurons.results.options import Options, make_options
 from relation_neurons.results.results import Results, load_results
 from relation_neurons.results.table_store import Stages
 from relation_neurons.storage.files import write_json, write_text

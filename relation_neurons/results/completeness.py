@@ -22,14 +22,9 @@ from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.relations.shipped import load_background
 from relation_neurons.relations.split import choose_templates
+from relation_neurons.results.manifest import read_options
 from relation_neurons.results.options import Options
-from relation_neurons.results.plan import (
-    block_count,
-    judged_dose,
-    kept_neurons,
-    planned_sets,
-    read_options,
-)
+from relation_neurons.results.plan import block_count, judged_dose, kept_neurons, planned_sets
 from relation_neurons.results.results import Results
 from relation_neurons.version import __version__
 

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any
 
 from relation_neurons.ablation.hooks import POSITIONS
 from relation_neurons.activations.pooling import POOLS
-from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.neuron_sites import SITES, neuron_count, weight_hash
+from relation_neurons.backends.neuron_sites import SITES
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.criteria import CRITERIA
 from relation_neurons.ranking.detection_tasks import SCORES
 from relation_neurons.ranking.rank import ORDERS
-from relation_neurons.relations.relation import MIN_KNOWN, Relation
-from relation_neurons.version import __version__
+from relation_neurons.relations.relation import MIN_KNOWN
 
-__all__ = [
-    "PRESETS",
-    "Options",
-    "describe_model",
-    "make_manifest",
-    "make_options",
-    "package_versions",
-]
+__all__ = ["Options", "PRESETS", "make_options"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +92,7 @@ _LEAST = {
     "shots": 0,
     "max_facts": 2,
 }
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -182,75 +171,3 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
             raise UnknownOptionError(f"No {name} {value!r}. {near_matches(value, known)}")
     resolve_doses(options.doses)
     return options
-
-
-def make_manifest(
-    model: HookedModel, relations: Sequence[Relation], options: Options
-) -> dict[str, Any]:
-    """Describes a run completely: the same manifest, the same tables."""
-    tokenizer = model.tokenizer
-    prepended = tokenizer("")["input_ids"]
-    described = [_describe(relation) for relation in relations]
-    return {
-        "options": {k: v for k, v in asdict(options).items() if k != "seed"},
-        "seed": options.seed,
-        "model": describe_model(model, options.site),
-        "relations": described,
-        "relation_data_hash": _hash([_data(relation) for relation in relations]),
-        "bos": tokenizer.decode(prepended) if prepended else "none",
-        "padding": "left, masked; the first attended position is "
-        + ("pooled" if options.pool == "include_first" else "not pooled")
-        + (" and ablated" if options.positions == "all" else " and not ablated"),
-        "versions": package_versions(),
-        # Without this a folder made before neutral prompts had examples in front would be gone on with.
-        **({"neutral_prompts": "behind the relations' examples"} if options.shots else {}),
-    }
-
-
-def describe_model(model: HookedModel, site: str) -> dict[str, Any]:
-    """What of a model decides a run's numbers."""
-    return {
-        "name": model.cfg.model_name,
-        "weight_hash": weight_hash(model),
-        "n_layers": model.cfg.n_layers,
-        "d_mlp": model.cfg.d_mlp,
-        "n_neurons": neuron_count(model, site),
-        "dtype": str(model.cfg.dtype).removeprefix("torch."),
-        "device": str(model.cfg.device),
-    }
-
-
-def package_versions() -> dict[str, str]:
-    """The versions that decide a run's numbers."""
-    others = ("torch", "transformer_lens", "transformers", "numpy", "pandas")
-    return {
-        "relation_neurons": __version__,  # not the metadata: those of an old checkout may be stale
-        **{name: importlib.metadata.version(name) for name in others},
-    }
-
-
-def _describe(relation: Relation) -> dict[str, Any]:
-    answer, share = relation.majority()
-    return {
-        "name": relation.name,
-        "language": relation.language,
-        "description": relation.description,
-        "facts": len(relation.facts),
-        "years": sorted({fact.year for fact in relation.facts if fact.year is not None}),
-        "source": relation.source,
-        "copied": relation.copied(),
-        "templates": [{"text": t.text, "form": t.form, "side": t.side} for t in relation.templates],
-        "rows": dict(relation.notes),
-        "majority_object": answer,
-        "majority_share": share,
-    }
-
-
-def _data(relation: Relation) -> list[Any]:
-    """What makes a relation the same one, wherever it was read from."""
-    facts, templates = ([asdict(x) for x in part] for part in (relation.facts, relation.templates))
-    return [relation.name, relation.language, facts, templates]
-
-
-def _hash(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -8,7 +8,6 @@ import pandas as pd
 
 from relation_neurons.ablation.collateral import largest_dose
 from relation_neurons.ablation.sets import Condition, plan_sweep
-from relation_neurons.errors import ResultsError
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.results.options import Options
@@ -20,26 +19,8 @@ __all__ = [
     "kept_neurons",
     "middle_dose",
     "planned_sets",
-    "read_options",
     "sweep_controls",
 ]
-
-
-def read_options(manifest: dict[str, Any]) -> Options:
-    """Reads the options that a manifest records.
-
-    Raises:
-        ResultsError: another version of the package made it, with other options.
-    """
-    saved = dict(manifest["options"])
-    try:
-        for name in ("doses", "checks"):
-            saved[name] = tuple(saved[name])
-        return Options(**saved, seed=manifest["seed"])
-    except (TypeError, KeyError) as error:
-        raise ResultsError(
-            f"The folder was made by another version of this package: {error}. Run it anew."
-        ) from error
 
 
 def middle_dose(options: Options, neurons: int) -> int:

@@ -22,7 +22,8 @@ from relation_neurons.errors import (
     UnknownOptionError,
 )
 from relation_neurons.report.summary import claims, summarise
-from relation_neurons.results.options import Options, make_manifest, make_options
+from relation_neurons.results.manifest import make_manifest
+from relation_neurons.results.options import Options, make_options
 from relation_neurons.storage.run_folder import open_folder
 
 OPTIONS = {

@@ -15,8 +15,8 @@ from relation_neurons.ablation.text_job import Reading
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.engines.worker import Worker, job_message
 from relation_neurons.models.provenance import loaded_from
-from relation_neurons.results.options import package_versions
 from relation_neurons.storage.chunks import unpacked
+from relation_neurons.version import package_versions
 
 
 def expected(model, **changed):
