@@ -93,7 +93,7 @@ def overlap(
 
 def _shared(matrix: pd.DataFrame, dose: int) -> list[str]:
     """What the heatmap shows, each pair once."""
-    from relation_neurons.plots.text import named
+    from relation_neurons.plots.style import named
 
     cells = matrix.assign(row=named(matrix), column=named(matrix, "other", "other_language"))
     order = {name: place for place, name in enumerate(dict.fromkeys(cells["row"]))}
@@ -108,7 +108,7 @@ def _shared(matrix: pd.DataFrame, dose: int) -> list[str]:
 
 def _stable(summary: pd.DataFrame) -> list[str]:
     """How much of each set is found again."""
-    from relation_neurons.plots.text import named
+    from relation_neurons.plots.style import named
 
     what = {
         "halves": "the other half of the facts",

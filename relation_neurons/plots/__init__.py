@@ -9,12 +9,10 @@ from relation_neurons.plots.curves import dose_curve, dose_curves
 from relation_neurons.plots.dots import headline, score_comparison, specificity, standings
 from relation_neurons.plots.export import save, save_all
 from relation_neurons.plots.flip_table import flips
-from relation_neurons.plots.layers_figure import layers
 from relation_neurons.plots.matrices import interference, transfer
-from relation_neurons.plots.neurons import activations
+from relation_neurons.plots.neurons import activations, layers
 from relation_neurons.plots.overlap_heatmap import intersections, overlap
-from relation_neurons.plots.reliability import spectrum
-from relation_neurons.plots.stability_figure import stability
+from relation_neurons.plots.reliability import spectrum, stability
 from relation_neurons.plots.style import TEMPLATES, themed
 
 __all__ = [

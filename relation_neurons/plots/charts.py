@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons.plots.style import GREY, INK, LIGHT, finish
-from relation_neurons.plots.text import LONGEST, label, tick_size
+from relation_neurons.plots.style import (
+    GREY,
+    INK,
+    LIGHT,
+    LONGEST,
+    MISSING,
+    finish,
+    label,
+    tick_size,
+)
 
-__all__ = ["Style", "dot_plot"]
+__all__ = ["Style", "dot_plot", "heat_plot"]
+
+
+_BAR_TITLE, _SHORT = 13, 4
+"""Characters of a line above the colour bar, and of column names that stand upright."""
 
 
 class Style(NamedTuple):
@@ -101,3 +115,102 @@ def dot_plot(
     return finish(
         fig, title, subtitle, height=max(160, per_row * len(rows)), width=860, legend=True
     )
+
+
+def heat_plot(
+    cells: pd.DataFrame,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    limit: tuple[float, float],
+    colours: list,
+    bar: str,
+    title: str,
+    subtitle: str,
+    x_title: str,
+    y_title: str,
+    outlined: Iterable[tuple[int, int]] = (),
+    slanted: bool = True,
+) -> go.Figure:
+    """Draws a heatmap with a text in each cell; cells that are missing or NaN stay grey.
+
+    Args:
+        cells: columns row, column, value, text (what stands in the cell) and hover.
+        rows: names of the rows, top first.
+        columns: names of the columns.
+        limit: values of the scale's two ends.
+        colours: the scale.
+        bar: the scale's title, with its unit.
+        title: the figure's title.
+        subtitle: what stands below it.
+        x_title: title of the columns.
+        y_title: title of the rows.
+        outlined: (row, column) of cells with a dark frame.
+        slanted: whether column names are long.
+    """
+    values = np.full((len(rows), len(columns)), np.nan)
+    text = [[""] * len(columns) for _ in rows]
+    hover = [[""] * len(columns) for _ in rows]
+    down, along = ({name: i for i, name in enumerate(names)} for names in (rows, columns))
+    for cell in cells[["row", "column", "value", "text", "hover"]].itertuples(index=False):
+        i, j = down[cell.row], along[cell.column]
+        values[i, j], text[i][j], hover[i][j] = cell.value, cell.text, cell.hover
+    crowd = max(len(rows), len(columns)) if slanted else len(rows)
+    tall = 42 if crowd <= 12 else 28 if crowd <= 24 else 17
+    wide = 42 if len(columns) <= 12 else 26 if len(columns) <= 40 else 17
+    fig = go.Figure(
+        go.Heatmap(
+            z=values,
+            text=text,
+            texttemplate="%{text}",
+            textfont={"size": 13 if crowd <= 10 else 11 if crowd <= 12 else 10},
+            hovertext=hover,
+            hoverinfo="text",
+            hoverongaps=False,
+            zmin=limit[0],
+            zmax=limit[1],
+            colorscale=colours,
+            xgap=1,
+            ygap=1,
+            colorbar={
+                "title": {
+                    "text": "<br>".join(textwrap.wrap(bar, _BAR_TITLE)),
+                    "side": "top",
+                    "font": {"size": 12},
+                },
+                "thickness": 12,
+                "x": 1,
+                "xpad": 14,
+                "outlinewidth": 0,
+                "tickfont": {"size": 11},
+            },
+        )
+    )
+    short = max(len(str(name)) for name in columns) <= _SHORT
+    angle = 0 if not slanted or short else -90 if len(columns) > 24 else -40
+    for axis, names, name_title in (("x", columns, x_title), ("y", rows, y_title)):
+        fig.update_layout(
+            {
+                f"{axis}axis": {
+                    "title": {"text": name_title},
+                    "tickvals": list(range(len(names))),
+                    "ticktext": [label(name, longest=LONGEST) for name in names],
+                    "tickfont": {"size": tick_size(len(names))},
+                    "tickangle": angle if axis == "x" else 0,
+                    "showgrid": False,
+                }
+            }
+        )
+    fig.update_xaxes(range=[-0.5, len(columns) - 0.5])
+    fig.update_yaxes(range=[len(rows) - 0.5, -0.5])
+    for i, j in outlined:
+        box = {"x0": j - 0.5, "x1": j + 0.5, "y0": i - 0.5, "y1": i + 0.5}
+        fig.add_shape(type="rect", **box, line={"color": INK, "width": 1.5})
+    finish(
+        fig,
+        title,
+        subtitle,
+        height=max(250, tall * len(rows)) + (70 if slanted else 0),
+        width=max(880, 330 + wide * len(columns)),
+    )
+    return fig.update_layout(plot_bgcolor=MISSING)

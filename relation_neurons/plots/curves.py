@@ -12,8 +12,7 @@ from plotly.subplots import make_subplots
 from relation_neurons.errors import UnknownRelationError, near_matches
 from relation_neurons.formatting import interval, number
 from relation_neurons.plots.dots import WHAT
-from relation_neurons.plots.style import GREY, finish
-from relation_neurons.plots.text import UNITS, label, require
+from relation_neurons.plots.style import GREY, UNITS, finish, label, require
 
 __all__ = ["dose_curve", "dose_curves"]
 

@@ -8,8 +8,17 @@ import plotly.graph_objects as go
 
 from relation_neurons.formatting import interval, number
 from relation_neurons.plots.charts import Style, dot_plot
-from relation_neurons.plots.style import BLUE, FAINT, GREEN, PURPLE, RED, SOFT
-from relation_neurons.plots.text import UNITS, label, require
+from relation_neurons.plots.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    PURPLE,
+    RED,
+    SOFT,
+    UNITS,
+    label,
+    require,
+)
 from relation_neurons.relations.relation import ALL_RELATIONS
 
 __all__ = ["SCORES", "WHAT", "headline", "score_comparison", "specificity", "standings"]

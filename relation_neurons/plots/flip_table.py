@@ -11,8 +11,17 @@ import plotly.graph_objects as go
 
 from relation_neurons.errors import UnknownRelationError, near_matches
 from relation_neurons.formatting import number
-from relation_neurons.plots.style import BLUE, INK, LIGHT, MISSING, PAPER, RED, finish
-from relation_neurons.plots.text import label, require
+from relation_neurons.plots.style import (
+    BLUE,
+    INK,
+    LIGHT,
+    MISSING,
+    PAPER,
+    RED,
+    finish,
+    label,
+    require,
+)
 
 __all__ = ["flips"]
 

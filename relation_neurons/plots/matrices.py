@@ -9,9 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from relation_neurons.formatting import interval, number
-from relation_neurons.plots.heat_chart import heat_plot
-from relation_neurons.plots.style import DIVERGING, REVERSED
-from relation_neurons.plots.text import UNITS, label, named, require
+from relation_neurons.plots.charts import heat_plot
+from relation_neurons.plots.style import DIVERGING, REVERSED, UNITS, label, named, require
 
 __all__ = ["interference", "transfer"]
 

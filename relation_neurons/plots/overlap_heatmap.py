@@ -12,10 +12,14 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from relation_neurons.errors import UnknownOptionError, near_matches
-from relation_neurons.plots.heat_chart import heat_plot
-from relation_neurons.plots.style import BLUE, INK, LIGHT, SEQUENTIAL, finish
-from relation_neurons.plots.text import (
+from relation_neurons.plots.charts import heat_plot
+from relation_neurons.plots.style import (
+    BLUE,
+    INK,
+    LIGHT,
     LONGEST,
+    SEQUENTIAL,
+    finish,
     label,
     left_out_line,
     named,

@@ -7,23 +7,36 @@ gives the same figure in another theme, every colour replaced by its counterpart
 
 from __future__ import annotations
 
+import html
 import math
+import textwrap
+from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons.errors import UnknownOptionError, near_matches
+from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 
 __all__ = [
     "DIVERGING",
+    "LONGEST",
     "REVERSED",
     "SEQUENTIAL",
     "TEMPLATE",
     "TEMPLATES",
+    "UNITS",
     "finish",
+    "label",
+    "left_out_line",
+    "named",
+    "require",
     "require_theme",
+    "shots_line",
     "themed",
+    "tick_size",
 ]
+
 
 INK, SOFT, GREY, LIGHT, MISSING, PAPER = (
     "#222222",
@@ -33,9 +46,17 @@ INK, SOFT, GREY, LIGHT, MISSING, PAPER = (
     "#EDEDED",
     "#FFFFFF",
 )
+
+
 FAINT = "#999999"
+
+
 BLUE, RED, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+
+
 _DEEP_RED, _DEEP_BLUE, _PALE_BLUE = "#B84A00", "#005A8F", "#9CCBE8"
+
+
 DIVERGING: list[list[Any]] = [
     [0, _DEEP_RED],
     [0.2, RED],
@@ -44,8 +65,13 @@ DIVERGING: list[list[Any]] = [
     [1, _DEEP_BLUE],
 ]
 """Harm to improvement, for values from -limit to limit."""
+
+
 REVERSED = [[1 - at, colour] for at, colour in reversed(DIVERGING)]
+
+
 SEQUENTIAL: list[list[Any]] = [[0, PAPER], [0.35, _PALE_BLUE], [1, _DEEP_BLUE]]
+
 
 _AXIS = {
     "automargin": True,
@@ -57,6 +83,8 @@ _AXIS = {
     "zeroline": False,
     "title": {"font": {"size": 13}, "standoff": 12},
 }
+
+
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": "Inter, Segoe UI, Helvetica, Arial, sans-serif", "color": INK},
@@ -75,6 +103,7 @@ TEMPLATE = go.layout.Template(
     }
 )
 
+
 _DARK = {
     INK: "#E9EAEC",
     SOFT: "#BDC0C5",
@@ -91,10 +120,39 @@ _DARK = {
     _DEEP_BLUE: "#AEDCFA",
     _PALE_BLUE: "#2F6F9E",
 }
+
+
 _PRINT = {INK: "#000000", GREY: "#4D4D4D", LIGHT: "#D2D2D2", SOFT: "#3A3A3A"}
+
+
 _COLOURS = {"light": {}, "dark": _DARK, "print": _PRINT}
+
+
 _COLOURED = ("color", "colorscale", "colorway")
+
+
 _ABOVE = 16  # what stays above a plot without a title
+
+
+UNITS = {
+    "correct": (
+        "net flips per prompt",
+        "Change in share of correct answers<br>(net flips per prompt)",
+    ),
+    "margin": ("logits", "Change of the answer's margin (logits)"),
+}
+"""Per quantity: its unit in words, and the title of its axis."""
+
+
+LONGEST = 30
+"""Characters of a name on an axis."""
+
+
+_DIGITS = 2
+
+
+_LINE, _LINES = 110, 4
+"""Characters of a line below a title, and lines that names of what is left out may take."""
 
 
 def themed(fig: go.Figure, theme: str) -> go.Figure:
@@ -194,3 +252,81 @@ TEMPLATES = {
     for name, colours in _COLOURS.items()
 }
 """The template of each theme, for a figure of one's own."""
+
+
+def require(table: pd.DataFrame, columns: Iterable[str], made_by: str) -> None:
+    """Checks that a table can be drawn.
+
+    Raises:
+        RelationFormatError: a column is missing, or there is no row.
+    """
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise RelationFormatError(
+            f"The table lacks the column {missing[0]!r}; expected what {made_by} gives. "
+            f"Found: {found}."
+        )
+    if table.empty:
+        raise RelationFormatError(f"The table has no row; expected what {made_by} gives.")
+
+
+def label(name: Any, *, longest: int | None = None) -> str:
+    """Makes text from data fit for a figure: spaces for underscores, markup shown as text.
+
+    >>> label("country_capital <b>")
+    'country capital &lt;b&gt;'
+    """
+    text = " ".join(str(name).replace("_", " ").split())
+    if longest is not None and len(text) > longest:
+        text = text[: longest - 1].rstrip() + "…"
+    return html.escape(text, quote=False)
+
+
+def tick_size(count: int) -> int:
+    """Font size of an axis with `count` names."""
+    return 13 if count <= 12 else 11 if count <= 24 else 10
+
+
+def named(table: pd.DataFrame, name: str = "relation", language: str = "language") -> pd.Series:
+    """Names of relations, with the language where there are several."""
+    if table[language].nunique() < 2:
+        return table[name].astype(str)
+    return table[name].astype(str) + " (" + table[language].astype(str) + ")"
+
+
+def shots_line(table: pd.DataFrame) -> str:
+    """Says, below a title, that solved examples stood in front, where a table's `attrs["shots"]` does.
+
+    >>> table = pd.DataFrame()
+    >>> shots_line(table)
+    ''
+    >>> table.attrs["shots"] = True
+    >>> shots_line(table)
+    '<br>Asked behind solved examples: relations share neurons for following these, too.'
+    """
+    if not table.attrs.get("shots"):
+        return ""
+    return "<br>Asked behind solved examples: relations share neurons for following these, too."
+
+
+def left_out_line(table: pd.DataFrame) -> str:
+    """Names what a table's `attrs["left_out"]` says is not in it, as lines below a title.
+
+    >>> table = pd.DataFrame()
+    >>> left_out_line(table)
+    ''
+    >>> table.attrs["left_out"] = {"noun_plural": "knows 3 of 9 facts"}
+    >>> left_out_line(table)
+    '<br><b>Not shown</b>, too little known to be ranked: noun plural.'
+    """
+    names = [label(name, longest=LONGEST) for name in table.attrs.get("left_out", ())]
+    if not names:
+        return ""
+    start = "Not shown, too little known to be ranked: "
+    for shown in range(len(names), 0, -1):
+        rest = f" and {len(names) - shown} more" if shown < len(names) else ""
+        lines = textwrap.wrap(f"{start}{', '.join(names[:shown])}{rest}.", _LINE)
+        if len(lines) <= _LINES:
+            break
+    return "<br>" + "<br>".join(lines).replace("Not shown", "<b>Not shown</b>", 1)

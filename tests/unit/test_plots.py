@@ -13,7 +13,7 @@ from relation_neurons import plots
 from relation_neurons.analysis.interference import specificity
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, UnknownRelationError
 from relation_neurons.formatting import number
-from relation_neurons.plots.text import label
+from relation_neurons.plots.style import label
 
 EVIL = "<script>x</script>_<b>y</b>"
 MINUS = "\N{MINUS SIGN}"

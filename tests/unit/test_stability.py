@@ -15,7 +15,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.plots import stability_figure as plot_stability
+from relation_neurons.plots import reliability as plot_stability
 from relation_neurons.ranking.stability import (
     find_subjects,
     ranking_stability,
