@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from relation_neurons.relations.relation import Fact, Relation, Template
     from relation_neurons.relations.saving import save_relations
     from relation_neurons.relations.shipped import list_shipped, write_example
-    from relation_neurons.report.neuron_card import NeuronCard, neuron_card
+    from relation_neurons.report.build_card import neuron_card
+    from relation_neurons.report.neuron_card import NeuronCard
     from relation_neurons.results.results import Results, load_results
     from relation_neurons.scoring.scores import average_precision
 
@@ -212,10 +213,8 @@ _HOMES = {
         "list_shipped",
         "write_example",
     ),
-    "report.neuron_card": (
-        "NeuronCard",
-        "neuron_card",
-    ),
+    "report.build_card": ("neuron_card",),
+    "report.neuron_card": ("NeuronCard",),
     "results.results": (
         "Results",
         "load_results",

@@ -45,7 +45,7 @@ def neuron(
     from rich.console import Console
 
     from relation_neurons.neurons import parse_neuron
-    from relation_neurons.report.neuron_card import neuron_card
+    from relation_neurons.report.build_card import neuron_card
     from relation_neurons.storage.files import write_text
 
     which = parse_neuron(name)  # what is wrong shows before the model loads

@@ -11,49 +11,30 @@ control, and a neuron picked from a ranking was picked for its AP.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from jinja2 import Environment
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
-from relation_neurons.ablation.hooks import ablated
-from relation_neurons.ablation.plan import read_neurons, require_neurons
-from relation_neurons.activations.collect import collect_activations, collect_neuron
-from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.neuron_sites import (
-    logit_weights,
-    neuron_count,
-    output_direction,
-    output_norms,
-)
-from relation_neurons.errors import ResultsError, UnknownOptionError
-from relation_neurons.inference.recall import (
-    BATCH_SIZE,
-    answer_prompts,
-    measure_recall,
-    plan_passes,
-)
+from relation_neurons.formatting import MINUS, number, three_figures
 from relation_neurons.neurons import neuron_name
-from relation_neurons.ranking.table import Ranking
-from relation_neurons.relations.prompts import Prompts
-from relation_neurons.relations.relation import MIN_KNOWN
-from relation_neurons.report.build_card import (
-    detection_scores,
-    effects_alone,
-    extreme_prompts,
-    extreme_tokens,
-    pool_tokens,
-    typical_activation,
-)
-from relation_neurons.results.results import Results, read_prompts
+from relation_neurons.notebook_html import make_environment
 
-__all__ = ["NeuronCard", "neuron_card"]
+__all__ = ["NeuronCard", "card_html", "card_table"]
 
-_SINK_PROMPTS = 64
-_SAME_MEAN = 0.05  # of the mean |activation|: room for rounding, not for other weights
-_ABLATION = {"mode": "zero", "positions": "no_first"}
+
 _KEYS = ["relation", "language"]
+
+
+_SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
+
+
+_SHOWN_PROMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -115,13 +96,13 @@ class NeuronCard:
 
     def to_html(self, *, page: bool = False) -> str:
         """Gives the card as HTML that needs nothing else, or as a whole page."""
-        from relation_neurons.report.card_view import card_html
+        from relation_neurons.report.neuron_card import card_html
 
         return card_html(self, page=page)
 
     def table(self) -> Any:
         """Gives the card for a terminal, to be printed by rich."""
-        from relation_neurons.report.card_view import card_table
+        from relation_neurons.report.neuron_card import card_table
 
         return card_table(self)
 
@@ -129,157 +110,148 @@ class NeuronCard:
         return self.to_html()
 
 
-def neuron_card(
-    model: HookedModel,
-    neuron: str | tuple[int, int],
-    source: Results | Prompts,
-    *,
-    recall: pd.DataFrame | None = None,
-    ranking: Ranking | None = None,
-    top: int = 8,
-    tokens: int = 10,
-    pool: str | None = None,
-    ablate: bool = True,
-    min_known: int | None = None,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-) -> NeuronCard:
-    """Makes the card of one neuron.
-
-    Args:
-        model: what `load_model` gives; for saved results, the model that they were made with.
-        neuron: its name (`L16N302`) or (layer, neuron).
-        source: a saved run (prompts, recall, ranking and options are its own), or prompts.
-        recall: of these prompts; measured where none is given.
-        ranking: of these prompts; the card then says the neuron's ranks, and reads at its site.
-        top: prompts shown at either end.
-        tokens: promoted and demoted tokens shown.
-        pool: as in `collect_activations`; the run's own by default, else `mean`.
-        ablate: whether the neuron is ablated on the held-out facts, as the run did (else to zero, at
-            `no_first` positions).
-        min_known: as in `rank_neurons`.
-        batch_size: prompts a pass.
-        seed: of the bootstrap.
-
-    Raises:
-        AblationError: a neuron that does not exist.
-        ResultsError: results without saved prompts, or of another model.
-        TooFewFactsError: no relation with enough known facts.
-    """
-    for name, count in (("top", top), ("tokens", tokens), ("batch_size", batch_size)):
-        if count < 1:
-            raise UnknownOptionError(f"{name} is {count}; expected a whole number from 1.")
-    options: dict[str, Any] = {}
-    if isinstance(source, Results):
-        options, recall, ranking = source.manifest["options"], source.recall, source.ranking
-    prompts = _saved_prompts(source) if isinstance(source, Results) else source
-    site = ranking.site if ranking is not None else "post"
-    layer, index = read_neurons([neuron])[0]
-    require_neurons(model, [(layer, index)], site)
-    _require_size(model, ranking)
-    if recall is None:
-        recall = measure_recall(model, prompts, batch_size=batch_size)
-    asked, how = prompts.detection, pool or options.get("pool", "mean")
-    by_token = collect_neuron(model, asked, layer, index, site=site, batch_size=batch_size)
-    pooled = pool_tokens(by_token, how, asked.context)
-    mean, mean_abs = typical_activation(by_token, asked.frame)
-    _require_mean(ranking, layer, index, mean, mean_abs)
-    scores = detection_scores(
-        pooled,
-        asked.frame,
-        recall,
-        min_known=min_known or options.get("min_known", MIN_KNOWN),
-        ranking=ranking,
-        neuron=(layer, index),
-    )
-    how_ablated = {name: options.get(name, default) for name, default in _ABLATION.items()}
-    effects = None
-    if ablate:
-        value = mean if how_ablated["mode"] == "mean" else None
-        held_out = _ranked(prompts.held_out, scores)
-        plan = plan_passes(held_out)
-        intact = answer_prompts(model, plan, batch_size=batch_size)
-        with ablated(model, [(layer, index)], site=site, value=value, **how_ablated) as hooks:
-            after = answer_prompts(model, plan, batch_size=batch_size, before_batch=hooks.start)
-        effects = effects_alone(held_out.frame, intact, after, seed=seed)
-    weights = logit_weights(model, output_direction(model, layer, index, site))
-    ends = {"highest": True, "lowest": False}
-    return NeuronCard(
-        layer=layer,
-        neuron=index,
-        model=str(model.cfg.model_name),
-        site=site,
-        promoted=extreme_tokens(weights, model.tokenizer, tokens, largest=True),
-        demoted=extreme_tokens(weights, model.tokenizer, tokens, largest=False),
-        mean=mean,
-        contribution=mean_abs * float(output_norms(model, site)[layer, index]),
-        is_sink=_is_sink(model, asked, ranking, layer, index, batch_size),
-        pool=how,
-        relations=scores,
-        effects=effects,
-        ablation=how_ablated if ablate else {},
-        **{
-            end: extreme_prompts(asked, by_token, pooled, model.tokenizer, top, largest=largest)
-            for end, largest in ends.items()
-        },
+def card_html(card: NeuronCard, *, page: bool = False) -> str:
+    """Gives the card as HTML with its own style, and no script or outside file."""
+    rows = card.to_frame()
+    return (
+        _environment()
+        .get_template("neuron_card.html.j2")
+        .render(
+            card=card,
+            page=page,
+            sign=_sign_note(card),
+            ends=[
+                (title, _prompts(found, card.pool))
+                for title, found in (
+                    ("Most positive", card.highest),
+                    ("Most negative", card.lowest),
+                )
+            ],
+            tokens=[
+                (title, token_rows.to_dict("records"), token_rows["weight"].abs().max() or 1.0)
+                for title, token_rows in (("Promotes", card.promoted), ("Demotes", card.demoted))
+            ],
+            rows=rows.to_dict("records"),
+            several=rows["language"].nunique() > 1,
+            widest=_widest(card),
+        )
     )
 
 
-def _saved_prompts(results: Results) -> Prompts:
-    """Reads the prompts of a run with their tokens, which only its folder holds."""
-    if results.folder is None:
-        raise ResultsError(
-            "These results were not saved, and only a folder holds their prompts' tokens. Run with "
-            "out=…, or give the prompts with recall=… and ranking=…."
-        )
-    return read_prompts(results.folder / "prompts.parquet")
-
-
-def _require_size(model: HookedModel, ranking: Ranking | None) -> None:
-    if ranking is not None and len(ranking.neurons) != neuron_count(model, ranking.site):
-        raise ResultsError(
-            f"The ranking is of a model with {len(ranking.neurons)} {ranking.site} neurons; this one "
-            f"has {neuron_count(model, ranking.site)}. Load the model that it was made with."
-        )
-
-
-def _require_mean(
-    ranking: Ranking | None, layer: int, neuron: int, mean: float, mean_abs: float
-) -> None:
-    """Compares the neuron with itself in the ranking: other weights give it another mean."""
-    if ranking is None:
-        return
-    ranked = float(ranking.neurons["mean"].iloc[layer * ranking.width + neuron])
-    if abs(ranked - mean) > _SAME_MEAN * mean_abs:
-        raise ResultsError(
-            f"{neuron_name(layer, neuron)} has a mean activation of {mean:.4g} here and of "
-            f"{ranked:.4g} in the ranking. Load the model that the ranking was made with, and give "
-            "the prompts that it was made from."
-        )
-
-
-def _ranked(prompts: Prompts, scores: pd.DataFrame) -> Prompts:
-    """Keeps the facts of the relations that are scored."""
-    pairs = pd.MultiIndex.from_frame(prompts.frame[_KEYS])
-    scored = pd.MultiIndex.from_frame(scores[_KEYS].drop_duplicates())
-    return prompts.take(pairs.isin(scored) & (prompts.frame["kind"] == "fact"))
-
-
-def _is_sink(
-    model: HookedModel,
-    asked: Prompts,
-    ranking: Ranking | None,
-    layer: int,
-    neuron: int,
-    batch_size: int,
-) -> bool:
-    """Looks it up, or looks at every neuron on some prompts from all over: sinks are far apart."""
-    if ranking is not None:
-        return bool(ranking.neurons["is_sink"].iloc[layer * ranking.width + neuron])
-    facts = np.flatnonzero(asked.frame["kind"] == "fact")
-    some = np.linspace(0, len(facts) - 1, min(_SINK_PROMPTS, len(facts))).astype(int)
-    keep = np.isin(np.arange(len(asked)), facts[some])
-    table = collect_activations(
-        model, asked.take(keep), pool="include_first", batch_size=batch_size
+def card_table(card: NeuronCard) -> Group:
+    """Gives the card for a terminal."""
+    head = Text.assemble(
+        (card.name, "bold"),
+        f" of {card.model}, site {card.site}: mean activation {three_figures(card.mean)}, contribution "
+        f"{three_figures(card.contribution, sign=False)}{', a sink neuron' if card.is_sink else ''}",
     )
-    return bool(table.is_sink[layer, neuron])
+    words = Text()
+    for title, found in (("promotes ", card.promoted), ("demotes  ", card.demoted)):
+        words.append(title, "bold").append("  ".join(map(_visible, found["token"])) + "\n")
+    words.append(_sign_note(card), "dim")
+    parts: list[Any] = [head, words]
+    for title, found in (("Most positive", card.highest), ("Most negative", card.lowest)):
+        table = _table(f"{title} prompts (pool {card.pool})", "activation", "relation", "prompt")
+        for row in found.head(_SHOWN_PROMPTS).itertuples():
+            table.add_row(three_figures(row.activation), Text(_kind(row)), Text(row.text))
+        parts.append(table)
+    return Group(*parts, _relation_table(card))
+
+
+def _relation_table(card: NeuronCard) -> Table:
+    columns = ["relation", "AP", "floor", "rank", "d\N{PRIME}"]
+    if card.effects is not None:
+        columns += ["won, lost of n", "margin", "95% interval"]
+    table = _table(f"Detection ({card.score}){_effects_title(card)}", *columns)
+    rows = card.to_frame()
+    several = rows["language"].nunique() > 1
+    for row in rows.to_dict("records"):
+        name = f"{row['relation']} ({row['language']})" if several else row["relation"]
+        numbers = [f"{row['ap']:.3f}", f"{row['floor']:.3f}", _rank(row["rank"])]
+        numbers.append(number(row["d_prime"]))
+        if card.effects is not None and not pd.isna(row["n"]):
+            numbers.append(f"+{row['won']:.0f} {MINUS}{row['lost']:.0f} of {row['n']:.0f}")
+            low, high = number(row["margin_low"]), number(row["margin_high"])
+            numbers += [number(row["margin_change"]), f"[{low}, {high}]"]
+        table.add_row(Text(name), *map(Text, numbers))
+    return table
+
+
+def _effects_title(card: NeuronCard) -> str:
+    if card.effects is None:
+        return ""
+    return f", and held-out prompts with {card.name} alone ablated"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in columns:
+        words = name in ("relation", "prompt")
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words)
+    return table
+
+
+def _sign_note(card: NeuronCard) -> str:
+    """Says which way to read the tokens."""
+    return (
+        "Promoted and demoted where the activation is positive; where it is negative, which a gated "
+        f"MLP allows, the two change places. Its mean over these prompts is {three_figures(card.mean)}."
+    )
+
+
+def _prompts(found: pd.DataFrame, how: str) -> list[dict[str, Any]]:
+    """Rows with (token, shade, activation, pooled) to each token; shades are shares of the loudest."""
+    skipped = 0 if how == "include_first" else 1
+    loudest = max(
+        (abs(a) for row in found["token_activations"] for a in row[skipped:]), default=0.0
+    )
+    rows = []
+    for row in found.itertuples():
+        tokens = [
+            (
+                text,
+                activation / (loudest or 1.0) if at >= skipped else 0.0,
+                activation,
+                at >= skipped,
+            )
+            for at, (text, activation) in enumerate(
+                zip(row.tokens, row.token_activations, strict=True)
+            )
+        ]
+        rows.append({"activation": row.activation, "kind": _kind(row), "tokens": tokens})
+    return rows
+
+
+def _kind(row: Any) -> str:
+    """The relation of a prompt, and what else it is."""
+    return f"{row.relation}, nonsense subject" if row.kind == "nonsense" else str(row.relation)
+
+
+def _widest(card: NeuronCard) -> float:
+    """The end of the axis that margin changes are drawn on."""
+    if card.effects is None:
+        return 1.0
+    ends = card.effects[["margin_low", "margin_high", "margin_change"]].abs().to_numpy()
+    return float(ends.max()) or 1.0
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = make_environment()
+    environment.filters.update(
+        number=three_figures,
+        fixed=number,
+        visible=_visible,
+        rank=_rank,
+        spaced=lambda name: str(name).replace("_", " "),
+    )
+    return environment
+
+
+def _visible(token: str) -> str:
+    """A token with its white space to be seen."""
+    return "".join(_SHOWN.get(character, character) for character in token)
+
+
+def _rank(value: Any) -> str:
+    return "\N{EN DASH}" if pd.isna(value) else f"{int(value):,}"

@@ -24,9 +24,8 @@ from relation_neurons.analysis.versatility import overlap_matrix, set_intersecti
 from relation_neurons.formatting import number
 from relation_neurons.notebook_html import make_environment
 from relation_neurons.report import tables as report_tables
-from relation_neurons.report.report_facts import fact_rows, flip_rows, home_counts
-from relation_neurons.report.report_neurons import neuron_rows
 from relation_neurons.report.sentences import answer
+from relation_neurons.report.tables import fact_rows, flip_rows, home_counts, neuron_rows
 from relation_neurons.results.results import Results
 
 __all__ = ["build_report", "make_figures", "write_images"]

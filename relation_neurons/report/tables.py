@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from typing import Any
 
+import pandas as pd
+
+from relation_neurons.analysis.effects import within_language
+from relation_neurons.analysis.flips import turned_right
 from relation_neurons.formatting import number
+from relation_neurons.neurons import neuron_name
 from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
 from relation_neurons.results.results import Results
 
-__all__ = ["FILTERS", "tables"]
+__all__ = ["FILTERS", "fact_rows", "flip_rows", "home_counts", "neuron_rows", "tables"]
+
 
 _VERDICTS = {
     "recall": "recall",
@@ -18,7 +25,27 @@ _VERDICTS = {
     "open": "open: a check was not run",
 }
 
+
 Rows = list[dict[str, Any]]
+
+
+_MOST_FLIPS = 1_000
+
+
+_FACT = ["relation", "language", "side", "subject"]
+
+
+Rows = list[dict[str, Any]]
+
+
+_MOST_ROWS, _MOST, _FEWEST = 800, 50, 10
+"""Rows of the table at most, and neurons of a relation at most and at least."""
+
+
+Rows = list[dict[str, Any]]
+
+
+Neuron = tuple[int, int]
 
 
 def tables(results: Results) -> dict[str, Rows]:
@@ -142,3 +169,175 @@ FILTERS = {
     "three": _three,
 }
 """The template's filters."""
+
+
+def fact_rows(results: Results, dose: int, score: str) -> Rows:
+    """Gives a row per fact: what was asked, how often it was known, and what its own set does to it.
+
+    Returns:
+        relation, language, label, side, subject, answer, prompts, known (prompts answered correctly);
+        lost and won (prompts that its relation's set turns wrong or right), missing for facts that
+        were not judged.
+    """
+    prompts = results.prompts[results.prompts["kind"] == "fact"]
+    asked = prompts.merge(results.recall[["prompt_id", "known"]], on="prompt_id")
+    home = _at_home(results, dose, score).set_index("prompt_id")
+    lost = home["correct_intact"] & ~home["correct"]
+    won = ~home["correct_intact"] & home["correct"]
+    asked = asked.assign(
+        lost=asked["prompt_id"].map(lost).astype("Int64"),
+        won=asked["prompt_id"].map(won).astype("Int64"),
+    )
+    facts = asked.groupby(_FACT, sort=True, observed=True).agg(
+        answer=("answer", "first"),
+        prompts=("known", "size"),
+        known=("known", "sum"),
+        lost=("lost", lambda column: column.sum(min_count=1)),
+        won=("won", lambda column: column.sum(min_count=1)),
+    )
+    several = prompts["language"].nunique() > 1
+    return [
+        row | {"label": relation_label(row["relation"], row["language"], several=several)}
+        for row in facts.reset_index().to_dict("records")
+    ]
+
+
+def flip_rows(results: Results, dose: int, score: str) -> Rows:
+    """Gives the answers that change under a ranked set, those at home first; see `turned_right`.
+
+    At most 1,000: further ones stand in `summary.json`.
+    """
+    found = results.summary.get("turned")
+    if found is None:
+        found = turned_right(
+            results.effects,
+            results.prompts,
+            results.recall,
+            dose=dose,
+            score=score,
+            relations=results.manifest["relations"],
+        ).to_dict("records")
+    several = results.prompts["language"].nunique() > 1
+    rows = sorted(found, key=lambda row: row["where"] != "home")[:_MOST_FLIPS]
+    return [
+        row
+        | {
+            "label": relation_label(row["ablated"], row["ablated_language"], several=several),
+            "asked": relation_label(row["relation"], row["language"], several=several),
+        }
+        for row in rows
+    ]
+
+
+def home_counts(results: Results, dose: int, score: str) -> Rows:
+    """Counts what each relation's own set turns wrong and right: label, asked, lost, won."""
+    home = _at_home(results, dose, score)
+    return [
+        {
+            "label": label,
+            "asked": len(rows),
+            "lost": int((rows["correct_intact"] & ~rows["correct"]).sum()),
+            "won": int((~rows["correct_intact"] & rows["correct"]).sum()),
+        }
+        for label in results.ranking.labels(score).values()
+        for rows in [home[home["relation"].astype(str) == label]]
+    ]
+
+
+def _at_home(results: Results, dose: int, score: str) -> pd.DataFrame:
+    """Each judged prompt under its own relation's ranked set."""
+    table = within_language(results.effects)
+    home = table["relation"].astype(str) == table["ablated"].astype(str)
+    ranked = (table["kind"] == "ranked") & (table["score"] == score) & (table["dose"] == dose)
+    rows = table[home & ranked]
+    truth = {name: rows[name].astype(bool) for name in ("correct", "correct_intact")}
+    return rows.assign(**truth)
+
+
+def neuron_rows(results: Results, score: str, dose: int) -> Rows:
+    """Gives the top neurons of each relation, as rows with a card each.
+
+    Args:
+        results: a finished run.
+        score: whose rankings are listed; a card tells of every score.
+        dose: neurons of a set that count as shared.
+
+    Returns:
+        Rows of the ranking with label (of the relation), name (of the neuron) and card: contribution,
+        mean, found (its places in every kept ranking), shared (the relations, by score, that hold it
+        among their top `dose`) and sets (the smallest ablated set of each relation that holds it:
+        label, dose, effect at home, n prompts).
+    """
+    frame = results.ranking.frame
+    of_score = frame[frame["score"] == score]
+    relations = len(of_score[["relation", "language"]].drop_duplicates())
+    count = max(_FEWEST, min(_MOST, _MOST_ROWS // max(relations, 1)))
+    top = of_score[of_score["rank"] <= count]
+    several = frame["language"].nunique() > 1
+    wanted = top[["layer", "neuron"]].drop_duplicates()
+    places = _places(frame.merge(wanted, on=["layer", "neuron"]), several)
+    typical = results.ranking.neurons.merge(wanted, on=["layer", "neuron"])
+    loudness = {(row["layer"], row["neuron"]): row for row in typical.to_dict("records")}
+    effects = _home_effects(results, score)
+    rows: Rows = []
+    for row in top.to_dict("records"):
+        neuron = (row["layer"], row["neuron"])
+        found = places[neuron]
+        rows.append(
+            row
+            | {
+                "name": neuron_name(*neuron),
+                "label": relation_label(row["relation"], row["language"], several=several),
+                "card": {
+                    "contribution": loudness[neuron].get("contribution"),
+                    "mean": loudness[neuron].get("mean"),
+                    "found": found,
+                    "shared": _shared(found, dose),
+                    "sets": _sets(found, score, effects),
+                },
+            }
+        )
+    return rows
+
+
+def _places(frame: pd.DataFrame, several: bool) -> dict[Neuron, Rows]:
+    """Where each neuron stands, in every kept ranking."""
+    found: dict[Neuron, Rows] = defaultdict(list)
+    for row in frame.sort_values(["score", "rank"], kind="stable").to_dict("records"):
+        label = relation_label(row["relation"], row["language"], several=several)
+        found[row["layer"], row["neuron"]].append(row | {"label": label})
+    return found
+
+
+def _shared(found: Rows, dose: int) -> dict[str, list[str]]:
+    held: dict[str, list[str]] = defaultdict(list)
+    for place in found:
+        if place["rank"] <= dose:
+            held[place["score"]].append(place["label"])
+    return dict(held)
+
+
+def _home_effects(results: Results, score: str) -> dict[str, Rows]:
+    """The effect at home of each relation's ranked sets, the smallest dose first."""
+    rows = within_language(results.effects)
+    at_home = rows["relation"].astype(str) == rows["ablated"].astype(str)
+    rows = rows[at_home & (rows["kind"] == "ranked") & (rows["score"] == score)]
+    change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
+    cells = rows.assign(change=change, label=rows["ablated"].astype(str))
+    table = cells.groupby(["label", "dose"])["change"].agg(effect="mean", n="size").reset_index()
+    curves: dict[str, Rows] = defaultdict(list)
+    for row in table.to_dict("records"):
+        curves[row["label"]].append(row)
+    return curves
+
+
+def _sets(found: Rows, score: str, effects: dict[str, Rows]) -> Rows:
+    """The smallest ablated set of each relation that holds a neuron."""
+    sets = []
+    for place in found:
+        if place["score"] == score:
+            held = (row for row in effects.get(place["label"], []) if row["dose"] >= place["rank"])
+            smallest = next(held, None)
+            if smallest is not None:
+                sets.append(smallest)
+    return sets

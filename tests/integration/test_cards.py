@@ -22,8 +22,7 @@ from relation_neurons.cli import app as command_line
 from relation_neurons.cli.neuron import neuron as neuron_command
 from relation_neurons.errors import AblationError, ResultsError, UnknownOptionError
 from relation_neurons.inference.recall import answer_prompts, plan_passes
-from relation_neurons.report.build_card import pool_tokens
-from relation_neurons.report.neuron_card import neuron_card
+from relation_neurons.report.build_card import neuron_card, pool_tokens
 
 HOSTILE = '<script>alert("x")</script> [bold]&[/]'
 

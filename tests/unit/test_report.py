@@ -12,10 +12,9 @@ from finished import EVIL, NAMES, PROMPTS, make_results
 
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.report.page import build_report
-from relation_neurons.report.report_facts import fact_rows, flip_rows, home_counts
-from relation_neurons.report.report_neurons import neuron_rows
 from relation_neurons.report.sentences import answer as answer_of
 from relation_neurons.report.summary import summarise
+from relation_neurons.report.tables import fact_rows, flip_rows, home_counts, neuron_rows
 from relation_neurons.results.results import Results
 
 
