@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     from relation_neurons.models.loading import load_model
     from relation_neurons.models.registry import known_models
     from relation_neurons.neurons import neuron_name, parse_neuron
-    from relation_neurons.planted.model import Planted, planted_model, recovered, recovered_shared
+    from relation_neurons.planted.model import Planted, planted_model
+    from relation_neurons.planted.recovery import recovered, recovered_shared
     from relation_neurons.ranking.known import known_facts
     from relation_neurons.ranking.null import null_maximum
     from relation_neurons.ranking.rank import rank_neurons
@@ -188,6 +189,8 @@ _HOMES = {
     "planted.model": (
         "Planted",
         "planted_model",
+    ),
+    "planted.recovery": (
         "recovered",
         "recovered_shared",
     ),

@@ -18,7 +18,8 @@ import pandas as pd
 
 import relation_neurons as rn
 from relation_neurons.activations.pooling import POOLS
-from relation_neurons.planted.model import planted_model, recovered, recovered_shared
+from relation_neurons.planted.model import planted_model
+from relation_neurons.planted.recovery import recovered, recovered_shared
 from relation_neurons.ranking.rank import ORDERS
 
 MARKS = ("<!-- table: scripts/planted_truth.py -->", "<!-- end of table -->")

@@ -12,8 +12,7 @@ from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from relation_neurons.planted.facts import vocabulary
-from relation_neurons.planted.planted_neurons import LAYERS
-from relation_neurons.planted.weights import residual_width, set_weights
+from relation_neurons.planted.weights import LAYERS, residual_width, set_weights
 from relation_neurons.storage.files import share
 
 __all__ = ["save_checkpoint"]

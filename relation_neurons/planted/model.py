@@ -34,17 +34,11 @@ from relation_neurons.models.loading import load_model
 from relation_neurons.models.provenance import note_source
 from relation_neurons.planted.checkpoint import save_checkpoint
 from relation_neurons.planted.facts import NOUNS, SUBJECTS, make_facts, make_relations
-from relation_neurons.planted.planted_neurons import place_neurons
-from relation_neurons.ranking.table import Ranking
+from relation_neurons.planted.recovery import _planted
+from relation_neurons.planted.weights import place_neurons
 from relation_neurons.relations.relation import Relation
 
-__all__ = ["Planted", "planted_model", "recovered", "recovered_shared"]
-
-_COUNTED = {
-    "specific": ("relation", "interfering"),
-    "background": ("relation", "interfering", "shared"),
-}
-"""The roles that a score should rank first; neurons of two relations are not `specific`."""
+__all__ = ["Planted", "planted_model"]
 
 
 @dataclass(frozen=True)
@@ -143,110 +137,3 @@ def planted_model(
     if kept is None:  # it is gone from where it was loaded
         note_source(None, model)
     return Planted(model, make_relations(facts, templates), truth, facts, kept)
-
-
-def recovered(
-    ranking: Ranking, truth: pd.DataFrame, *, score: str = "specific", dose: int | None = None
-) -> pd.DataFrame:
-    """Compares each relation's top neurons with those that were planted.
-
-    `specific` should rank relation and interfering neurons first; `background` shared ones too.
-
-    Args:
-        ranking: what `rank_neurons` gives for the planted model.
-        truth: `Planted.truth`.
-        score: `specific` or `background`.
-        dose: neurons from the top; as many as were planted by default.
-
-    Returns:
-        A row per relation: relation, score, planted, dose, precision, recall, and false, which counts
-        the neurons that are not the relation's by role (`template 3, noise 1`).
-
-    Raises:
-        UnknownOptionError: another score.
-    """
-    if score not in _COUNTED:
-        raise UnknownOptionError(f"No truth for {score!r}. {near_matches(score, _COUNTED)}")
-    rows = []
-    for relation in _ranked(ranking, score):
-        planted = _ids(_planted(truth, relation, _COUNTED[score]))
-        count = dose or len(planted)
-        top = ranking.top(relation, count, score=score)[["layer", "neuron"]]
-        found = top.merge(truth, on=["layer", "neuron"], how="left")
-        wrong = [pair not in planted for pair in zip(top["layer"], top["neuron"], strict=True)]
-        hits = count - sum(wrong)
-        said = found.loc[wrong, "role"].value_counts()
-        rows.append(
-            {
-                "relation": relation,
-                "score": score,
-                "planted": len(planted),
-                "dose": count,
-                "precision": hits / count,
-                "recall": hits / len(planted),
-                "false": ", ".join(f"{role} {number}" for role, number in said.items()),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def recovered_shared(
-    ranking: Ranking, truth: pd.DataFrame, *, score: str = "background"
-) -> pd.DataFrame:
-    """Compares the neurons in two relations' top sets with the shared ones that were planted.
-
-    The sets are as large as what was planted for each relation, shared neurons included.
-
-    Args:
-        ranking: what `rank_neurons` gives for the planted model.
-        truth: `Planted.truth`.
-        score: `background`, or `specific` to see that it finds none.
-
-    Returns:
-        A row per pair of relations: relation, other, score, planted, found, precision (NaN where the
-        sets share nothing), recall (NaN where nothing was planted), and false, by role.
-    """
-    names = _ranked(ranking, score)
-    tops = {}
-    for name in names:
-        count = len(_planted(truth, name, _COUNTED["background"]))
-        tops[name] = _ids(ranking.top(name, count, score=score))
-    shared = truth[truth["role"] == "shared"]
-    role = {(int(row.layer), int(row.neuron)): row.role for row in truth.itertuples(index=False)}
-    rows = []
-    for number, first in enumerate(names):
-        for second in names[number + 1 :]:
-            here = shared[(shared["relation"] == first) & (shared["other"] == second)]
-            planted, found = _ids(here), tops[first] & tops[second]
-            hits = len(planted & found)
-            said = pd.Series(
-                [role[pair] for pair in sorted(found - planted)], dtype=str
-            ).value_counts()
-            rows.append(
-                {
-                    "relation": first,
-                    "other": second,
-                    "score": score,
-                    "planted": len(planted),
-                    "found": len(found),
-                    "precision": hits / len(found) if found else float("nan"),
-                    "recall": hits / len(planted) if planted else float("nan"),
-                    "false": ", ".join(f"{name} {times}" for name, times in said.items()),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def _planted(truth: pd.DataFrame, relation: str, roles: tuple[str, ...]) -> pd.DataFrame:
-    """The neurons of these roles that are the relation's own, or its half of a shared pair."""
-    own = truth["relation"] == relation
-    shared = (truth["role"] == "shared") & (truth["other"] == relation)
-    return truth[truth["role"].isin(roles) & (own | shared)].reset_index(drop=True)
-
-
-def _ranked(ranking: Ranking, score: str) -> list[str]:
-    return [relation for relation, _ in ranking.labels(score)]
-
-
-def _ids(neurons: pd.DataFrame) -> set[tuple[int, int]]:
-    return set(zip(neurons["layer"].astype(int), neurons["neuron"].astype(int), strict=True))

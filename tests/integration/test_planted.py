@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import relation_neurons as rn
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.planted.facts import NOUNS, SUBJECTS, split_words
-from relation_neurons.planted.model import Planted, planted_model, recovered, recovered_shared
+from relation_neurons.planted.model import Planted, planted_model
+from relation_neurons.planted.recovery import recovered, recovered_shared
 from relation_neurons.relations.shipped import load_background
 
 HELD_OUT = 0.5
