@@ -24,7 +24,8 @@ def ablate(
     """The second stage: the ablation sweep, from the folder that `rank` left."""
     from relation_neurons.experiment.ablate_stage import ablate_stage
     from relation_neurons.experiment.rank_stage import read_rank_stage
-    from relation_neurons.experiment.run import engine_for, report_stage
+    from relation_neurons.experiment.report_stage import report_stage
+    from relation_neurons.experiment.run import engine_for
     from relation_neurons.results.manifest import require_ranked_by
     from relation_neurons.results.table_store import Stages
     from relation_neurons.storage.files import read_json
@@ -58,7 +59,7 @@ def report(
     """The last stage: summary, figures and report, with no model."""
     from relation_neurons.experiment.ablate_stage import read_ablate_stage
     from relation_neurons.experiment.rank_stage import read_rank_stage
-    from relation_neurons.experiment.run import report_stage
+    from relation_neurons.experiment.report_stage import report_stage
     from relation_neurons.plots.export import require_images
     from relation_neurons.report.page import write_images
     from relation_neurons.results.table_store import Stages

@@ -6,45 +6,37 @@ relations -> prompts -> recall -> activations -> ranking -> ablation sweep -> ef
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from relation_neurons.ablation.jobs import Engine
-from relation_neurons.analysis.interference import interference_matrix
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import neuron_count
 from relation_neurons.engines import make_engine
 from relation_neurons.errors import TooFewFactsError
-from relation_neurons.experiment.ablate_stage import Ablations, ablate_stage
+from relation_neurons.experiment.ablate_stage import ablate_stage
 from relation_neurons.experiment.rank_stage import rank_stage
+from relation_neurons.experiment.report_stage import report_stage
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.loading import load_relations
 from relation_neurons.relations.relation import Relation
-from relation_neurons.relations.selection import draw_facts, drop_copied, limit_objects
+from relation_neurons.relations.selection import _common, draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates, require_links
-from relation_neurons.report.page import build_report, make_figures
-from relation_neurons.report.summary import claims, summarise
 from relation_neurons.results.manifest import make_manifest
 from relation_neurons.results.options import Options, make_options
 from relation_neurons.results.results import Results, load_results
 from relation_neurons.results.table_store import Stages
-from relation_neurons.storage.files import write_json, write_text
 from relation_neurons.storage.memmap import parse_size
 from relation_neurons.storage.run_folder import (
     move_aside,
     open_folder,
     owned,
     read_checksums,
-    record,
 )
 
-__all__ = ["across_languages", "choose_facts", "engine_for", "is_finished", "report_stage", "run"]
+__all__ = ["across_languages", "choose_facts", "engine_for", "is_finished", "run"]
 
 
 def run(
@@ -188,23 +180,6 @@ def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relat
     return tuple(chosen)
 
 
-def _common(relations: Sequence[Relation]) -> list[Relation]:
-    """Keeps the facts that a relation has in all its languages here."""
-    keys: dict[str, set[str]] = {}
-    for one in relations:
-        here = {fact.key for fact in one.facts}
-        keys[one.name] = keys.get(one.name, here) & here
-    left = [
-        replace(one, facts=tuple(fact for fact in one.facts if fact.key in keys[one.name]))
-        for one in relations
-        if keys[one.name]
-    ]
-    if len(left) < len(relations):
-        gone = next(one.name for one in relations if not keys[one.name])
-        raise TooFewFactsError(f"Relation {gone!r} has no fact left that is in all its languages.")
-    return left
-
-
 def across_languages(
     options: Options, relations: Sequence[Relation], *, stated: Mapping[str, Any]
 ) -> Options:
@@ -219,44 +194,3 @@ def across_languages(
     checks = tuple(check for check in checks if check != options.score)
     draws = options.check_draws if stated.get("check_draws") is not None else 1
     return replace(options, checks=checks, check_draws=draws)
-
-
-def report_stage(
-    manifest: dict[str, Any],
-    prompts: pd.DataFrame,
-    recall: pd.DataFrame,
-    ranking: Ranking,
-    ablations: Ablations,
-    stages: Stages,
-) -> Results:
-    """Summary, figures and report; needs no model."""
-    started = time.monotonic()
-    results = Results(
-        manifest,
-        prompts,
-        recall,
-        ranking,
-        ablations.effects,
-        folder=stages.folder,
-        collateral=ablations.collateral,
-        blocks=ablations.blocks,
-        null=stages.read_or_empty("null"),
-        stability=stages.read_or_empty("stability"),
-    )
-    dose, score = ablations.dose, manifest["options"]["score"]
-    matrix = interference_matrix(ablations.effects, dose=dose, score=score)
-    summary = summarise(manifest, recall, ranking, ablations.effects, dose=dose, matrix=matrix)
-    results = replace(results, summary=summary)
-    results = replace(results, summary=summary | claims(results, dose))
-    if stages.folder is not None:
-        summary_path = stages.folder / "summary.json"
-        write_json(summary_path, results.summary)
-        figures = make_figures(results, matrix)
-        paths = {name: stages.folder / "figures" / f"{name}.json" for name in figures}
-        for name, figure in figures.items():
-            write_text(paths[name], figure.to_json())
-        page = stages.folder / "report.html"
-        write_text(page, build_report(results, figures, matrix))
-        record(stages.folder, summary_path, *paths.values(), page)
-        stages.done("report", started)
-    return results

@@ -74,3 +74,20 @@ def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relatio
     return replace(
         relation, facts=tuple(f for f in relation.facts if subject_key(f.subject) in left)
     )
+
+
+def _common(relations: Sequence[Relation]) -> list[Relation]:
+    """Keeps the facts that a relation has in all its languages here."""
+    keys: dict[str, set[str]] = {}
+    for one in relations:
+        here = {fact.key for fact in one.facts}
+        keys[one.name] = keys.get(one.name, here) & here
+    left = [
+        replace(one, facts=tuple(fact for fact in one.facts if fact.key in keys[one.name]))
+        for one in relations
+        if keys[one.name]
+    ]
+    if len(left) < len(relations):
+        gone = next(one.name for one in relations if not keys[one.name])
+        raise TooFewFactsError(f"Relation {gone!r} has no fact left that is in all its languages.")
+    return left
