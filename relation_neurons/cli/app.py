@@ -9,15 +9,16 @@ import sys
 
 import typer
 
-from relation_neurons.cli.cli_models import models
 from relation_neurons.cli.compare import compare_scores
 from relation_neurons.cli.neuron import neuron
 from relation_neurons.cli.overlap import overlap
 from relation_neurons.cli.relations import relations_app
-from relation_neurons.cli.run import rank, run
-from relation_neurons.cli.stages import ablate, report
+from relation_neurons.cli.run import ablate, rank, report, run
 from relation_neurons.cli.verify import verify
 from relation_neurons.errors import RelationNeuronsError
+
+__all__ = ["models"]
+
 
 app = typer.Typer(
     help="Find relation-specific neurons, ablate them, and read what that shows.\n\n"
@@ -26,9 +27,42 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
 for _command in (run, rank, ablate, report, verify, compare_scores, neuron, overlap, models):
     app.command()(_command)
+
+
 app.add_typer(relations_app, name="relations")
+
+
+def models() -> None:
+    """What can be loaded, and what is on this machine."""
+    from relation_neurons.backends.installed import WORLD
+    from relation_neurons.models.devices import choose_device
+    from relation_neurons.models.registry import (
+        COLUMNS,
+        EMBEDDED,
+        embedded_parts,
+        known_models,
+        verified_families,
+    )
+
+    for name, entry in EMBEDDED.items():
+        where = f"here ({entry.file})" if embedded_parts(name) else f"not here; {entry.pip}"
+        typer.echo(f"{name}: {where}{f' ({entry.terms})' if entry.terms else ''}")
+    others = [name for name in known_models() if name not in EMBEDDED]
+    llama = [name for name in others if "llama" in name.lower()]
+    typer.echo(f"by name, from the Hugging Face hub ({len(others)}): {', '.join(llama)}, …")
+    typer.echo(
+        "from disk: a folder in Hugging Face format of a family below, or a .gguf file of Llama "
+        "or Gemma 3"
+    )
+    typer.echo(f"models are: {WORLD.name} ({WORLD.versions})")
+    typer.echo("verified against Hugging Face, largest difference of logits and neurons:")
+    for row in (COLUMNS, *verified_families()):
+        typer.echo(f"  {row[0]:<8} {row[1]:<20} {row[2]:<20} {row[3]}")
+    typer.echo(f"device: {choose_device()}")
 
 
 def main() -> None:

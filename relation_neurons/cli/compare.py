@@ -21,8 +21,8 @@ from relation_neurons.cli.options import (
     Relations,
     count_or_share,
     listed,
+    say,
 )
-from relation_neurons.cli.shared import say
 from relation_neurons.errors import ResultsError
 
 __all__ = ["compare_scores"]

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relation_neurons.cli.options import count_or_share
-from relation_neurons.cli.shared import load_noted_model
+from relation_neurons.cli.options import count_or_share, load_noted_model
 from relation_neurons.errors import UnknownOptionError
 
 __all__ = ["neuron"]
