@@ -4,8 +4,8 @@ from importlib.metadata import version
 
 collect_ignore = ["tests/closed.py", "tests/killed.py", "tests/ray_runs.py"]
 other = (
-    ("hooked", "hooked_configs")
+    ("hooked_transformer", "hooked_transformer_configs")
     if int(version("transformer_lens").split(".")[0]) >= 4
-    else ("bridged",)
+    else ("transformer_bridge",)
 )
-collect_ignore += [f"relation_neurons/{name}.py" for name in other]
+collect_ignore += [f"relation_neurons/backends/{name}.py" for name in other]

@@ -37,19 +37,15 @@ __all__ = [
     "redacted",
 ]
 
-
 _HIDDEN = "[hidden]"
 
-
 _VARIABLE = re.compile(r"(TOKEN|SECRET|PASSWORD|API_KEY)$", re.IGNORECASE)
-
 
 _FORMS = (
     (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), _HIDDEN),
     (re.compile(r"(?i)\b(bearer|token)([ =:]+)[A-Za-z0-9._~+/-]{16,}=*"), rf"\1\2{_HIDDEN}"),
     (re.compile(r"(?<=://)[^/\s@]+@"), f"{_HIDDEN}@"),
 )
-
 
 _SHORTEST = 8
 """A shorter value of a variable is a word that may stand anywhere."""

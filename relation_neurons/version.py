@@ -6,7 +6,6 @@ import importlib.metadata
 
 __all__ = ["package_versions"]
 
-
 __version__ = "0.2.0"
 
 

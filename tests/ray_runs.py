@@ -21,7 +21,7 @@ import ray  # noqa: E402
 from small_run import small  # noqa: E402
 
 import relation_neurons as rn  # noqa: E402
-from relation_neurons.experiment import run as experiment
+from relation_neurons.experiment import run as experiment  # noqa: E402
 from relation_neurons.storage.chunks import Chunks  # noqa: E402
 
 OPTIONS = small(checks=("background",), blocks=2)

@@ -19,11 +19,9 @@ from relation_neurons.inference.batches import Batch
 from relation_neurons.inference.forward import attach
 from relation_neurons.inference.prefix_trees import TreeBatch
 
-__all__ = ["Ablation", "MODES", "POSITIONS", "ablated"]
-
+__all__ = ["MODES", "POSITIONS", "Ablation", "ablated"]
 
 MODES = ("zero", "mean", "scale")
-
 
 POSITIONS = ("no_first", "all", "last")
 

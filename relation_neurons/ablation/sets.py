@@ -22,17 +22,15 @@ from relation_neurons.ranking.table import Ranking
 from relation_neurons.storage.chunks import chunk_key, packed, unpacked
 
 __all__ = [
-    "AblatedSets",
     "CONTROL_KINDS",
+    "AblatedSets",
     "Condition",
     "draw_control",
     "largest_matched",
     "plan_sweep",
 ]
 
-
 CONTROL_KINDS = ("control_contribution", "control_layer")
-
 
 _NEAREST = 10
 

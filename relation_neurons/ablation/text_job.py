@@ -25,7 +25,6 @@ from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, TreeBatch
 
 __all__ = ["INTACT_BYTES", "Reading"]
 
-
 INTACT_BYTES = 1 << 29
 """What the intact model's probabilities may take (the package's own text takes 0.1 GB with a
 vocabulary of 49,152); above it they are made anew for every ablated set."""

@@ -19,9 +19,7 @@ from relation_neurons.relations.relation import relation_label
 
 __all__ = ["ActivationTable", "neuron_activations"]
 
-
 _COLUMNS = ["prompt_id", "kind", "relation", "language", "subject", "text"]
-
 
 SINK_RATIO = 10.0
 """A sink neuron contributes this many times more at the first position than the loudest neuron of the

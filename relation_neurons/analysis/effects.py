@@ -31,10 +31,8 @@ __all__ = [
     "within_language",
 ]
 
-
 QUANTITIES = ("correct", "margin")
 """`correct`: net flips per prompt, from -1 to 1; `margin`: change of the answer's margin, in logits."""
-
 
 _KEYS = ["ablated", "ablated_language", "score", "dose"]
 

@@ -18,10 +18,8 @@ __all__ = [
     "sign_flip_test",
 ]
 
-
 RESAMPLES = 2000
 """Bootstrap resamples."""
-
 
 _FLIPS = 9999
 

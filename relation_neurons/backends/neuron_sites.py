@@ -23,7 +23,6 @@ __all__ = [
     "weight_hash",
 ]
 
-
 SITES = {
     "post": "blocks.{layer}.mlp.hook_post",
     "gate": "blocks.{layer}.mlp.hook_pre",

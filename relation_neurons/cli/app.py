@@ -17,23 +17,7 @@ from relation_neurons.cli.run import ablate, rank, report, run
 from relation_neurons.cli.verify import verify
 from relation_neurons.errors import RelationNeuronsError
 
-__all__ = ["models"]
-
-
-app = typer.Typer(
-    help="Find relation-specific neurons, ablate them, and read what that shows.\n\n"
-    "Start with: relation-neurons run --model smollm2-135m --relations demo --out results/demo",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-
-for _command in (run, rank, ablate, report, verify, compare_scores, neuron, overlap, models):
-    app.command()(_command)
-
-
-app.add_typer(relations_app, name="relations")
+__all__ = ["app", "main", "models"]
 
 
 def models() -> None:
@@ -63,6 +47,22 @@ def models() -> None:
     for row in (COLUMNS, *verified_families()):
         typer.echo(f"  {row[0]:<8} {row[1]:<20} {row[2]:<20} {row[3]}")
     typer.echo(f"device: {choose_device()}")
+
+
+app = typer.Typer(
+    help="Find relation-specific neurons, ablate them, and read what that shows.\n\n"
+    "Start with: relation-neurons run --model smollm2-135m --relations demo --out results/demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+for _command in (run, rank, ablate, report, verify, compare_scores, neuron, overlap, models):
+    app.command()(_command)
+
+
+app.add_typer(relations_app, name="relations")
 
 
 def main() -> None:

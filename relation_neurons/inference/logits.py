@@ -26,7 +26,6 @@ from relation_neurons.inference.forward import unembed_parts
 
 __all__ = ["Expectation", "not_finite", "require_logits", "score_reads"]
 
-
 _READ_AT_ONCE = 256
 
 

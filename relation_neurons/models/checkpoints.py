@@ -28,16 +28,13 @@ __all__ = [
     "unreachable",
 ]
 
-
 _DOWN = {
     "GPT2LMHeadModel": "transformer.h.{}.mlp.c_proj",
     "GPTNeoXForCausalLM": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
     "PhiForCausalLM": "model.layers.{}.mlp.fc2",
 }
 
-
 _USUAL = "model.layers.{}.mlp.down_proj"
-
 
 _EXPERTS = (
     "num_local_experts",

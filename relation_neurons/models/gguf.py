@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 
 from relation_neurons.errors import ModelLoadError, one_line
-from relation_neurons.storage.cache import cache_folder
-from relation_neurons.storage.files import share
+from relation_neurons.storage.files import cache_folder, share
 
 __all__ = ["bars_in_terminals_only", "converted"]
 

@@ -28,15 +28,11 @@ __all__ = [
     "verified_families",
 ]
 
-
 OPEN = "A model of a verified family in a folder (docs/models.md) loads without either."
-
 
 _PICKLED = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
 
-
 COLUMNS = ("family", "architecture", "TransformerLens 3.9", "TransformerLens 4")
-
 
 _WORLDS = ("HookedTransformer", "TransformerBridge")
 

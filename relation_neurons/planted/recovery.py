@@ -9,7 +9,6 @@ from relation_neurons.ranking.table import Ranking
 
 __all__ = ["recovered", "recovered_shared"]
 
-
 _COUNTED = {
     "specific": ("relation", "interfering"),
     "background": ("relation", "interfering", "shared"),

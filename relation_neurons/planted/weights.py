@@ -24,60 +24,43 @@ from relation_neurons.planted.facts import NOUNS
 
 __all__ = ["LAYERS", "place_neurons", "residual_width", "set_weights"]
 
-
 LAYERS = 3
 """Sinks lie in the first; relation, shared and interfering neurons in the others."""
-
 
 _SPARE = 2.5
 """Neurons for each one with a role; the rest are noise."""
 
-
 _QUESTION = ("?", "What", "Which", "Who", "When", "Where", "How", "Until")
-
 
 _LOOKS = 12
 """Features in which every word differs from every other; noise reads them."""
 
-
 _DEAD = 4
 
-
 _CONST = 64.0
-
 
 _GAIN = 16.0
 """Of a planted neuron's gate: far enough from 0 for SiLU to be linear."""
 
-
 _NOISE = 0.05
-
 
 _SHARED = 0.2
 """How much of `want r` the shared neurons write, of 1."""
 
-
 _HINDER = 0.3
-
 
 _ECHO = 0.2
 """What an interfering neuron answers to a subject that it hinders, against 1 for its relation."""
 
-
 _DIRECT = 0.05
-
 
 _ELSEWHERE = 0.3
 
-
 _DEFAULT = 1.2
-
 
 _THETA = {"direct": 0.0, "unknown": _DEFAULT, "hindered": 1.0 + _DIRECT - 0.4 * _HINDER}
 
-
 _THETA_CARRIED = (0.3, 0.6)
-
 
 _LOGIT = 20.0
 

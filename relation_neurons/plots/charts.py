@@ -23,7 +23,6 @@ from relation_neurons.plots.style import (
 
 __all__ = ["Style", "dot_plot", "heat_plot"]
 
-
 _BAR_TITLE, _SHORT = 13, 4
 """Characters of a line above the colour bar, and of column names that stand upright."""
 

@@ -29,9 +29,7 @@ from relation_neurons.plots.style import (
 
 __all__ = ["activations", "layers"]
 
-
 _NEEDED = ("neuron", "kind", "relation", "language", "activation")
-
 
 _TALLEST = 0.86
 """Height of a row's tallest bar, as a share of the row."""

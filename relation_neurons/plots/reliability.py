@@ -26,15 +26,11 @@ from relation_neurons.relations.relation import relation_label
 
 __all__ = ["spectrum", "stability"]
 
-
 _RANKED = ("score", "relation", "language", "rank", "ap")
-
 
 _NULL = ("score", "relation", "language", "null_95", "prevalence", "beyond", "p_value")
 
-
 _POINTS = 200
-
 
 STYLES = {
     "halves": Style("other half of the facts", RED, "circle"),
@@ -43,7 +39,6 @@ STYLES = {
     "relations": Style("one relation fewer to tell from", GREEN, "triangle-up"),
     "chance": Style("by chance", SOFT, "line-ns-open"),
 }
-
 
 _COLUMNS = ("relation", "language", "score", "dose", "what", "shared", "expected")
 

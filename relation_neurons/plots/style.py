@@ -37,7 +37,6 @@ __all__ = [
     "tick_size",
 ]
 
-
 INK, SOFT, GREY, LIGHT, MISSING, PAPER = (
     "#222222",
     "#555555",
@@ -47,15 +46,11 @@ INK, SOFT, GREY, LIGHT, MISSING, PAPER = (
     "#FFFFFF",
 )
 
-
 FAINT = "#999999"
-
 
 BLUE, RED, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
-
 _DEEP_RED, _DEEP_BLUE, _PALE_BLUE = "#B84A00", "#005A8F", "#9CCBE8"
-
 
 DIVERGING: list[list[Any]] = [
     [0, _DEEP_RED],
@@ -66,12 +61,9 @@ DIVERGING: list[list[Any]] = [
 ]
 """Harm to improvement, for values from -limit to limit."""
 
-
 REVERSED = [[1 - at, colour] for at, colour in reversed(DIVERGING)]
 
-
 SEQUENTIAL: list[list[Any]] = [[0, PAPER], [0.35, _PALE_BLUE], [1, _DEEP_BLUE]]
-
 
 _AXIS = {
     "automargin": True,
@@ -83,7 +75,6 @@ _AXIS = {
     "zeroline": False,
     "title": {"font": {"size": 13}, "standoff": 12},
 }
-
 
 TEMPLATE = go.layout.Template(
     layout={
@@ -103,7 +94,6 @@ TEMPLATE = go.layout.Template(
     }
 )
 
-
 _DARK = {
     INK: "#E9EAEC",
     SOFT: "#BDC0C5",
@@ -121,18 +111,13 @@ _DARK = {
     _PALE_BLUE: "#2F6F9E",
 }
 
-
 _PRINT = {INK: "#000000", GREY: "#4D4D4D", LIGHT: "#D2D2D2", SOFT: "#3A3A3A"}
-
 
 _COLOURS = {"light": {}, "dark": _DARK, "print": _PRINT}
 
-
 _COLOURED = ("color", "colorscale", "colorway")
 
-
 _ABOVE = 16  # what stays above a plot without a title
-
 
 UNITS = {
     "correct": (
@@ -143,13 +128,10 @@ UNITS = {
 }
 """Per quantity: its unit in words, and the title of its axis."""
 
-
 LONGEST = 30
 """Characters of a name on an axis."""
 
-
 _DIGITS = 2
-
 
 _LINE, _LINES = 110, 4
 """Characters of a line below a title, and lines that names of what is left out may take."""

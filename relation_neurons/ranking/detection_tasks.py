@@ -24,8 +24,7 @@ from jaxtyping import Bool
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.relations.relation import relation_label
 
-__all__ = ["RelationFamily", "SCORES", "rank_families", "relation_families"]
-
+__all__ = ["SCORES", "RelationFamily", "rank_families", "relation_families"]
 
 SCORES = ("specific", "background", "unknown", "nonsense")
 

@@ -39,8 +39,8 @@ from relation_neurons.relations.relation import MIN_KNOWN, subject_key
 from relation_neurons.scoring.scores import family_average_precision, standardised_difference
 
 __all__ = [
-    "RankingPair",
     "WHAT",
+    "RankingPair",
     "find_subjects",
     "ranking_pairs",
     "ranking_stability",
@@ -50,12 +50,9 @@ __all__ = [
     "top_neurons",
 ]
 
-
 WHAT = ("halves", "seeds", "templates", "relations")
 
-
 SCORES = ("specific", "background")
-
 
 _CELLS = 1 << 24  # average precisions held at once: 128 MB
 

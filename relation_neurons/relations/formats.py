@@ -28,15 +28,11 @@ __all__ = [
     "read_table_file",
 ]
 
-
 _COLUMNS = ("relation", "subject", "object")
-
 
 _OPTIONAL = ("language", "id", "year", "template", "form", "side", "separator")
 
-
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
-
 
 _TEMPLATE_KEYS = ("text", "form", "side", "separator")
 

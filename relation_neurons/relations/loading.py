@@ -28,7 +28,6 @@ from relation_neurons.relations.shipped import _read_shipped, _shipped_files
 
 __all__ = ["build_relation", "clean_text", "load_relations", "read_source"]
 
-
 _NO_MEANING = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 """Invisible characters that change tokens and nothing else: soft hyphen, zero-width space, marks."""
 

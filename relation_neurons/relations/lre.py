@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from relation_neurons.errors import RelationFormatError, UnknownRelationError
-from relation_neurons.storage.cache import cache_folder
-from relation_neurons.storage.files import share
+from relation_neurons.storage.files import cache_folder, share
 
 __all__ = ["fetch_lre", "lre_folder"]
 

@@ -35,10 +35,8 @@ __all__ = [
     "prompts_table",
 ]
 
-
 KIND_PHRASES = {"fact": "on facts", "nonsense": "with nonsense subjects", "background": "neutral"}
 """How the kinds of prompts are called in a sentence."""
-
 
 BACKGROUND = "(background)"
 """The `relation` of a neutral prompt."""

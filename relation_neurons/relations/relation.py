@@ -28,17 +28,13 @@ __all__ = [
     "subject_key",
 ]
 
-
 Side = Literal["detection", "held_out"]
-
 
 MIN_KNOWN = 10
 """Known facts a relation needs on either side; with 3 positives an AP of 1 is free."""
 
-
 ALL_RELATIONS = "all relations"
 """What stands for all of them together in a summary."""
-
 
 RESERVED = ("(background)", ALL_RELATIONS)
 """Names that stand for something else in prompts and summaries."""

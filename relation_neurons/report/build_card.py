@@ -51,15 +51,11 @@ __all__ = [
     "typical_activation",
 ]
 
-
 _ANCHOR = "x"
-
 
 _SINK_PROMPTS = 64
 
-
 _SAME_MEAN = 0.05  # of the mean |activation|: room for rounding, not for other weights
-
 
 _ABLATION = {"mode": "zero", "positions": "no_first"}
 

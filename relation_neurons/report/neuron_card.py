@@ -27,12 +27,9 @@ from relation_neurons.notebook_html import make_environment
 
 __all__ = ["NeuronCard", "card_html", "card_table"]
 
-
 _KEYS = ["relation", "language"]
 
-
 _SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
-
 
 _SHOWN_PROMPTS = 3
 
@@ -96,14 +93,10 @@ class NeuronCard:
 
     def to_html(self, *, page: bool = False) -> str:
         """Gives the card as HTML that needs nothing else, or as a whole page."""
-        from relation_neurons.report.neuron_card import card_html
-
         return card_html(self, page=page)
 
     def table(self) -> Any:
         """Gives the card for a terminal, to be printed by rich."""
-        from relation_neurons.report.neuron_card import card_table
-
         return card_table(self)
 
     def _repr_html_(self) -> str:

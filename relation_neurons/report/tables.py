@@ -17,6 +17,7 @@ from relation_neurons.results.results import Results
 
 __all__ = ["FILTERS", "fact_rows", "flip_rows", "home_counts", "neuron_rows", "tables"]
 
+Rows = list[dict[str, Any]]
 
 _VERDICTS = {
     "recall": "recall",
@@ -25,25 +26,12 @@ _VERDICTS = {
     "open": "open: a check was not run",
 }
 
-
-Rows = list[dict[str, Any]]
-
-
 _MOST_FLIPS = 1_000
-
 
 _FACT = ["relation", "language", "side", "subject"]
 
-
-Rows = list[dict[str, Any]]
-
-
 _MOST_ROWS, _MOST, _FEWEST = 800, 50, 10
 """Rows of the table at most, and neurons of a relation at most and at least."""
-
-
-Rows = list[dict[str, Any]]
-
 
 Neuron = tuple[int, int]
 

@@ -17,7 +17,7 @@ from relation_neurons.ranking.detection_tasks import SCORES
 from relation_neurons.ranking.rank import ORDERS
 from relation_neurons.relations.relation import MIN_KNOWN
 
-__all__ = ["Options", "PRESETS", "make_options"]
+__all__ = ["PRESETS", "Options", "make_options"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,6 @@ _LEAST = {
     "shots": 0,
     "max_facts": 2,
 }
-
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

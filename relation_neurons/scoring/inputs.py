@@ -17,7 +17,6 @@ from relation_neurons.progress import progress_bar
 
 __all__ = ["Classes", "Columns", "group_prompts", "in_threads"]
 
-
 _EXACT = (torch.float32, torch.int8, torch.uint8, torch.int16, torch.bool)  # as float32
 
 

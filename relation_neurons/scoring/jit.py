@@ -16,7 +16,7 @@ from typing import Any
 
 import numba
 
-from relation_neurons.storage.cache import cache_folder
+from relation_neurons.storage.files import cache_folder
 
 __all__ = ["compiled", "own_folder"]
 

@@ -1,1 +1,1 @@
-"""Files on disk: written whole, checksummed, locked and resumable. It knows nothing of relations or models."""
+"""Files on disk: written whole, checksummed, locked and resumable; nothing of relations or models."""

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import platformdirs
 
 from relation_neurons.errors import ResultsError
 
 __all__ = [
+    "cache_folder",
     "dumps",
     "plain",
     "read_json",
@@ -29,6 +31,12 @@ __all__ = [
     "write_table",
     "write_text",
 ]
+
+
+def cache_folder() -> Path:
+    """The user's cache folder, or what `RELATION_NEURONS_CACHE` says."""
+    override = os.environ.get("RELATION_NEURONS_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("relation_neurons"))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
