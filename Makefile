@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 TL4 := .venv-tl4
 TL4_INSTALLED := $(TL4)/.installed
 
-.PHONY: demo test test-all test-tl4 test-worlds audit reference compare calibration bench docs notebooks lint clean
+.PHONY: demo test test-all test-tl4 test-backends audit reference compare calibration bench docs notebooks lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
@@ -53,8 +53,8 @@ audit: $(INSTALLED)
 test-tl4: $(TL4_INSTALLED)
 	$(subst $(BIN),$(TL4)/bin,$(PYTEST))
 
-test-worlds: $(TL4_INSTALLED)
-	$(subst $(BIN),$(TL4)/bin,$(PYTEST)) -m worlds tests/integration
+test-backends: $(TL4_INSTALLED)
+	$(subst $(BIN),$(TL4)/bin,$(PYTEST)) -m backends tests/integration
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import relation_neurons as rn
-from benchmarks import capture, material, sweep, timing
+from benchmarks import capture, fixtures, sweep, timing
 from relation_neurons.inference.prefix_trees import make_tree_batches
 
 COMMAND = "python -m benchmarks.breakdown"
@@ -38,15 +38,15 @@ KINDS = {
 
 def rows(size: str) -> list[dict[str, str]]:
     """Profiles each kind of pass over the same prompts."""
-    hooked = material.model(size)
-    held_out = material.some(material.prompts(size).held_out, sweep.PROMPTS[size])
+    hooked = fixtures.model(size)
+    held_out = fixtures.some(fixtures.prompts(size).held_out, sweep.PROMPTS[size])
     plan, padded = sweep.plan_padded(held_out)
     trees = plan.batches(hooked, sweep.BATCH_SIZE)
-    detection = material.some(material.prompts(size).detection, capture.PROMPTS[size])
+    detection = fixtures.some(fixtures.prompts(size).detection, capture.PROMPTS[size])
     forests = make_tree_batches(
         detection.tokens, batch_size=capture.BATCH_SIZE, pad_id=detection.pad_id
     )
-    neurons = material.neurons(size)
+    neurons = fixtures.neurons(size)
     passes: dict[str, tuple[Callable[[], Any], Any]] = {
         "Plain forward, padded rows, no logits": (lambda: sweep.plain(hooked, padded), padded),
         "The same pass over prefix trees": (lambda: sweep.over_trees(hooked, trees), trees),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import relation_neurons as rn
-from benchmarks import material, timing
+from benchmarks import timing
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import tree_residual
 from relation_neurons.inference.prefix_trees import make_tree_batches
@@ -24,8 +24,8 @@ PADDED_BATCH_SIZE = 24  # of so few prompts 64 at a time would be a quarter padd
 
 def rows(size: str) -> list[dict[str, str]]:
     """Measures capture at one size."""
-    hooked, plain = material.model(size), material.hugging_face(size)
-    asked = material.some(material.prompts(size).detection, PROMPTS[size])
+    hooked, plain = fixtures.model(size), fixtures.hugging_face(size)
+    asked = fixtures.some(fixtures.prompts(size).detection, PROMPTS[size])
     padded = list(make_batches(asked.tokens, batch_size=PADDED_BATCH_SIZE, pad_id=asked.pad_id))
     trees = make_tree_batches(asked.tokens, batch_size=BATCH_SIZE, pad_id=asked.pad_id)
     spent = timing.seconds(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import relation_neurons as rn
-from benchmarks import material, timing
+from benchmarks import timing
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 
@@ -23,8 +23,8 @@ REPEATS = {"small": 1, "full": 2}
 
 def rows(size: str) -> list[dict[str, str]]:
     """Measures one condition of the demo, whose time is that of every other."""
-    hooked, neurons = material.model(size), material.neurons(size)
-    asked = material.prompts(size).held_out
+    hooked, neurons = fixtures.model(size), fixtures.neurons(size)
+    asked = fixtures.prompts(size).held_out
     plan = plan_passes(asked.take(asked.frame["kind"] == "fact"))
     padded = list(make_batches(plan.sequences, batch_size=BATCH_SIZE, pad_id=plan.pad_id))
     trees = plan.batches(hooked, BATCH_SIZE)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 import relation_neurons as rn
-from benchmarks import material, timing
+from benchmarks import timing
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.relations.prompts import Prompts
 
@@ -35,12 +35,12 @@ def rows(size: str) -> list[dict[str, str]]:
 def ablation(size: str) -> dict[str, str]:
     """Answers under one ablated set."""
     hooked, plain, neurons = (
-        material.model(size),
-        material.hugging_face(size),
-        material.neurons(size),
+        fixtures.model(size),
+        fixtures.hugging_face(size),
+        fixtures.neurons(size),
     )
-    every = material.some(material.prompts(size).held_out, OURS[size])
-    sample = material.some(every, ANSWERED[size])
+    every = fixtures.some(fixtures.prompts(size).held_out, OURS[size])
+    sample = fixtures.some(every, ANSWERED[size])
     found: dict[str, Any] = {}
 
     def ours() -> None:
@@ -69,9 +69,9 @@ def ablation(size: str) -> dict[str, str]:
 
 def capture(size: str) -> dict[str, str]:
     """Activations of every neuron, with a full pass for each relation."""
-    hooked, plain = material.model(size), material.hugging_face(size)
-    detection = material.prompts(size).detection
-    every, sample = (material.some(detection, count[size]) for count in (OURS, CAPTURED))
+    hooked, plain = fixtures.model(size), fixtures.hugging_face(size)
+    detection = fixtures.prompts(size).detection
+    every, sample = (fixtures.some(detection, count[size]) for count in (OURS, CAPTURED))
     relations = detection.frame.loc[detection.frame["kind"] == "fact", "relation"].nunique()
     spent = timing.seconds(
         {

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 import relation_neurons as rn
-from benchmarks import material, scoring, timing
+from benchmarks import scoring, timing
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.plots.style import TEMPLATE
 from relation_neurons.scoring.scores import family_scores
@@ -177,8 +177,8 @@ def _scoring(size: str, axis: str, shapes: list[tuple[int, int, int]]) -> pd.Dat
 
 
 def _capture(size: str) -> pd.DataFrame:
-    hooked, asked = material.model(size), material.prompts(size).detection
-    parts = [material.some(asked, FORWARD[size] * step) for step in STEPS]
+    hooked, asked = fixtures.model(size), fixtures.prompts(size).detection
+    parts = [fixtures.some(asked, FORWARD[size] * step) for step in STEPS]
     runs = [
         lambda one=one: rn.collect_activations(hooked, one, batch_size=BATCH_SIZE) for one in parts
     ]
@@ -188,11 +188,11 @@ def _capture(size: str) -> pd.DataFrame:
 
 
 def _sweep(size: str) -> pd.DataFrame:
-    hooked, neurons = material.model(size), material.neurons(size)
-    asked = material.prompts(size).held_out
+    hooked, neurons = fixtures.model(size), fixtures.neurons(size)
+    asked = fixtures.prompts(size).held_out
     asked = asked.take(asked.frame["kind"] == "fact")
     first = min(FORWARD[size], len(asked) // STEPS[-1])
-    plans = [plan_passes(material.some(asked, first * step)) for step in STEPS]
+    plans = [plan_passes(fixtures.some(asked, first * step)) for step in STEPS]
 
     def one(plan: Any) -> Callable[[], Any]:
         batches = plan.batches(hooked, BATCH_SIZE)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import relation_neurons as rn
-from benchmarks import material, timing
+from benchmarks import timing
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import final_residual, tree_residual
 from relation_neurons.inference.recall import Outcomes, TeacherForcing, answer_prompts, plan_passes
@@ -33,8 +33,8 @@ def rows(size: str) -> list[dict[str, str]]:
 
 def throughput(size: str) -> list[dict[str, str]]:
     """One ablated set, in tokens that are really computed, against a plain batched forward."""
-    hooked, neurons = material.model(size), material.neurons(size)
-    plan, padded = plan_padded(material.some(material.prompts(size).held_out, PROMPTS[size]))
+    hooked, neurons = fixtures.model(size), fixtures.neurons(size)
+    plan, padded = plan_padded(fixtures.some(fixtures.prompts(size).held_out, PROMPTS[size]))
     trees = plan.batches(hooked, BATCH_SIZE)
     spent = timing.seconds(
         {
@@ -87,11 +87,11 @@ def throughput(size: str) -> list[dict[str, str]]:
 
 def few_shot(size: str) -> list[dict[str, str]]:
     """Few-shot prompts, which share what they begin with."""
-    hooked = material.model(size)
-    asked = material.prompts(size, SHOTS[size]).held_out
+    hooked = fixtures.model(size)
+    asked = fixtures.prompts(size, SHOTS[size]).held_out
     first = asked.frame["relation"].iloc[0]
     asked = asked.take(asked.frame["relation"] == first)
-    plan, padded = plan_padded(material.some(asked, FEW_SHOT[size]))
+    plan, padded = plan_padded(fixtures.some(asked, FEW_SHOT[size]))
     trees = plan.batches(hooked, BATCH_SIZE)
     spent = timing.seconds(
         {"trees": lambda: over_trees(hooked, trees), "plain": lambda: plain(hooked, padded)}, 1
@@ -112,10 +112,10 @@ def few_shot(size: str) -> list[dict[str, str]]:
 
 def reuse(size: str) -> list[dict[str, str]]:
     """Tokens x layers that a whole sweep computes, against every sequence on its own."""
-    hooked = material.model(size)
+    hooked = fixtures.model(size)
     made = []
     for shots in (0, SHOTS[size]):
-        asked = material.prompts(size, shots).held_out
+        asked = fixtures.prompts(size, shots).held_out
         plan, padded = plan_padded(asked.take(asked.frame["kind"] == "fact"))
         trees = plan.batches(hooked, BATCH_SIZE)
         lowest = _lowest_layers(size)
@@ -145,7 +145,7 @@ def reuse(size: str) -> list[dict[str, str]]:
 def _lowest_layers(size: str) -> list[int]:
     """The lowest layer of each set: the reference run's ranked ones, whose controls have the same."""
     if size == "small":
-        return [int(material.neurons(size, seed)["layer"].min()) for seed in range(8)]
+        return [int(fixtures.neurons(size, seed)["layer"].min()) for seed in range(8)]
     ranking = rn.load_results("results/reference").ranking
     return [
         int(ranking.top(relation, dose)["layer"].min())
@@ -156,15 +156,15 @@ def _lowest_layers(size: str) -> list[int]:
 
 def half_precision(size: str) -> list[dict[str, str]]:
     """bfloat16 against float32: time, and how many outcomes change."""
-    plan, _ = plan_padded(material.some(material.prompts(size).held_out, PROMPTS[size]))
-    neurons, found = material.neurons(size), {}
+    plan, _ = plan_padded(fixtures.some(fixtures.prompts(size).held_out, PROMPTS[size]))
+    neurons, found = fixtures.neurons(size), {}
 
     def run(dtype: str) -> None:
-        hooked = material.model(size, dtype)
+        hooked = fixtures.model(size, dtype)
         found[dtype] = ablated_pass(hooked, neurons, plan, plan.batches(hooked, BATCH_SIZE))
 
     for dtype in ("float32", "bfloat16"):
-        material.model(size, dtype)
+        fixtures.model(size, dtype)
     spent = timing.seconds(
         {name: lambda name=name: run(name) for name in ("float32", "bfloat16")}, 1
     )

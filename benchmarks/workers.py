@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 
 import relation_neurons as rn
-from benchmarks import material, timing
-from relation_neurons.ablation.prompt_job import Asking
+from benchmarks import timing
+from relation_neurons.ablation.prompt_job import PromptJob
 from relation_neurons.ablation.sets import AblatedSets, Condition
 
 COMMAND = "python -m benchmarks.workers"
@@ -31,7 +31,7 @@ GOAL = ">= 1.7"
 def rows(size: str, sets: int | None = None) -> list[dict[str, str]]:
     """Measures the sweep with one worker and with two."""
     torch.set_num_threads(1)
-    hooked, job = material.model(size), _job(size, sets or SETS[size])
+    hooked, job = fixtures.model(size), _job(size, sets or SETS[size])
     one, two = (_measured(hooked, job, workers) for workers in (1, 2))
     here = timing.seconds({"here": lambda: _here(hooked, job)}, 1)["here"]
     same = all(one["tables"][place].equals(two["tables"][place]) for place in one["tables"])
@@ -68,21 +68,21 @@ def rows(size: str, sets: int | None = None) -> list[dict[str, str]]:
     ]
 
 
-def _job(size: str, sets: int) -> Asking:
+def _job(size: str, sets: int) -> PromptJob:
     """Random sets of 0.2% of the neurons, on the demo's held-out prompts."""
     conditions = [
         Condition("", "en", "ranked", "specific", len(chosen), seed, chosen)
         for seed in range(sets)
-        for chosen in [material.neurons(size, seed)]
+        for chosen in [fixtures.neurons(size, seed)]
     ]
-    asked = material.prompts(size).held_out
+    asked = fixtures.prompts(size).held_out
     facts = asked.take(asked.frame["kind"] == "fact")
-    return Asking(
+    return PromptJob(
         AblatedSets(tuple(conditions), "post", "zero", "no_first", None), facts, BATCH_SIZE
     )
 
 
-def _measured(hooked: Any, job: Asking, workers: int) -> dict[str, Any]:
+def _measured(hooked: Any, job: PromptJob, workers: int) -> dict[str, Any]:
     """The wall clock and the workers' CPU time of a job, once the workers are there."""
     began = time.perf_counter()
     with rn.RayEngine(workers=workers, threads=1) as engine:
@@ -107,7 +107,7 @@ def _measured(hooked: Any, job: Asking, workers: int) -> dict[str, Any]:
     }
 
 
-def _here(hooked: Any, job: Asking) -> None:
+def _here(hooked: Any, job: PromptJob) -> None:
     make = job.begin(hooked)
     for place in range(len(job.sets.conditions)):
         make(place)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import tiny_families
 
 import relation_neurons as rn
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.models.checkpoints import down_projection_path
@@ -83,13 +83,13 @@ def hugging_face(hf_model, row) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.is_file() else {}
-    table[WORLD.name] = {
+    table[BACKEND.name] = {
         "transformer_lens": importlib.metadata.version("transformer-lens"),
         "transformers": importlib.metadata.version("transformers"),
         "families": {name: measure(name) for name in tiny_families.FAMILIES},
     }
     TABLE.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    print(json.dumps(table[WORLD.name], indent=2))
+    print(json.dumps(table[BACKEND.name], indent=2))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from relation_neurons.ablation.jobs import Engine, work_off
+from relation_neurons.ablation.jobs import Engine, run_job
 from relation_neurons.ablation.sets import AblatedSets, plan_sweep
-from relation_neurons.ablation.text_job import Reading
+from relation_neurons.ablation.text_job import TextJob
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
 from relation_neurons.ranking.table import Ranking
@@ -87,8 +87,8 @@ def collateral_damage(
         raise TooFewFactsError(f"No relation has a ranking of the score {score!r} to ablate.")
     sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions=positions)
     read = neutral_text() if text is None else (text,) if isinstance(text, str) else tuple(text)
-    job = Reading(sets, read, batch_size)
-    rows = work_off(model, job, "collateral damage", engine=engine, chunks=chunks)
+    job = TextJob(sets, read, batch_size)
+    rows = run_job(model, job, "collateral damage", engine=engine, chunks=chunks)
     return pd.concat(rows, ignore_index=True)
 
 

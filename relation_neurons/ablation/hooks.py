@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from relation_neurons.ablation.plan import Neurons, Part, Values, plan_ablation, rows_of
+from relation_neurons.ablation.plan import HookPointPlan, Neurons, Values, plan_ablation, rows_of
 from relation_neurons.activations.pooling import first_positions
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import AblationError, HookError, UnknownOptionError, near_matches
@@ -36,7 +36,7 @@ class Ablation:
     def __init__(
         self,
         model: HookedModel,
-        parts: dict[str, Part],
+        parts: dict[str, HookPointPlan],
         *,
         mode: str,
         positions: str,
@@ -196,7 +196,7 @@ class Ablation:
             )
 
     def _ablated_at(
-        self, part: Part, found: Float[Tensor, "batch pos k"]
+        self, part: HookPointPlan, found: Float[Tensor, "batch pos k"]
     ) -> Bool[Tensor, "batch pos k"]:
         where = self._where
         if where is None or where.shape != found.shape[:2]:

@@ -13,7 +13,7 @@ from relation_neurons.errors import EngineError
 from relation_neurons.progress import progress_bar
 from relation_neurons.storage.chunks import Chunks
 
-__all__ = ["Engine", "Job", "LocalEngine", "work_off"]
+__all__ = ["Engine", "Job", "LocalEngine", "run_job"]
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ class Job(Protocol):
         """Does what all places share, and gives the function that makes the table of a place."""
         ...
 
-    def plain(self) -> dict[str, Any]:
+    def to_message(self) -> dict[str, Any]:
         """Gives the job as plain data, which a worker elsewhere can read."""
         ...
 
@@ -77,7 +77,7 @@ class LocalEngine:
         """Holds nothing."""
 
 
-def work_off(
+def run_job(
     model: HookedModel,
     job: Job,
     what: str,

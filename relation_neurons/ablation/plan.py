@@ -21,8 +21,8 @@ from relation_neurons.errors import AblationError, UnknownOptionError
 from relation_neurons.neurons import neuron_name, parse_neuron
 
 __all__ = [
+    "HookPointPlan",
     "Neurons",
-    "Part",
     "Values",
     "plan_ablation",
     "read_neurons",
@@ -38,7 +38,7 @@ Values: TypeAlias = float | Tensor | Sequence[float | Tensor] | None
 
 
 @dataclass(frozen=True)
-class Part:
+class HookPointPlan:
     """What is ablated at one hook point."""
 
     index: Int[Tensor, " k"]
@@ -55,7 +55,7 @@ def plan_ablation(
     site: str,
     mode: str,
     values: Sequence[Values],
-) -> dict[str, Part]:
+) -> dict[str, HookPointPlan]:
     """Plans the ablation of one set of neurons per row.
 
     Args:
@@ -93,7 +93,7 @@ def plan_ablation(
             columns = [column[row[n][1]] for n in mine]
             member[i, columns] = True
             target[i, columns] = row_target[mine]
-        parts[site_hook(model, site, layer)] = Part(
+        parts[site_hook(model, site, layer)] = HookPointPlan(
             torch.tensor(index, device=device), member.to(device), target.to(device)
         )
     return parts

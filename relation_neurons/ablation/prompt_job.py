@@ -17,7 +17,7 @@ from relation_neurons.inference.residual_cache import IntactStreams
 from relation_neurons.relations.prompts import Prompts, prompts_of, prompts_table
 from relation_neurons.storage.chunks import packed, unpacked
 
-__all__ = ["Asking", "check_planned", "check_scale", "judged", "tabled"]
+__all__ = ["PromptJob", "check_planned", "check_scale", "judged", "tabled"]
 
 
 def check_scale(mode: str, value: float | None) -> None:
@@ -46,7 +46,7 @@ def judged(prompts: Prompts, which: pd.Series | np.ndarray) -> Prompts:
 
 
 @dataclass(frozen=True)
-class Asking:
+class PromptJob:
     """The job of asking the same prompts under one ablated set after another."""
 
     sets: AblatedSets
@@ -83,16 +83,16 @@ class Asking:
 
         return ask
 
-    def plain(self) -> dict[str, Any]:
+    def to_message(self) -> dict[str, Any]:
         """See `Job`."""
         prompts = packed(prompts_table(self.asked))
-        return {**self.sets.plain(), "prompts": prompts, "batch_size": self.batch_size}
+        return {**self.sets.to_message(), "prompts": prompts, "batch_size": self.batch_size}
 
     @classmethod
-    def of_plain(cls, data: dict[str, Any]) -> Asking:
+    def from_message(cls, data: dict[str, Any]) -> PromptJob:
         """Reads what `plain` gave."""
         asked = prompts_of(unpacked(data["prompts"]))
-        return cls(AblatedSets.of_plain(data), asked, data["batch_size"])
+        return cls(AblatedSets.from_message(data), asked, data["batch_size"])
 
 
 def tabled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

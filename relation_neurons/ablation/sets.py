@@ -261,7 +261,7 @@ class AblatedSets:
             for condition in self.conditions
         ]
 
-    def plain(self) -> dict[str, Any]:
+    def to_message(self) -> dict[str, Any]:
         """Gives the sets as plain data: text, and a table as the bytes of a parquet file."""
         neurons = [c.neurons.assign(condition=i) for i, c in enumerate(self.conditions)]
         how = {
@@ -274,7 +274,7 @@ class AblatedSets:
         return {"how": json.dumps(how), "neurons": packed(pd.concat(neurons, ignore_index=True))}
 
     @classmethod
-    def of_plain(cls, data: dict[str, Any]) -> AblatedSets:
+    def from_message(cls, data: dict[str, Any]) -> AblatedSets:
         """Reads what `plain` gave."""
         how = json.loads(data["how"])
         parts = {

@@ -11,8 +11,14 @@ from dataclasses import replace
 
 import pandas as pd
 
-from relation_neurons.ablation.jobs import Engine, work_off
-from relation_neurons.ablation.prompt_job import Asking, check_planned, check_scale, judged, tabled
+from relation_neurons.ablation.jobs import Engine, run_job
+from relation_neurons.ablation.prompt_job import (
+    PromptJob,
+    check_planned,
+    check_scale,
+    judged,
+    tabled,
+)
 from relation_neurons.ablation.sets import CONTROL_KINDS, AblatedSets, Condition, plan_sweep
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import DoseError
@@ -82,8 +88,8 @@ def ablation_sweep(
     )
     check_planned(conditions, scores)
     sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions=positions)
-    job = Asking(sets, asked, batch_size)
-    tables = work_off(model, job, "ablation sweep", engine=engine, chunks=chunks)
+    job = PromptJob(sets, asked, batch_size)
+    tables = run_job(model, job, "ablation sweep", engine=engine, chunks=chunks)
     return tabled(tables)
 
 
@@ -155,8 +161,8 @@ def block_sweep(
         sets = AblatedSets.of(
             [part for _, part in planned], ranking, mode=mode, value=value, positions=positions
         )
-        job = Asking(sets, judged(prompts, home), batch_size)
-        answered = work_off(model, job, f"blocks of {relation}", engine=engine, chunks=chunks)
+        job = PromptJob(sets, judged(prompts, home), batch_size)
+        answered = run_job(model, job, f"blocks of {relation}", engine=engine, chunks=chunks)
         tables += [
             table.assign(block=block) for (block, _), table in zip(planned, answered, strict=True)
         ]

@@ -19,11 +19,11 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import AnswerError
 from relation_neurons.inference.batches import Batch, make_batches
 from relation_neurons.inference.forward import final_residual, takes_trees, tree_residual
-from relation_neurons.inference.logits import Expectation
-from relation_neurons.inference.out_of_memory import as_they_fit
+from relation_neurons.inference.logits import IntactPredictions
+from relation_neurons.inference.out_of_memory import run_halving
 from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, TreeBatch, make_tree_batches
 
-__all__ = ["INTACT_BYTES", "Reading"]
+__all__ = ["INTACT_BYTES", "TextJob"]
 
 INTACT_BYTES = 1 << 29
 """What the intact model's probabilities may take (the package's own text takes 0.1 GB with a
@@ -31,7 +31,7 @@ vocabulary of 49,152); above it they are made anew for every ablated set."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextJob:
     """The job of reading the same text under one ablated set after another."""
 
     sets: AblatedSets
@@ -54,14 +54,14 @@ class Reading:
 
         return read
 
-    def plain(self) -> dict[str, Any]:
+    def to_message(self) -> dict[str, Any]:
         """See `Job`."""
-        return {**self.sets.plain(), "text": list(self.text), "batch_size": self.batch_size}
+        return {**self.sets.to_message(), "text": list(self.text), "batch_size": self.batch_size}
 
     @classmethod
-    def of_plain(cls, data: dict[str, Any]) -> Reading:
+    def from_message(cls, data: dict[str, Any]) -> TextJob:
         """Reads what `plain` gave."""
-        return cls(AblatedSets.of_plain(data), tuple(data["text"]), data["batch_size"])
+        return cls(AblatedSets.from_message(data), tuple(data["text"]), data["batch_size"])
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Part:
     """Some paragraphs, with what the intact model makes of them."""
 
     batch: Batch | TreeBatch
-    expected: Expectation
+    expected: IntactPredictions
 
     @property
     def rows(self) -> Int[np.ndarray, " batch"]:
@@ -115,9 +115,9 @@ class _Intact:
             residual = _read(model, batch)
             targets = _predicted(batch)[1].to(residual.device)
             keep = size <= INTACT_BYTES
-            return _Part(batch, Expectation.of(model, residual, targets, keep=keep))
+            return _Part(batch, IntactPredictions.of(model, residual, targets, keep=keep))
 
-        return cls([part for _, part in as_they_fit(model, batches, read)])
+        return cls([part for _, part in run_halving(model, batches, read)])
 
     def compare(self, model: HookedModel, ablation: Ablation) -> dict[str, int | float]:
         """Reads the text again under an ablation."""
@@ -129,7 +129,7 @@ class _Intact:
             sums = part.expected.compare(model, _read(model, batch))
             return sums, len(part.expected.targets)
 
-        found = [found for _, found in as_they_fit(model, self.parts, read)]
+        found = [found for _, found in run_halving(model, self.parts, read)]
         tokens = sum(count for _, count in found)
         total = torch.stack([sums for sums, _ in found]).sum(dim=0)
         intact, ablated_, kl = (float(part) / tokens for part in total)

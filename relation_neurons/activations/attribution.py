@@ -31,7 +31,7 @@ from relation_neurons.errors import (
 )
 from relation_neurons.inference.batches import Batch, make_batches
 from relation_neurons.inference.forward import final_residual, unembed
-from relation_neurons.inference.out_of_memory import as_they_fit
+from relation_neurons.inference.out_of_memory import run_halving
 from relation_neurons.inference.recall import BATCH_SIZE, answer_prompts, plan_passes
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import Prompts
@@ -102,7 +102,7 @@ def collect_attribution(
             result[rows, layer] = pool_tokens(aligned, mask, pool, context).cpu()
 
     with progress_bar(len(asked), "attribution") as bar:
-        for batch, _ in as_they_fit(model, batches, collect):
+        for batch, _ in run_halving(model, batches, collect):
             bar.update(len(batch.rows))
     return _finite(result, asked, site)
 

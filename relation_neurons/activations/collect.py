@@ -33,7 +33,7 @@ from relation_neurons.errors import (
 )
 from relation_neurons.inference.batches import Batch, make_batches
 from relation_neurons.inference.forward import attach, takes_trees, tree_residual
-from relation_neurons.inference.out_of_memory import as_they_fit
+from relation_neurons.inference.out_of_memory import run_halving
 from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.progress import progress_bar
@@ -106,7 +106,7 @@ def collect_activations(
         _attached(model, hooks),
         progress_bar(len(prompts), "activations") as bar,
     ):
-        for batch, _ in as_they_fit(model, batches, collect):
+        for batch, _ in run_halving(model, batches, collect):
             bar.update(len(batch.rows))
     norms = output_norms(model, site)
     tokens = max(collector.tokens, 1)
@@ -217,7 +217,7 @@ def collect_neuron(
             by_token[row] = values.cpu()[mask.cpu()]
 
     with torch.inference_mode(), progress_bar(len(prompts), "one neuron") as bar:
-        for batch, _ in as_they_fit(model, batches, collect):
+        for batch, _ in run_halving(model, batches, collect):
             bar.update(len(batch.rows))
     if not all(bool(torch.isfinite(values).all()) for values in by_token):
         raise ActivationError(

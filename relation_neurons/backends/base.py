@@ -2,7 +2,7 @@
 
 TransformerLens 3.9 gives a `HookedTransformer`, which has its own weights and forward pass;
 TransformerLens 4 removed it and gives a `TransformerBridge` around the Hugging Face model. Both carry
-the same hook points under the same names. What differs between them is a `World`; the rest of the
+the same hook points under the same names. What differs between them is a `Backend`; the rest of the
 package is typed against `HookedModel` and knows neither class.
 """
 
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-__all__ = ["DownProjection", "FinalNorm", "HookedModel", "TreeBlock", "TreeParts", "World"]
+__all__ = ["Backend", "DownProjection", "FinalNorm", "HookedModel", "TreeBlock", "TreeParts"]
 
 
 @runtime_checkable
@@ -110,7 +110,7 @@ class TreeParts:
 
 
 @runtime_checkable
-class World(Protocol):
+class Backend(Protocol):
     """What differs between the versions of TransformerLens."""
 
     name: str

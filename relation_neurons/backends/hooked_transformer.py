@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from relation_neurons.backends.base import (
+    Backend,
     DownProjection,
     FinalNorm,
     HookedModel,
     TreeBlock,
     TreeParts,
-    World,
 )
 from relation_neurons.backends.hooked_transformer_configs import CONFIGS, hooked_config
 
@@ -34,7 +34,7 @@ with warnings.catch_warnings():
     from transformer_lens.pretrained import weight_conversions
     from transformer_lens.utilities import get_device_for_block_index
 
-__all__ = ["HookedTransformers"]
+__all__ = ["HookedTransformerBackend"]
 
 _CONVERSIONS = {
     "LlamaForCausalLM": weight_conversions.convert_llama_weights,
@@ -48,8 +48,8 @@ _CONVERSIONS = {
 }
 
 
-class HookedTransformers(World):
-    """See `World`."""
+class HookedTransformerBackend(Backend):
+    """See `Backend`."""
 
     name = "HookedTransformer"
     versions = "TransformerLens 3.9"

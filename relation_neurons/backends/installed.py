@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from relation_neurons.backends.base import World
+from relation_neurons.backends.base import Backend
 
-__all__ = ["WORLD"]
+__all__ = ["BACKEND"]
 
 
-def _installed() -> World:
+def _installed() -> Backend:
     major = int(importlib.metadata.version("transformer-lens").split(".")[0])
     if major < 4:
-        from relation_neurons.backends.hooked_transformer import HookedTransformers
+        from relation_neurons.backends.hooked_transformer import HookedTransformerBackend
 
-        return HookedTransformers()
-    from relation_neurons.backends.transformer_bridge import Bridges
+        return HookedTransformerBackend()
+    from relation_neurons.backends.transformer_bridge import BridgeBackend
 
-    return Bridges()
+    return BridgeBackend()
 
 
-WORLD = _installed()
+BACKEND = _installed()
 """HookedTransformer on TransformerLens 3.9, TransformerBridge on 4.3 and later."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import UnknownSiteError, near_matches
 
 __all__ = [
@@ -41,7 +41,7 @@ def site_hook(model: HookedModel, site: str, layer: int) -> str:
     if site not in SITES:
         raise UnknownSiteError(f"No site {site!r}. {near_matches(site, SITES)}")
     name = SITES[site].format(layer=layer)
-    if name not in WORLD.hook_points(model):
+    if name not in BACKEND.hook_points(model):
         raise UnknownSiteError(
             f"This model has no {name} for the site {site!r}; `up` needs a gated MLP. Use `post`."
         )
@@ -91,7 +91,7 @@ def _rows(
     model: HookedModel, layer: int, neuron: int | slice = slice(None)
 ) -> Float[Tensor, "*neuron d_model"]:
     """Rows of a layer's down projection, in float32."""
-    down = WORLD.down_projection(model, layer)
+    down = BACKEND.down_projection(model, layer)
     rows = down.weight[neuron].detach().float()
     return rows if down.scale is None else rows * down.scale.detach().float()
 
@@ -107,13 +107,13 @@ def logit_weights(
     out: it is one positive number for all tokens, so their order is right and the unit is not
     logits. (A LayerNorm also subtracts the direction's mean.) Biases are no part of a direction.
     """
-    norm = WORLD.final_norm(model)
+    norm = BACKEND.final_norm(model)
     weighted = direction.float()
     if norm.centred:
         weighted = weighted - weighted.mean()
     if norm.scale is not None:
         weighted = weighted * norm.scale.detach().float().cpu()
-    unembedding = WORLD.unembedding(model).detach()
+    unembedding = BACKEND.unembedding(model).detach()
     return (weighted.to(unembedding.device) @ unembedding.float()).cpu()
 
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from relation_neurons.backends.base import (
+    Backend,
     DownProjection,
     FinalNorm,
     HookedModel,
     TreeBlock,
     TreeParts,
-    World,
 )
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
 
@@ -36,13 +36,13 @@ with warnings.catch_warnings():
     from transformer_lens.model_bridge.sources import build_bridge_from_module
     from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES, get_official_model_name
 
-__all__ = ["Bridges"]
+__all__ = ["BridgeBackend"]
 
 _POINTS: weakref.WeakKeyDictionary[nn.Module, Mapping[str, nn.Module]] = weakref.WeakKeyDictionary()
 
 
-class Bridges(World):
-    """See `World`."""
+class BridgeBackend(Backend):
+    """See `Backend`."""
 
     name = "TransformerBridge"
     versions = "TransformerLens 4.3 and later"

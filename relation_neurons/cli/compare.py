@@ -70,7 +70,7 @@ def compare_scores(
     from relation_neurons.relations.prompts import make_prompts
     from relation_neurons.results.manifest import make_manifest
     from relation_neurons.results.options import make_options
-    from relation_neurons.results.table_store import Stages
+    from relation_neurons.results.table_store import TableStore
     from relation_neurons.storage.files import write_table
     from relation_neurons.storage.run_folder import require_folder
 
@@ -91,7 +91,7 @@ def compare_scores(
         load_relations(relations, languages=languages, names=listed(names)), options
     )
     loaded = load_model(model, dtype=dtype, device=device)
-    stages = Stages(out, say)
+    store = TableStore(out, say)
     manifest = make_manifest(loaded, data, options)
     chosen = {"by": criteria, "sites": places, "bottom": bottom, "quantity": quantity}
     _open(out, {**manifest, "comparison": chosen})
@@ -103,7 +103,7 @@ def compare_scores(
         nonsense=options.nonsense,
         seed=seed,
     )
-    recall = stages.make(
+    recall = store.get_or_make(
         "parts/recall", lambda: measure_recall(loaded, prompts, batch_size=options.batch_size)
     )
     found = comparison.compare_scores(
@@ -123,7 +123,7 @@ def compare_scores(
         min_known=options.min_known,
         batch_size=options.batch_size,
         seed=seed,
-        stages=stages,
+        store=store,
     )
     for name, table in (
         ("comparison", found.table),

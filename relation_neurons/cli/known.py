@@ -82,7 +82,7 @@ def ask_and_say(name: str, source: str, languages: str | None, given: dict[str, 
 
 def _lines(label: str, wordings: pd.DataFrame, left_out: bool, shots: bool) -> list[str]:
     """What is known of one relation: a line for it, for each side, and for each wording."""
-    from relation_neurons.ranking.known import what_helps
+    from relation_neurons.ranking.known import advice_for_relation
 
     spare = (wordings["known_on_side"] - wordings["needed"]).min()
     few = ", with few to spare: the split is drawn anew when the file changes"
@@ -97,5 +97,5 @@ def _lines(label: str, wordings: pd.DataFrame, left_out: bool, shots: bool) -> l
             lines.append(f"    {row.known} of {row.facts} in {row.template!r}{wrong}")
     if left_out:
         lines.append("  what helps, one or more of:")
-        lines += [f"    {one}" for one in what_helps(wordings, shots=shots)]
+        lines += [f"    {one}" for one in advice_for_relation(wordings, shots=shots)]
     return lines

@@ -180,9 +180,9 @@ def rank(
     from relation_neurons.relations.loading import load_relations
     from relation_neurons.results.manifest import make_manifest
     from relation_neurons.results.options import make_options
-    from relation_neurons.results.table_store import Stages
+    from relation_neurons.results.table_store import TableStore
     from relation_neurons.storage.memmap import parse_size
-    from relation_neurons.storage.run_folder import open_folder, owned, require_folder
+    from relation_neurons.storage.run_folder import locked, open_run_folder, require_folder
 
     require_folder(out)
     options = make_options(preset, **given)
@@ -192,9 +192,9 @@ def rank(
     )
     options = across_languages(options, data, stated=given)
     loaded = load_model(model, dtype=dtype, device=device)
-    with interruptible(), owned(out):
-        open_folder(out, make_manifest(loaded, data, options))
-        _, _, ranking = rank_stage(loaded, data, options, Stages(out, say, memory=memory))
+    with interruptible(), locked(out):
+        open_run_folder(out, make_manifest(loaded, data, options))
+        _, _, ranking = rank_stage(loaded, data, options, TableStore(out, say, memory=memory))
     typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {out}")
 
 
@@ -212,19 +212,19 @@ def ablate(
     from relation_neurons.experiment.report_stage import report_stage
     from relation_neurons.experiment.run import engine_for
     from relation_neurons.results.manifest import require_ranked_by
-    from relation_neurons.results.table_store import Stages
+    from relation_neurons.results.table_store import TableStore
     from relation_neurons.storage.files import read_json
-    from relation_neurons.storage.run_folder import owned
+    from relation_neurons.storage.run_folder import locked
 
     manifest = read_json(out / "manifest.json")
     loaded = load_noted_model(out, manifest["model"], model, device)
     require_ranked_by(out, manifest, loaded)
-    stages = Stages(out, say)
-    with interruptible(), owned(out):
-        options, prompts, recall, ranking = read_rank_stage(manifest, stages)
-        with engine_for(loaded, engine, stages, address=address, workers=workers) as opened:
-            ablations = ablate_stage(loaded, prompts, ranking, options, stages, opened)
-        report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+    store = TableStore(out, say)
+    with interruptible(), locked(out):
+        options, prompts, recall, ranking = read_rank_stage(manifest, store)
+        with engine_for(loaded, engine, store, address=address, workers=workers) as opened:
+            ablations = ablate_stage(loaded, prompts, ranking, options, store, opened)
+        report_stage(manifest, prompts.frame, recall, ranking, ablations, store)
     typer.echo(f"report: {out / 'report.html'}")
 
 
@@ -247,9 +247,9 @@ def report(
     from relation_neurons.experiment.report_stage import report_stage
     from relation_neurons.plots.export import require_images
     from relation_neurons.report.page import write_images
-    from relation_neurons.results.table_store import Stages
+    from relation_neurons.results.table_store import TableStore
     from relation_neurons.storage.files import read_json
-    from relation_neurons.storage.run_folder import owned
+    from relation_neurons.storage.run_folder import locked
 
     formats = listed(image_format) or ["png"]
     require_images(formats, theme or "light")  # what is wrong shows before the report is built
@@ -258,11 +258,11 @@ def report(
             "--image-format and --theme say how images are written; add --images."
         )
     manifest = read_json(out / "manifest.json")
-    stages = Stages(out, say)
-    with owned(out):
-        options, prompts, recall, ranking = read_rank_stage(manifest, stages)
-        ablations = read_ablate_stage(options, ranking, stages)
-        results = report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+    store = TableStore(out, say)
+    with locked(out):
+        options, prompts, recall, ranking = read_rank_stage(manifest, store)
+        ablations = read_ablate_stage(options, ranking, store)
+        results = report_stage(manifest, prompts.frame, recall, ranking, ablations, store)
     if images:
         drawn = write_images(results, out / "figures", formats=formats, theme=theme or "light")
         typer.echo(f"images: {len(drawn)} in {out / 'figures'}")

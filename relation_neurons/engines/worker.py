@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 
 from relation_neurons.ablation.jobs import Job
-from relation_neurons.ablation.prompt_job import Asking
-from relation_neurons.ablation.text_job import Reading
+from relation_neurons.ablation.prompt_job import PromptJob
+from relation_neurons.ablation.text_job import TextJob
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.errors import EngineError
 from relation_neurons.inference.out_of_memory import is_out_of_memory
@@ -27,12 +27,12 @@ from relation_neurons.version import package_versions
 
 __all__ = ["Worker", "job_message"]
 
-_KINDS: dict[str, type[Asking] | type[Reading]] = {"Asking": Asking, "Reading": Reading}
+_KINDS: dict[str, type[PromptJob] | type[TextJob]] = {"Asking": PromptJob, "Reading": TextJob}
 
 
 def job_message(job: Job) -> dict[str, Any]:
     """Gives a job as a worker takes it."""
-    return {"kind": type(job).__name__, **job.plain()}
+    return {"kind": type(job).__name__, **job.to_message()}
 
 
 class Worker:
@@ -81,7 +81,7 @@ class Worker:
         try:
             if self._job is None or self._job[0] != name:
                 self._job = None  # frees what the last one kept
-                job = _KINDS[message["kind"]].of_plain(message)
+                job = _KINDS[message["kind"]].from_message(message)
                 self._job = name, job.begin(self._model)
             return {"table": packed(self._job[1](place))}
         except Exception as error:

@@ -17,7 +17,7 @@ from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.results.options import Options
 from relation_neurons.results.plan import block_count, checked_scores, judged_dose, sweep_controls
-from relation_neurons.results.table_store import Stages
+from relation_neurons.results.table_store import TableStore
 
 __all__ = ["Ablations", "ablate_stage", "read_ablate_stage"]
 
@@ -43,7 +43,7 @@ def ablate_stage(
     prompts: Prompts,
     ranking: Ranking,
     options: Options,
-    stages: Stages,
+    store: TableStore,
     engine: Engine | None = None,
 ) -> Ablations:
     """Collateral damage of every set, the sweep over all doses, and the checks at the judged one.
@@ -57,26 +57,26 @@ def ablate_stage(
         "seed": options.seed,
         "engine": engine,
     }
-    collateral = stages.make(
+    collateral = store.get_or_make(
         "collateral",
         lambda: collateral_damage(
             model,
             ranking,
             counts,
             score=options.score,
-            chunks=stages.chunks("collateral"),
+            chunks=store.chunks("collateral"),
             **shared,
         ),
     )
     dose = judged_dose(options, ranking, collateral)
     shared["batch_size"] = options.batch_size
-    effects = stages.make(
-        "effects", lambda: _sweep(model, prompts, ranking, options, dose, stages, shared)
+    effects = store.get_or_make(
+        "effects", lambda: _sweep(model, prompts, ranking, options, dose, store, shared)
     )
     blocks = pd.DataFrame()
     count = block_count(options, ranking, dose)
     if count > 1:
-        blocks = stages.make(
+        blocks = store.get_or_make(
             "blocks",
             lambda: block_sweep(
                 model,
@@ -86,18 +86,18 @@ def ablate_stage(
                 blocks=count,
                 score=options.score,
                 control_draws=min(options.draws, 1),
-                chunks=stages.chunks("blocks"),
+                chunks=store.chunks("blocks"),
                 **shared,
             ),
         )
     return Ablations(effects, collateral, blocks, dose)
 
 
-def read_ablate_stage(options: Options, ranking: Ranking, stages: Stages) -> Ablations:
+def read_ablate_stage(options: Options, ranking: Ranking, store: TableStore) -> Ablations:
     """Reads what `ablate_stage` left in a folder; what an older run did not make is empty."""
-    collateral = stages.read_or_empty("collateral")
+    collateral = store.read_or_empty("collateral")
     dose = judged_dose(options, ranking, collateral)
-    return Ablations(stages.read("effects"), collateral, stages.read_or_empty("blocks"), dose)
+    return Ablations(store.read("effects"), collateral, store.read_or_empty("blocks"), dose)
 
 
 def _sweep(
@@ -106,7 +106,7 @@ def _sweep(
     ranking: Ranking,
     options: Options,
     dose: int,
-    stages: Stages,
+    store: TableStore,
     shared: dict[str, Any],
 ) -> pd.DataFrame:
     """The score's sets at every dose with their controls, and the checks at the judged dose."""
@@ -115,8 +115,8 @@ def _sweep(
     planned = plan_sweep(ranking, counts, scores=(options.score,), seed=options.seed, **controls)
     asked = pd.MultiIndex.from_frame(prompts.held_out.frame[["relation", "language"]])
     held_out = int(asked.isin(ranking.pairs).sum())
-    stages.say(f"sweep: {len(planned):,} ablations and the checks, {held_out:,} prompts each")
-    _say_unmatched(ranking, planned, counts, options, stages)
+    store.log(f"sweep: {len(planned):,} ablations and the checks, {held_out:,} prompts each")
+    _say_unmatched(ranking, planned, counts, options, store)
     parts = [
         ablation_sweep(
             model,
@@ -124,7 +124,7 @@ def _sweep(
             ranking,
             counts,
             scores=(options.score,),
-            chunks=stages.chunks("effects"),
+            chunks=store.chunks("effects"),
             **controls,
             **shared,
         )
@@ -140,7 +140,7 @@ def _sweep(
                 scores=checks,
                 control_draws=options.check_draws,
                 control_kinds=("control_contribution",),
-                chunks=stages.chunks("effects"),
+                chunks=store.chunks("effects"),
                 **shared,
             )
         )
@@ -149,7 +149,7 @@ def _sweep(
 
 
 def _say_unmatched(
-    ranking: Ranking, planned: Any, counts: tuple[int, ...], options: Options, stages: Stages
+    ranking: Ranking, planned: Any, counts: tuple[int, ...], options: Options, store: TableStore
 ) -> None:
     """Says which sets have no control because more than half of a layer is ranked."""
     if not options.draws:
@@ -157,7 +157,7 @@ def _say_unmatched(
     matched = {(c.ablated, c.language, c.dose) for c in planned if c.kind != "ranked"}
     for one in planned:
         if one.kind == "ranked" and (one.ablated, one.language, one.dose) not in matched:
-            stages.say(
+            store.log(
                 f"note: {one.ablated} at a dose of {one.dose:,} has no control: more than half of a "
                 "layer is ranked, which leaves no disjoint match in it"
             )

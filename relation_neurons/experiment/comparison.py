@@ -30,7 +30,7 @@ from relation_neurons.ranking.rank import rank_neurons
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
-from relation_neurons.results.table_store import Stages
+from relation_neurons.results.table_store import TableStore
 
 __all__ = [
     "Comparison",
@@ -140,7 +140,7 @@ def compare_scores(
     min_known: int = MIN_KNOWN,
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
-    stages: Stages | None = None,
+    store: TableStore | None = None,
 ) -> Comparison:
     """Ranks by every criterion and judges each ranking's top sets by the same held-out ablation.
 
@@ -168,13 +168,13 @@ def compare_scores(
         TooFewFactsError: fewer than two relations can be ranked.
         UnknownSiteError: a site that the model does not have.
     """
-    stages = stages or Stages()
+    store = store or TableStore()
     contenders = plan_contenders(by, sites, bottom=bottom, score=score)
     doses = {c.site: resolve_doses([dose], neuron_count(model, c.site))[0] for c in contenders}
     left_out = [one for one in by if one not in {c.by for c in contenders}]
     if left_out:
-        stages.say(f"left out: {', '.join(left_out)} cannot rank the score {score}")
-    found = {c: _read(c, stages) for c in contenders if _is_done(c, stages)}
+        store.log(f"left out: {', '.join(left_out)} cannot rank the score {score}")
+    found = {c: _read(c, store) for c in contenders if _is_done(c, store)}
     for site, count in doses.items():
         found |= _judge_site(
             model,
@@ -193,7 +193,7 @@ def compare_scores(
                 "batch_size": batch_size,
                 "seed": seed,
             },
-            stages=stages,
+            store=store,
         )
     effects, sets = (
         pd.concat([found[c][i] for c in contenders], ignore_index=True) for i in range(2)
@@ -212,7 +212,7 @@ def _judge_site(
     collect: dict[str, Any],
     rank: dict[str, Any],
     sweep: dict[str, Any],
-    stages: Stages,
+    store: TableStore,
 ) -> dict[Contender, tuple[pd.DataFrame, pd.DataFrame]]:
     """Collects activations once at a site, and ranks and ablates by each contender there."""
     if not contenders:
@@ -234,8 +234,8 @@ def _judge_site(
         effects = effects.astype(dict.fromkeys(effects.select_dtypes("category"), str))
         parts = (_named(contender, effects), _named(contender, ranking.frame))
         for kind, part in zip(("effects", "sets"), parts, strict=True):
-            stages.keep(_part(contender, kind), part)
-        stages.done(contender.name, started)
+            store.write(_part(contender, kind), part)
+        store.done(contender.name, started)
         found[contender] = parts
     return found
 
@@ -257,10 +257,10 @@ def _part(contender: Contender, kind: str) -> str:
     return f"parts/{contender.name}-{kind}"
 
 
-def _is_done(contender: Contender, stages: Stages) -> bool:
-    return stages.has(_part(contender, "effects"), _part(contender, "sets"))
+def _is_done(contender: Contender, store: TableStore) -> bool:
+    return store.has(_part(contender, "effects"), _part(contender, "sets"))
 
 
-def _read(contender: Contender, stages: Stages) -> tuple[pd.DataFrame, pd.DataFrame]:
-    stages.say(f"{contender.name}: read from {stages.folder}")
-    return stages.read(_part(contender, "effects")), stages.read(_part(contender, "sets"))
+def _read(contender: Contender, store: TableStore) -> tuple[pd.DataFrame, pd.DataFrame]:
+    store.log(f"{contender.name}: read from {store.folder}")
+    return store.read(_part(contender, "effects")), store.read(_part(contender, "sets"))

@@ -28,7 +28,7 @@ from relation_neurons.results.manifest import read_options
 from relation_neurons.results.options import Options
 from relation_neurons.results.plan import kept_neurons, middle_dose
 from relation_neurons.results.results import read_prompts, write_prompts
-from relation_neurons.results.table_store import Stages
+from relation_neurons.results.table_store import TableStore
 
 __all__ = ["planned_prompts", "rank_stage", "read_rank_stage"]
 
@@ -50,27 +50,27 @@ def planned_prompts(model: HookedModel, relations: Sequence[Relation], options: 
 
 
 def rank_stage(
-    model: HookedModel, relations: Sequence[Relation], options: Options, stages: Stages
+    model: HookedModel, relations: Sequence[Relation], options: Options, store: TableStore
 ) -> tuple[Prompts, pd.DataFrame, Ranking]:
     """Prompts, recall, activations and ranking, with its null and its stability.
 
     What is there already is read.
     """
-    prompts = stages.make(
+    prompts = store.get_or_make(
         "prompts",
         lambda: planned_prompts(model, relations, options),
         write_prompts,
         read_prompts,
     )
-    recall = stages.make(
+    recall = store.get_or_make(
         "recall",
         lambda: measure_recall(
-            model, prompts, batch_size=options.batch_size, chunks=stages.chunks("recall")
+            model, prompts, batch_size=options.batch_size, chunks=store.chunks("recall")
         ),
     )
     checks = _checks(recall, options)
-    if stages.has("ranking", "neurons", *checks):
-        return prompts, recall, _read_ranking(recall, options, stages)
+    if store.has("ranking", "neurons", *checks):
+        return prompts, recall, _read_ranking(recall, options, store)
     started = time.monotonic()
     table = collect_activations(
         model,
@@ -79,31 +79,31 @@ def rank_stage(
         site=options.site,
         active=options.by == "activation_entropy",
         batch_size=options.batch_size,
-        memory=stages.memory,
-        folder=stages.folder,
+        memory=store.memory,
+        folder=store.folder,
     )
     with warnings.catch_warnings():
-        if stages.speaks:  # then it is said below, a line each
+        if store.is_logging:  # then it is said below, a line each
             warnings.simplefilter("ignore", LeftOutWarning)
         ranking = _rank(model, prompts, recall, table, options)
     for name, reason in ranking.left_out.items():
-        stages.say(f"left out: {name}, {reason}")
-    stages.keep("neurons", ranking.neurons)
-    stages.keep("ranking", ranking.frame)
-    stages.done("ranking", started)
+        store.log(f"left out: {name}, {reason}")
+    store.write("neurons", ranking.neurons)
+    store.write("ranking", ranking.frame)
+    store.done("ranking", started)
     for name, check in checks.items():
-        stages.make(name, partial(check, table))
+        store.get_or_make(name, partial(check, table))
     return prompts, recall, ranking
 
 
 def read_rank_stage(
-    manifest: dict[str, Any], stages: Stages
+    manifest: dict[str, Any], store: TableStore
 ) -> tuple[Options, Prompts, pd.DataFrame, Ranking]:
     """Reads what `rank_stage` left in a folder, with the options it was made with."""
     options = read_options(manifest)
-    recall = stages.read("recall")
-    ranking = _read_ranking(recall, options, stages)
-    return options, stages.read("prompts", read_prompts), recall, ranking
+    recall = store.read("recall")
+    ranking = _read_ranking(recall, options, store)
+    return options, store.read("prompts", read_prompts), recall, ranking
 
 
 def _rank(
@@ -151,8 +151,8 @@ def _checks(recall: pd.DataFrame, options: Options) -> dict[str, Check]:
     return {name: check for name, (check, count) in wanted.items() if count}
 
 
-def _read_ranking(recall: pd.DataFrame, options: Options, stages: Stages) -> Ranking:
+def _read_ranking(recall: pd.DataFrame, options: Options, store: TableStore) -> Ranking:
     left_out = left_out_relations(recall, options.min_known)
-    frame, neurons = stages.read("ranking"), stages.read("neurons")
+    frame, neurons = store.read("ranking"), store.read("neurons")
     shots = options.shots > 0
     return Ranking(frame, neurons, options.site, left_out, by=options.by, shots=shots)

@@ -14,7 +14,7 @@ from relation_neurons.ranking.table import Ranking
 from relation_neurons.report.page import build_report, make_figures
 from relation_neurons.report.summary import claims, summarise
 from relation_neurons.results.results import Results
-from relation_neurons.results.table_store import Stages
+from relation_neurons.results.table_store import TableStore
 from relation_neurons.storage.files import write_json, write_text
 from relation_neurons.storage.run_folder import (
     record,
@@ -29,7 +29,7 @@ def report_stage(
     recall: pd.DataFrame,
     ranking: Ranking,
     ablations: Ablations,
-    stages: Stages,
+    store: TableStore,
 ) -> Results:
     """Summary, figures and report; needs no model."""
     started = time.monotonic()
@@ -39,26 +39,26 @@ def report_stage(
         recall,
         ranking,
         ablations.effects,
-        folder=stages.folder,
+        folder=store.folder,
         collateral=ablations.collateral,
         blocks=ablations.blocks,
-        null=stages.read_or_empty("null"),
-        stability=stages.read_or_empty("stability"),
+        null=store.read_or_empty("null"),
+        stability=store.read_or_empty("stability"),
     )
     dose, score = ablations.dose, manifest["options"]["score"]
     matrix = interference_matrix(ablations.effects, dose=dose, score=score)
     summary = summarise(manifest, recall, ranking, ablations.effects, dose=dose, matrix=matrix)
     results = replace(results, summary=summary)
     results = replace(results, summary=summary | claims(results, dose))
-    if stages.folder is not None:
-        summary_path = stages.folder / "summary.json"
+    if store.folder is not None:
+        summary_path = store.folder / "summary.json"
         write_json(summary_path, results.summary)
         figures = make_figures(results, matrix)
-        paths = {name: stages.folder / "figures" / f"{name}.json" for name in figures}
+        paths = {name: store.folder / "figures" / f"{name}.json" for name in figures}
         for name, figure in figures.items():
             write_text(paths[name], figure.to_json())
-        page = stages.folder / "report.html"
+        page = store.folder / "report.html"
         write_text(page, build_report(results, figures, matrix))
-        record(stages.folder, summary_path, *paths.values(), page)
-        stages.done("report", started)
+        record(store.folder, summary_path, *paths.values(), page)
+        store.done("report", started)
     return results

@@ -27,12 +27,12 @@ from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.results.manifest import make_manifest
 from relation_neurons.results.options import Options, make_options
 from relation_neurons.results.results import Results, load_results
-from relation_neurons.results.table_store import Stages
+from relation_neurons.results.table_store import TableStore
 from relation_neurons.storage.memmap import parse_size
 from relation_neurons.storage.run_folder import (
+    locked,
     move_aside,
-    open_folder,
-    owned,
+    open_run_folder,
     read_checksums,
 )
 
@@ -80,7 +80,7 @@ def run(
     chosen = make_options(preset, **options)
     folder = Path(out) if out is not None else None
     parse_size(memory)
-    stages = Stages(folder, memory=memory, **({"say": say} if say else {}))
+    store = TableStore(folder, memory=memory, **({"say": say} if say else {}))
     loaded = choose_facts(load_relations(relations), chosen)
     chosen = across_languages(chosen, loaded, stated=options)
     resolve_doses(chosen.doses, neuron_count(model, chosen.site))
@@ -89,33 +89,33 @@ def run(
             relation, chosen.hold_out_templates, chosen.single_template
         )
         if judge == detect and not chosen.single_template:
-            stages.say(
+            store.log(
                 f"note: {relation.name} ({relation.language}) holds out no wording; it is judged on "
                 "those it is found on"
             )
     manifest = make_manifest(model, loaded, chosen)
-    with _opened(folder, manifest, force_new, stages):
+    with _opened(folder, manifest, force_new, store):
         if folder is not None and is_finished(folder):
-            stages.say(f"{folder} holds this very run, finished: nothing to do")
+            store.log(f"{folder} holds this very run, finished: nothing to do")
             return load_results(folder)
-        with engine_for(model, engine, stages, address=address, workers=workers) as opened:
-            prompts, recall, ranking = rank_stage(model, loaded, chosen, stages)
-            ablations = ablate_stage(model, prompts, ranking, chosen, stages, opened)
-        return report_stage(manifest, prompts.frame, recall, ranking, ablations, stages)
+        with engine_for(model, engine, store, address=address, workers=workers) as opened:
+            prompts, recall, ranking = rank_stage(model, loaded, chosen, store)
+            ablations = ablate_stage(model, prompts, ranking, chosen, store, opened)
+        return report_stage(manifest, prompts.frame, recall, ranking, ablations, store)
 
 
 @contextlib.contextmanager
 def engine_for(
     model: HookedModel,
     engine: str | Engine,
-    stages: Stages,
+    store: TableStore,
     *,
     address: str | None = None,
     workers: int | None = None,
 ) -> Iterator[Engine]:
     """Opens the engine of a run for a model, notes in the folder that it was used, and closes it."""
     opened = (
-        make_engine(engine, address=address, workers=workers, say=stages.say)
+        make_engine(engine, address=address, workers=workers, say=store.log)
         if isinstance(engine, str)
         else engine
     )
@@ -124,7 +124,7 @@ def engine_for(
         yield opened
     finally:
         try:
-            stages.note_engine(opened.describe())
+            store.note_engine(opened.describe())
         finally:
             if isinstance(engine, str):
                 opened.close()
@@ -132,7 +132,7 @@ def engine_for(
 
 @contextlib.contextmanager
 def _opened(
-    folder: Path | None, manifest: dict[str, Any], force_new: bool, stages: Stages
+    folder: Path | None, manifest: dict[str, Any], force_new: bool, store: TableStore
 ) -> Iterator[None]:
     """Holds the results folder of this run, where there is one."""
     if folder is None:
@@ -140,9 +140,9 @@ def _opened(
         return
     moved = move_aside(folder) if force_new else None
     if moved is not None:
-        stages.say(f"moved what was there to {moved}")
-    with owned(folder):
-        open_folder(folder, manifest)
+        store.log(f"moved what was there to {moved}")
+    with locked(folder):
+        open_run_folder(folder, manifest)
         yield
 
 

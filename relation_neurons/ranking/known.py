@@ -13,12 +13,12 @@ from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN, relation_label
 
 __all__ = [
+    "advice_for_ranking",
+    "advice_for_relation",
     "has_shots",
-    "know_more",
     "known_counts",
     "known_facts",
     "left_out_relations",
-    "what_helps",
 ]
 
 SIDES = ("detection", "held_out")
@@ -126,7 +126,7 @@ def has_shots(prompts: pd.DataFrame) -> bool:
     )
 
 
-def know_more(prompts: pd.DataFrame) -> str:
+def advice_for_ranking(prompts: pd.DataFrame) -> str:
     """Says what to do where too few facts are known, in the order in which it is worth trying.
 
     Args:
@@ -141,7 +141,7 @@ def know_more(prompts: pd.DataFrame) -> str:
     )
 
 
-def what_helps(wordings: pd.DataFrame, *, shots: bool) -> tuple[str, ...]:
+def advice_for_relation(wordings: pd.DataFrame, *, shots: bool) -> tuple[str, ...]:
     """Says what to do about one relation that is left out, from what is known of it.
 
     Args:

@@ -22,7 +22,7 @@ from jaxtyping import Int
 from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.ranking.detection_tasks import SCORES, rank_families
-from relation_neurons.ranking.known import know_more, left_out_relations
+from relation_neurons.ranking.known import advice_for_ranking, left_out_relations
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.scoring.permutations import LEVEL, maximum_nulls
 
@@ -71,7 +71,7 @@ def null_maximum(
     if not wanted:
         raise TooFewFactsError(
             f"No relation has {min_known} known prompts and as many negatives for the score "
-            f"{' or '.join(scores)}. {know_more(table.prompts)}"
+            f"{' or '.join(scores)}. {advice_for_ranking(table.prompts)}"
         )
     members = membership[wanted]
     labels = [families[i] for i in wanted]

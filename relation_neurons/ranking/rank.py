@@ -34,7 +34,7 @@ from relation_neurons.ranking.criteria import (
     require_end,
 )
 from relation_neurons.ranking.detection_tasks import SCORES, rank_families
-from relation_neurons.ranking.known import has_shots, know_more, left_out_relations
+from relation_neurons.ranking.known import advice_for_ranking, has_shots, left_out_relations
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.scoring.scores import (
@@ -144,14 +144,14 @@ def _nothing_left(left_out: Mapping[str, str], prompts: pd.DataFrame) -> str:
             "No relation is left to rank: none has prompts enough to be told from. It takes a second "
             "relation, or neutral prompts (make_prompts(…, background=True))."
         )
-    return f"No relation is left to rank ({_reasons(left_out)}). {know_more(prompts)}"
+    return f"No relation is left to rank ({_reasons(left_out)}). {advice_for_ranking(prompts)}"
 
 
 def _some_left_out(left_out: Mapping[str, str], recall: pd.DataFrame, prompts: pd.DataFrame) -> str:
     count = len(recall[["relation", "language"]].drop_duplicates())
     return (
         f"{len(left_out)} of {count} relations {'is' if len(left_out) == 1 else 'are'} left out of the "
-        f"ranking, and of figures made from it ({_reasons(left_out)}). {know_more(prompts)}"
+        f"ranking, and of figures made from it ({_reasons(left_out)}). {advice_for_ranking(prompts)}"
     )
 
 

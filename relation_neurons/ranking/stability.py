@@ -33,8 +33,8 @@ from torch import Tensor
 from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.ranking.detection_tasks import RelationFamily, relation_families
-from relation_neurons.ranking.known import know_more
+from relation_neurons.ranking.detection_tasks import DetectionTask, detection_tasks
+from relation_neurons.ranking.known import advice_for_ranking
 from relation_neurons.relations.relation import MIN_KNOWN, subject_key
 from relation_neurons.scoring.scores import family_average_precision, standardised_difference
 
@@ -127,7 +127,7 @@ def find_subjects(prompts: pd.DataFrame) -> Int[np.ndarray, " prompt"]:
 class RankingPair:
     """Two rankings of one family to compare."""
 
-    family: RelationFamily
+    family: DetectionTask
     what: str
     repeat: int
     left_out: str
@@ -137,7 +137,7 @@ class RankingPair:
 
 
 def ranking_pairs(
-    families: Sequence[RelationFamily],
+    families: Sequence[DetectionTask],
     prompts: pd.DataFrame,
     known: Bool[np.ndarray, " prompt"],
     repeats: int,
@@ -170,7 +170,7 @@ def ranking_pairs(
     return made
 
 
-def _without_one(family: RelationFamily, relations: np.ndarray) -> Iterator[RankingPair]:
+def _without_one(family: DetectionTask, relations: np.ndarray) -> Iterator[RankingPair]:
     """Leaves each other relation out of the negatives in turn."""
     if family.score != "specific":
         return
@@ -182,7 +182,7 @@ def _without_one(family: RelationFamily, relations: np.ndarray) -> Iterator[Rank
 
 
 def _member(
-    family: RelationFamily, positives: np.ndarray, negatives: np.ndarray
+    family: DetectionTask, positives: np.ndarray, negatives: np.ndarray
 ) -> Int8[np.ndarray, " prompt"]:
     positive, negative = family.positive & positives, family.negative & negatives
     return np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8)
@@ -236,10 +236,10 @@ def ranking_stability(
     prompts = table.prompts.reset_index(drop=True)
     known = prompts["prompt_id"].map(recall.set_index("prompt_id")["known"])
     known_rows = known.fillna(False).to_numpy(bool)
-    families = relation_families(prompts, known_rows, recall, scores, min_known)
+    families = detection_tasks(prompts, known_rows, recall, scores, min_known)
     if not families:
         raise TooFewFactsError(
-            f"No relation can be ranked, so there is no stability to measure. {know_more(prompts)}"
+            f"No relation can be ranked, so there is no stability to measure. {advice_for_ranking(prompts)}"
         )
     pairs = ranking_pairs(families, prompts, known_rows, repeats, set_aside, seed)
     tops = _top_sets(values, pairs, prompts["fact"].to_numpy(str), count, min_known)

@@ -17,7 +17,7 @@ import pandas as pd
 from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.criteria import applicable_families, applicable_scores
-from relation_neurons.ranking.detection_tasks import SCORES, rank_families, relation_families
+from relation_neurons.ranking.detection_tasks import SCORES, detection_tasks, rank_families
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.relations.shipped import load_background
@@ -163,7 +163,7 @@ def _stability(results: Results, options: Options) -> str:
         detection = results.prompts[results.prompts["side"] == "detection"].reset_index(drop=True)
         known = detection["prompt_id"].map(results.recall.set_index("prompt_id")["known"])
         known_rows = known.fillna(False).to_numpy(bool)
-        for family in relation_families(
+        for family in detection_tasks(
             detection,
             known_rows,
             results.recall,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from relation_neurons.ablation.jobs import work_off
-from relation_neurons.ablation.prompt_job import Asking, judged
+from relation_neurons.ablation.jobs import run_job
+from relation_neurons.ablation.prompt_job import PromptJob, judged
 from relation_neurons.ablation.sets import AblatedSets, Condition, plan_sweep
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import weight_hash
@@ -75,8 +75,8 @@ def recompute_sample(
         value=None,
         positions=options["positions"],
     )
-    job = Asking(sets, _asked(results), batch_size or options["batch_size"])
-    tables = work_off(model, job, "recomputing")
+    job = PromptJob(sets, _asked(results), batch_size or options["batch_size"])
+    tables = run_job(model, job, "recomputing")
     checks = [Check(f"{len(sample)} of {len(planned)} ablated sets recomputed")]
     for condition, anew in zip(sample, tables, strict=True):
         key = _key(condition.labels())

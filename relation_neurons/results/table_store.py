@@ -12,9 +12,9 @@ import pandas as pd
 
 from relation_neurons.storage.chunks import Chunks
 from relation_neurons.storage.files import read_json, read_table, write_json, write_table
-from relation_neurons.storage.run_folder import adopt, check_file, record
+from relation_neurons.storage.run_folder import check_file, record, record_if_missing
 
-__all__ = ["Stages"]
+__all__ = ["TableStore"]
 
 
 def _silent(line: str) -> None:
@@ -22,19 +22,19 @@ def _silent(line: str) -> None:
 
 
 @dataclass(frozen=True)
-class Stages:
+class TableStore:
     """The results folder of a run under way, or none."""
 
     folder: Path | None = None
-    say: Callable[[str], None] = _silent
+    log: Callable[[str], None] = _silent
     """Told what was done, a line a stage."""
     memory: str | int | None = None
     """What the activation table may take in memory; no part of what a run is, so in no manifest."""
 
     @property
-    def speaks(self) -> bool:
+    def is_logging(self) -> bool:
         """Whether anybody is told."""
-        return self.say is not _silent
+        return self.log is not _silent
 
     def path(self, name: str) -> Path | None:
         """Where a table is kept."""
@@ -50,14 +50,16 @@ class Stages:
         path = self.path(name)
         assert path is not None and self.folder is not None
         check_file(self.folder, path)
-        adopt(self.folder, path)
+        record_if_missing(self.folder, path)
         return reader(path)
 
     def read_or_empty(self, name: str) -> pd.DataFrame:
         """Reads a table, or gives one without rows where it is not there."""
         return self.read(name) if self.has(name) else pd.DataFrame()
 
-    def keep(self, name: str, made: Any, writer: Callable[[Path, Any], None] = write_table) -> None:
+    def write(
+        self, name: str, made: Any, writer: Callable[[Path, Any], None] = write_table
+    ) -> None:
         """Writes a table, where there is a folder."""
         path = self.path(name)
         if path is not None and self.folder is not None:
@@ -68,7 +70,7 @@ class Stages:
         """Where the parts of a table are kept until it is whole."""
         return Chunks(self.folder / "parts" / name if self.folder else None)
 
-    def make(
+    def get_or_make(
         self,
         name: str,
         make: Callable[[], Any],
@@ -77,16 +79,16 @@ class Stages:
     ) -> Any:
         """Makes a table and keeps it, or reads the one that is there."""
         if self.has(name):
-            self.say(f"{name}: read from {self.folder}")
+            self.log(f"{name}: read from {self.folder}")
             found = self.read(name, reader)
             self.chunks(name).drop()  # of a run that was killed between its table and this
             return found
         started = time.monotonic()
         there = self.chunks(name).count()
         if there:
-            self.say(f"{name}: going on after {there:,} finished parts")
+            self.log(f"{name}: going on after {there:,} finished parts")
         made = make()
-        self.keep(name, made, writer)
+        self.write(name, made, writer)
         self.chunks(name).drop()
         self.done(name, started)
         return made
@@ -102,4 +104,4 @@ class Stages:
 
     def done(self, name: str, started: float) -> None:
         """Says how long a stage took."""
-        self.say(f"{name}: {time.monotonic() - started:.0f} s")
+        self.log(f"{name}: {time.monotonic() - started:.0f} s")

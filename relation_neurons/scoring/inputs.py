@@ -15,7 +15,7 @@ from torch import Tensor
 
 from relation_neurons.progress import progress_bar
 
-__all__ = ["Classes", "Columns", "group_prompts", "in_threads"]
+__all__ = ["Columns", "PromptGroups", "group_prompts", "in_threads"]
 
 _EXACT = (torch.float32, torch.int8, torch.uint8, torch.int16, torch.bool)  # as float32
 
@@ -97,7 +97,7 @@ def in_threads(work: Callable[[int, int], bool], neurons: int, step: int, what: 
 
 
 @dataclass(frozen=True)
-class Classes:
+class PromptGroups:
     """Prompts by class, and what each class is to each family."""
 
     labels: UInt64[np.ndarray, " prompt"]
@@ -114,7 +114,7 @@ class Classes:
     """The group of each family, and of the one too many."""
 
 
-def group_prompts(membership: Int8[Tensor, "family prompt"]) -> Classes:
+def group_prompts(membership: Int8[Tensor, "family prompt"]) -> PromptGroups:
     """Groups the prompts that are positives and negatives of the same families."""
     member = membership.numpy()
     kinds, labels, sizes = np.unique(member, axis=1, return_inverse=True, return_counts=True)
@@ -123,7 +123,7 @@ def group_prompts(membership: Int8[Tensor, "family prompt"]) -> Classes:
     hit = np.full((len(sizes), max(1, int(per_class.max()))), len(member), dtype=np.int64)
     classes, families = np.nonzero(kinds.T == 1)
     hit[classes, np.arange(len(classes)) - (per_class.cumsum() - per_class)[classes]] = families
-    return Classes(
+    return PromptGroups(
         labels=labels.reshape(-1).astype(np.uint64),
         positive=np.ascontiguousarray(kinds == 1),
         negative=np.ascontiguousarray(kinds == 0),

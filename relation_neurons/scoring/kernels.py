@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from relation_neurons.scoring.inputs import Classes, Columns
+from relation_neurons.scoring.inputs import Columns, PromptGroups
 from relation_neurons.scoring.jit import compiled
 from relation_neurons.scoring.radix_sort import (
     BLOCK,
@@ -46,7 +46,9 @@ def empty_scores(families: int, neurons: int, wanted: tuple[str, ...]) -> Scores
     return Scores(*(np.empty((families, neurons if n in needed else 0)) for n in names))
 
 
-def score_columns(columns: Columns, classes: Classes, found: Scores, start: int, stop: int) -> bool:
+def score_columns(
+    columns: Columns, classes: PromptGroups, found: Scores, start: int, stop: int
+) -> bool:
     """Scores the neurons from start to stop into `found`; says whether all activations are finite."""
     bits, table, values, first, last = columns.read(start, stop)
     shift = start - first

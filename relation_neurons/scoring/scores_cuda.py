@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from relation_neurons.scoring.inputs import Classes
+from relation_neurons.scoring.inputs import PromptGroups
 from relation_neurons.scoring.kernels import FLOOR, Scores
 
 __all__ = ["score"]
@@ -24,7 +24,7 @@ _CELLS = 1 << 24  # activations at a time: about 1.5 GB with everything made fro
 @torch.inference_mode()
 def score(
     activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"],
-    classes: Classes,
+    classes: PromptGroups,
     found: Scores,
 ) -> bool:
     """Scores all neurons into `found`, on the device of the activations; says whether all are finite."""
@@ -47,7 +47,7 @@ def score(
     return finite
 
 
-def _ranked(part: Tensor, classes: Classes, found: Scores, here: slice) -> None:
+def _ranked(part: Tensor, classes: PromptGroups, found: Scores, here: slice) -> None:
     """Sorts each neuron once, then walks the families."""
     device = part.device
     ordered, order = part.T.contiguous().sort(dim=1, descending=True)
@@ -90,7 +90,7 @@ def _ties(
 
 
 def _standardised(
-    values: Float[Tensor, "prompt neuron"], classes: Classes
+    values: Float[Tensor, "prompt neuron"], classes: PromptGroups
 ) -> tuple[Float[Tensor, "family neuron"], ...]:
     """The standardised difference and the two means, from sums over each class."""
     label = torch.from_numpy(classes.labels.astype(np.int64)).to(values.device)

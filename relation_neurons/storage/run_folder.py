@@ -21,15 +21,15 @@ from relation_neurons.storage.files import dumps, plain, read_json, write_text
 
 __all__ = [
     "CHECKSUMS",
-    "adopt",
     "check_file",
     "checksum",
     "first_difference",
+    "locked",
     "move_aside",
-    "open_folder",
-    "owned",
+    "open_run_folder",
     "read_checksums",
     "record",
+    "record_if_missing",
     "require_folder",
 ]
 
@@ -51,7 +51,7 @@ def require_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keeps every other process from writing a folder for as long as the context is open.
 
     The lock is the operating system's: it ends with the process that holds it, however that ends.
@@ -84,7 +84,7 @@ def owned(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def open_folder(folder: Path, manifest: dict[str, Any]) -> None:
+def open_run_folder(folder: Path, manifest: dict[str, Any]) -> None:
     """Starts a results folder, or finds that it already belongs to this very run (pitfall 19).
 
     Raises:
@@ -104,7 +104,7 @@ def open_folder(folder: Path, manifest: dict[str, Any]) -> None:
                 f"{folder} holds another run: {difference}. Give another --out, or --force-new, which "
                 "moves that folder aside."
             )
-        adopt(folder, path)
+        record_if_missing(folder, path)
         return
     if folder.is_dir() and any(one.name not in (_LOCK, _OWNER) for one in folder.iterdir()):
         raise ResultsError(
@@ -136,7 +136,7 @@ def move_aside(folder: Path) -> Path | None:
     require_folder(folder)
     if not folder.is_dir() or not any(folder.iterdir()):
         return None
-    with owned(folder):
+    with locked(folder):
         pass
     folder = folder.resolve()  # `.` has no name to put a number behind
     names = (folder.with_name(f"{folder.name}.old-{number}") for number in range(1, 10_000))
@@ -173,7 +173,7 @@ def record(folder: Path, *paths: Path) -> None:
     write_text(folder / CHECKSUMS, dumps(known))
 
 
-def adopt(folder: Path, path: Path) -> None:
+def record_if_missing(folder: Path, path: Path) -> None:
     """Notes the checksum of a file whose writer was stopped before it could: what exists is whole."""
     if path.relative_to(folder).as_posix() not in read_checksums(folder):
         record(folder, path)

@@ -15,13 +15,13 @@ from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.models import checkpoints
-from relation_neurons.models.registry import EMBEDDED
 
 NAME = "gemma3-270m"
 pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.skipif(
-        not checkpoints.is_here(NAME), reason=f"{NAME} is not installed: {EMBEDDED[NAME].pip}"
+        not checkpoints.is_here(NAME),
+        reason=f"{NAME} is not installed: {PACKAGED_MODELS[NAME].pip}",
     ),
 ]
 PLAIN = (
@@ -39,7 +39,7 @@ def gemma():
 @pytest.fixture(scope="module")
 def hugging_face(gemma):
     """The same weights in plain Hugging Face; asking for the model first fills the cache."""
-    folder = checkpoints.embedded_checkpoint(NAME)
+    folder = checkpoints.packaged_checkpoint(NAME)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 

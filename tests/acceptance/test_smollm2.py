@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.formatting import number
 from relation_neurons.inference.batches import make_batches
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.acceptance
 @pytest.fixture(scope="module")
 def hugging_face(smollm2):
     """The same weights in plain Hugging Face; asking for the model first fills the cache."""
-    folder = checkpoints.embedded_checkpoint("smollm2-135m")
+    folder = checkpoints.packaged_checkpoint("smollm2-135m")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
@@ -174,7 +174,7 @@ def test_the_committed_reference_run_is_reproduced(smollm2):
     folder = Path(__file__).parents[2] / "results" / "reference"
     results = rn.load_results(folder)
     prompts = read_prompts(folder / "prompts.parquet").held_out
-    if WORLD.name == "HookedTransformer":  # a bridge has other names for the same weights
+    if BACKEND.name == "HookedTransformer":  # a bridge has other names for the same weights
         assert results.manifest["model"]["weight_hash"] == weight_hash(smollm2)
     rows = results.effects.query(
         "ablated == 'word_opposite' and kind == 'ranked' and score == 'specific' and dose == 92"

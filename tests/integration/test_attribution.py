@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
 from relation_neurons.activations.attribution import collect_attribution
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 
@@ -169,7 +169,7 @@ def test_pitfall_18_a_hook_that_does_not_fire_is_an_error(model, some, monkeypat
         "relation_neurons.activations.attribution.site_hook",
         lambda m, s, layer: "blocks.0.mlp.hook_post" if layer == 0 else "blocks.1.hook_mlp_in",
     )
-    bridge = WORLD.name == "TransformerBridge"
+    bridge = BACKEND.name == "TransformerBridge"
     kind, said = (ValueError, "use_hook_mlp_in is False") if bridge else (HookError, "not fire")
     with pytest.raises(kind, match=said):
         collect_attribution(model, some)

@@ -22,7 +22,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 import relation_neurons as rn
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import ModelLoadError, RelationNeuronsError, ResultsError, redacted
 from relation_neurons.models.checkpoints import local_checkpoint
 from relation_neurons.models.registry import known_models
@@ -118,7 +118,7 @@ def test_models_that_would_open_a_door_are_refused_before_anything_is_fetched(mo
     assert "solu-1l" not in known_models() and "meta-llama/Llama-2-7b-hf" in known_models()
 
 
-@pytest.mark.skipif(not WORLD.needs_code(), reason="this TransformerLens asks for no code")
+@pytest.mark.skipif(not BACKEND.needs_code(), reason="this TransformerLens asks for no code")
 def test_a_model_that_transformer_lens_would_load_with_foreign_code_is_refused(monkeypatch):
     """Families that transformers reads by itself need none, so `Qwen/Qwen3-0.6B` is not refused."""
     reads: dict[str, object] = {"config": PretrainedConfig(architectures=["SomethingElse"])}

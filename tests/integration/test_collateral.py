@@ -22,7 +22,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.models.checkpoints import embedded_checkpoint
+from relation_neurons.models.checkpoints import packaged_checkpoint
 from relation_neurons.relations.shipped import neutral_text
 
 TEXT = (
@@ -214,7 +214,7 @@ def test_largest_dose_is_the_last_one_whose_mean_stays_within_the_budget():
 
 def test_the_shipped_text_is_long_enough_and_names_no_one():
     text = neutral_text()
-    tokenizer = AutoTokenizer.from_pretrained(embedded_checkpoint("smollm2-135m"))
+    tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
     assert len(text) == 10
     assert 500 <= sum(len(tokenizer(one)["input_ids"]) for one in text) <= 620
     for paragraph in text:

@@ -30,7 +30,7 @@ from relation_neurons.errors import (
 )
 from relation_neurons.experiment import comparison
 from relation_neurons.experiment.comparison import Contender, compare_scores, plan_contenders
-from relation_neurons.results.table_store import Stages
+from relation_neurons.results.table_store import TableStore
 
 DOSE = "4%"
 CRITERIA = ("average_precision", "auroc", "activation_entropy", "probe", "attribution")
@@ -226,8 +226,8 @@ def test_pitfall_19_a_part_that_is_whole_is_read_and_only_the_missing_one_is_mad
         comparison, "ablation_sweep", lambda *a, **k: swept.append(a[2].by) or sweep(*a, **k)
     )
     options = {"dose": 8, "control_draws": 1, "min_known": 5, "bottom": False}
-    stages = Stages(tmp_path, said.append)
-    first = compare_scores(model, prompts, recall, by=CRITERIA[:2], stages=stages, **options)
+    store = TableStore(tmp_path, said.append)
+    first = compare_scores(model, prompts, recall, by=CRITERIA[:2], store=store, **options)
     assert swept == list(CRITERIA[:2])
     parts = tmp_path / "parts"
     assert sorted(path.name for path in parts.iterdir()) == sorted(
@@ -235,7 +235,7 @@ def test_pitfall_19_a_part_that_is_whole_is_read_and_only_the_missing_one_is_mad
     )
     (parts / "auroc-post-top-effects.parquet").unlink()
     (parts / ".auroc-post-top-effects.parquet.1.part").write_bytes(b"cut off")
-    again = compare_scores(model, prompts, recall, by=CRITERIA[:2], stages=stages, **options)
+    again = compare_scores(model, prompts, recall, by=CRITERIA[:2], store=store, **options)
     assert swept == [*CRITERIA[:2], "auroc"]
     for name in ("standings", "table", "effects", "sets"):
         pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))
@@ -278,7 +278,7 @@ def test_criteria_that_cannot_rank_the_score_are_left_out_by_name(model, prompts
         control_draws=1,
         min_known=5,
         bottom=False,
-        stages=Stages(None, said.append),
+        stages=TableStore(None, said.append),
     )
     assert set(found.effects["score"]) == {"background"}
     assert found.standings["by"].tolist() == ["d_prime"]

@@ -21,7 +21,7 @@ from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.models import checkpoints
 from relation_neurons.models import registry as embedded
 
-pytestmark = pytest.mark.worlds
+pytestmark = pytest.mark.backends
 NAME = "gemma3-270m"
 
 
@@ -39,12 +39,12 @@ def in_parts(tmp_path, monkeypatch, tiny_folder):
         parts.append((folder.parent.name, f"data/tiny.part{number}"))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     entry = replace(
-        embedded.EMBEDDED[NAME],
+        embedded.PACKAGED_MODELS[NAME],
         file="tiny.gguf",
         parts=tuple(parts),
         sha256=hashlib.sha256(whole).hexdigest(),
     )
-    monkeypatch.setitem(embedded.EMBEDDED, NAME, entry)
+    monkeypatch.setitem(embedded.PACKAGED_MODELS, NAME, entry)
     return tmp_path
 
 

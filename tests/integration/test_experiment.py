@@ -24,7 +24,7 @@ from relation_neurons.errors import (
 from relation_neurons.report.summary import claims, summarise
 from relation_neurons.results.manifest import make_manifest
 from relation_neurons.results.options import Options, make_options
-from relation_neurons.storage.run_folder import open_folder
+from relation_neurons.storage.run_folder import open_run_folder
 
 OPTIONS = {
     "held_out": 10,
@@ -219,9 +219,9 @@ def test_a_folder_with_shots_made_before_neutral_prompts_had_them_is_refused(mod
     few = (tiny.relations(), make_options(shots=2))
     manifest = make_manifest(model, *few)
     older = {name: part for name, part in manifest.items() if name != "neutral_prompts"}
-    open_folder(tmp_path / "older", older)
+    open_run_folder(tmp_path / "older", older)
     with pytest.raises(ResultsError, match="holds another run: neutral_prompts is None there"):
-        open_folder(tmp_path / "older", manifest)
+        open_run_folder(tmp_path / "older", manifest)
     assert "neutral_prompts" not in make_manifest(model, few[0], make_options())
 
 

@@ -12,14 +12,14 @@ import tiny_families
 import torch
 
 import relation_neurons as rn
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import output_direction, output_norms, site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.models.checkpoints import down_projection_path
 from relation_neurons.models.registry import markdown_table, verified_families
 
-pytestmark = pytest.mark.worlds
+pytestmark = pytest.mark.backends
 
 NEURONS = [(0, 3), (1, 5), (2, 7), (2, 90)]
 
@@ -129,7 +129,7 @@ def test_a_mixture_of_experts_is_refused(tokenizer, tmp_path):
 def test_an_option_that_would_be_dropped_is_refused_or_honoured(tokenizer):
     """A HookedTransformer has no place for a Llama's biases; a bridge runs Hugging Face's own."""
     hf_model = tiny_families.family("Llama", len(tokenizer), attention_bias=True)
-    if WORLD.name == "HookedTransformer":
+    if BACKEND.name == "HookedTransformer":
         with pytest.raises(ModelLoadError, match="attention_bias = True"):
             rn.load_model(hf_model)
     else:

@@ -23,7 +23,13 @@ from relation_neurons.results.results import load_results
 from relation_neurons.results.verification import verify_folder
 from relation_neurons.storage.chunks import Chunks, chunk_key
 from relation_neurons.storage.files import read_json
-from relation_neurons.storage.run_folder import CHECKSUMS, move_aside, open_folder, owned, record
+from relation_neurons.storage.run_folder import (
+    CHECKSUMS,
+    locked,
+    move_aside,
+    open_run_folder,
+    record,
+)
 
 OPTIONS = small()
 
@@ -152,7 +158,7 @@ def test_a_damaged_chunk_is_computed_again_and_the_others_are_not(tmp_path):
 
 
 def _hold(folder, ready):
-    with owned(folder):
+    with locked(folder):
         ready.set()
         time.sleep(60)
 
@@ -165,26 +171,26 @@ def test_two_processes_cannot_write_one_folder_and_a_dead_one_holds_nothing(tmp_
     assert ready.wait(120)
     with (
         pytest.raises(ResultsError, match=f"being written by process {other.pid}"),
-        owned(tmp_path),
+        locked(tmp_path),
     ):
         pass
     with pytest.raises(ResultsError, match="being written"):
         move_aside(tmp_path)
     other.kill()
     other.join()
-    with owned(tmp_path):
+    with locked(tmp_path):
         pass
 
 
 def test_what_a_killed_writer_left_is_cleared_and_a_strange_folder_is_refused(tmp_path):
     (tmp_path / ".manifest.json.123.part").write_text("{")
-    open_folder(tmp_path, {"options": {}, "model": {}})
+    open_run_folder(tmp_path, {"options": {}, "model": {}})
     assert not list(tmp_path.glob(".*.part"))
     strange = tmp_path / "strange"
     strange.mkdir()
     (strange / "thesis.tex").write_text("")
     with pytest.raises(ResultsError, match="not empty"):
-        open_folder(strange, {})
+        open_run_folder(strange, {})
 
 
 def test_verify_passes_a_whole_folder_and_names_what_is_wrong(folder):

@@ -14,7 +14,7 @@ from relation_neurons.experiment.rank_stage import rank_stage
 from relation_neurons.relations.prompts import BACKGROUND
 from relation_neurons.relations.shipped import load_background
 from relation_neurons.results.options import make_options
-from relation_neurons.results.table_store import Stages
+from relation_neurons.results.table_store import TableStore
 from relation_neurons.results.verification import verify_folder
 from relation_neurons.storage.run_folder import record
 
@@ -132,7 +132,7 @@ def test_a_language_in_which_too_little_is_known_is_left_out_by_name(speaker, tm
     with warnings.catch_warnings():  # who is told line by line is not warned as well
         warnings.simplefilter("error", LeftOutWarning)
         options = make_options("default", **OPTIONS)
-        rank_stage(speaker, unknown, options, Stages(say=said.append))
+        rank_stage(speaker, unknown, options, TableStore(say=said.append))
     assert [line for line in said if line.startswith("left out: river (de), knows 0 of ")]
 
 

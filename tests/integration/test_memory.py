@@ -19,12 +19,12 @@ import relation_neurons as rn
 from relation_neurons.ablation.collateral import collateral_damage
 from relation_neurons.ablation.text_job import _Part
 from relation_neurons.activations.attribution import collect_attribution
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import _ablations, attach
-from relation_neurons.inference.logits import Expectation
-from relation_neurons.inference.out_of_memory import as_they_fit, is_out_of_memory
+from relation_neurons.inference.logits import IntactPredictions
+from relation_neurons.inference.out_of_memory import is_out_of_memory, run_halving
 from relation_neurons.inference.prefix_trees import make_tree_batches
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.models.devices import count_devices, place_model
@@ -167,7 +167,7 @@ def _advice(model, batch):
         return one.tokens.numel()
 
     with pytest.warns(RuntimeWarning) as said:
-        parts = [size for _, size in as_they_fit(model, [batch], run)]
+        parts = [size for _, size in run_halving(model, [batch], run)]
     return str(said[0].message), max(parts)
 
 
@@ -204,9 +204,9 @@ def test_a_text_that_does_not_fit_is_told_with_its_length(model):
         raise MemoryError
 
     read = torch.zeros(4, model.cfg.d_model), torch.tensor([2, 3, 4, 5])
-    part = _Part(batch, Expectation.of(model, *read, keep=False))
+    part = _Part(batch, IntactPredictions.of(model, *read, keep=False))
     with pytest.raises(OutOfMemoryError, match="One prompt of 5 tokens"):
-        list(as_they_fit(model, [part], run))
+        list(run_halving(model, [part], run))
 
 
 def test_what_is_kept_for_speed_goes_before_the_error(model):
@@ -218,7 +218,7 @@ def test_what_is_kept_for_speed_goes_before_the_error(model):
             raise torch.OutOfMemoryError("full")
         return "done"
 
-    assert [found for _, found in as_they_fit(model, batches, run, there.pop)] == ["done"]
+    assert [found for _, found in run_halving(model, batches, run, there.pop)] == ["done"]
     assert seen == [1, 1]
 
 
@@ -350,7 +350,7 @@ def test_blocks_are_spread_in_equal_shares_in_their_order(model, monkeypatch):
     )
     monkeypatch.setattr(model.cfg, "device", "cpu")
     monkeypatch.setattr(model.cfg, "n_devices", 1)
-    if WORLD.name == "TransformerBridge":
+    if BACKEND.name == "TransformerBridge":
         with pytest.raises(UnknownOptionError, match="put on one device here, not 2"):
             place_model(model, torch.device("cuda:0"), 2)
         return

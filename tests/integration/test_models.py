@@ -23,7 +23,7 @@ from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.models import gguf as gguf_files
 from relation_neurons.models import registry as embedded
 
-pytestmark = pytest.mark.worlds
+pytestmark = pytest.mark.backends
 
 
 def compare(model, hf_model, tokens, mask):
@@ -109,7 +109,7 @@ def test_rope_of_llama_3_and_a_head_size_of_its_own():
 
 
 def test_an_architecture_that_is_not_taken_is_refused(tiny_folder, tmp_path):
-    """Neither world knows this one; the folder's own weights do not matter."""
+    """Neither backend knows this one; the folder's own weights do not matter."""
     model = AutoModelForCausalLM.from_pretrained(tiny_folder)
     model.config.architectures = ["NobodysForCausalLM"]
     with pytest.raises(ModelLoadError, match="NobodysForCausalLM, which TransformerLens"):

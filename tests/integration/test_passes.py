@@ -12,7 +12,7 @@ import torch
 
 import relation_neurons as rn
 from relation_neurons.backends.base import TreeBlock
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.errors import AblationError, ContextLengthError
 from relation_neurons.inference import forward as passes
@@ -23,7 +23,7 @@ from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.inference.residual_cache import IntactStreams
 
-pytestmark = pytest.mark.worlds
+pytestmark = pytest.mark.backends
 
 
 NEURONS = [(0, 5), (1, 7), (1, 30), (1, 90)]
@@ -91,7 +91,7 @@ def test_the_stream_of_a_gemma_is_hugging_faces():
     """Two rotations, a window of 8 tokens, norms of heads and behind attention and MLP."""
     hf_model = tiny_families.family("Gemma 3", 300)
     model = rn.load_model(hf_model, device="cpu")
-    if WORLD.name == "TransformerBridge":
+    if BACKEND.name == "TransformerBridge":
         assert not takes_trees(model)  # it runs a Gemma over padded rows
         return
     assert takes_trees(model)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 import relation_neurons as rn
 from relation_neurons.engines.ray_engine import _off_the_gpu
 from relation_neurons.errors import EngineError, ModelLoadError, OutOfMemoryError
-from relation_neurons.inference.out_of_memory import memory_said
+from relation_neurons.inference.out_of_memory import explain_out_of_memory
 from relation_neurons.models.provenance import change_since_loaded, fingerprints, loaded_from
 
 
@@ -143,7 +143,7 @@ def test_memory_that_runs_out_while_a_model_is_loaded_is_said_as_that(planted, m
 
 
 def test_other_failures_to_load_stay_what_they_are():
-    with pytest.raises(ModelLoadError, match="cut off"), memory_said("m"):
+    with pytest.raises(ModelLoadError, match="cut off"), explain_out_of_memory("m"):
         raise ModelLoadError("cut off") from ValueError("short")
-    with pytest.raises(OutOfMemoryError, match=r"^one prompt$"), memory_said("m"):
+    with pytest.raises(OutOfMemoryError, match=r"^one prompt$"), explain_out_of_memory("m"):
         raise OutOfMemoryError("one prompt") from MemoryError()

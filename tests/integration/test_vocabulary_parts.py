@@ -11,9 +11,9 @@ from relation_neurons.inference import forward as passes
 from relation_neurons.inference import logits as expectation
 from relation_neurons.inference import logits as margins
 from relation_neurons.inference.forward import unembed, unembed_parts
-from relation_neurons.inference.logits import Expectation, score_reads
+from relation_neurons.inference.logits import IntactPredictions, score_reads
 
-pytestmark = pytest.mark.worlds
+pytestmark = pytest.mark.backends
 
 SIZES = (1, 7, 10_000)
 
@@ -111,7 +111,7 @@ def test_expectation_against_brute_force(model, residual, size, keep):
     targets = torch.arange(40) % model.cfg.d_vocab
     with torch.inference_mode():
         intact, changed = (unembed(model, r).double().log_softmax(1) for r in (residual, after))
-        made = Expectation.of(model, residual, targets, keep=keep)
+        made = IntactPredictions.of(model, residual, targets, keep=keep)
     found = made.compare(model, after)
     rows = torch.arange(40)
     kl = torch.nn.functional.kl_div(changed, intact, log_target=True, reduction="sum")
@@ -128,7 +128,7 @@ def test_halves_of_an_expectation_add_up(model, residual, keep):
     targets = torch.arange(40) % model.cfg.d_vocab
     after = residual.flip(0)
     with torch.inference_mode():
-        made = Expectation.of(model, residual, targets, keep=keep)
+        made = IntactPredictions.of(model, residual, targets, keep=keep)
         halves = [(slice(23), after[:23]), (slice(23, None), after[23:])]
         found = sum(made.at(here).compare(model, part) for here, part in halves)
         torch.testing.assert_close(found, made.compare(model, after), atol=1e-4, rtol=0)
@@ -139,7 +139,7 @@ def test_pitfall_4_what_is_no_number_is_an_error(model, residual, size):
     broken[20, 0] = float("nan")
     targets = torch.zeros(40, dtype=torch.int64)
     with torch.inference_mode():
-        made = Expectation.of(model, residual, targets, keep=True)
+        made = IntactPredictions.of(model, residual, targets, keep=True)
     with pytest.raises(ActivationError, match="NaN or Inf"):
         made.compare(model, broken)
     with pytest.raises(ActivationError, match="NaN or Inf"), torch.inference_mode():
@@ -173,4 +173,4 @@ def test_an_answer_outside_the_vocabulary_is_an_error(model, residual, size):
     with pytest.raises(AnswerError, match=said):
         score_reads(model, residual, torch.tensor([0, 1]), torch.tensor([2, beyond]))
     with pytest.raises(AnswerError, match=said):
-        Expectation.of(model, residual[:2], torch.tensor([2, beyond]), keep=True)
+        IntactPredictions.of(model, residual[:2], torch.tensor([2, beyond]), keep=True)

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import relation_neurons as rn
-from relation_neurons.ablation.prompt_job import Asking
+from relation_neurons.ablation.prompt_job import PromptJob
 from relation_neurons.ablation.sets import AblatedSets, plan_sweep
-from relation_neurons.ablation.text_job import Reading
+from relation_neurons.ablation.text_job import TextJob
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.engines.worker import Worker, job_message
 from relation_neurons.models.provenance import loaded_from
@@ -27,8 +27,8 @@ def job(kind, prompts, ranking, mode="zero", value=None):
     conditions = plan_sweep(ranking, (4, 12), control_draws=1)
     sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions="no_first")
     if kind == "reading":
-        return Reading(sets, ("The cat sat on the mat.", "It rained."), 8)
-    return Asking(sets, prompts.held_out.take(prompts.held_out.frame["kind"] == "fact"), 64)
+        return TextJob(sets, ("The cat sat on the mat.", "It rained."), 8)
+    return PromptJob(sets, prompts.held_out.take(prompts.held_out.frame["kind"] == "fact"), 64)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def worker(model, tiny_folder):
 def test_a_job_that_was_sent_is_the_same_job(model, worker, prompts, ranking, kind, mode):
     one = job(kind, prompts, ranking, mode, 0.5 if mode == "scale" else None)
     message = job_message(one)
-    assert type(one).of_plain(message).keys() == one.keys()
+    assert type(one).from_message(message).keys() == one.keys()
     parts = {name: part for name, part in message.items() if not isinstance(part, bytes)}
     assert json.loads(json.dumps(parts)) == parts  # nothing but text, numbers and bytes is sent
     make = one.begin(model)

@@ -8,12 +8,12 @@ import pytest
 import relation_neurons as rn
 from relation_neurons.errors import UnknownOptionError
 from relation_neurons.ranking.known import (
+    advice_for_ranking,
+    advice_for_relation,
     has_shots,
-    know_more,
     known_counts,
     known_facts,
     left_out_relations,
-    what_helps,
 )
 
 WORDINGS = {"detection": ("{} is in", "Where is {}? In"), "held_out": ("{} lies in",)}
@@ -118,24 +118,28 @@ def test_a_recall_of_other_prompts_is_refused() -> None:
 def test_solved_examples_are_no_advice_to_those_who_have_some() -> None:
     (without, _), (few, _) = asked(), asked("x is in y\n")
     assert not has_shots(without) and has_shots(few)
-    assert "shots=3" in know_more(without) and "shots" not in know_more(few)
+    assert "shots=3" in advice_for_ranking(without) and "shots" not in advice_for_ranking(few)
     for prompts in (without, few):
-        assert "rn.known_facts" in know_more(prompts) and "more facts" in know_more(prompts)
+        assert "rn.known_facts" in advice_for_ranking(
+            prompts
+        ) and "more facts" in advice_for_ranking(prompts)
 
 
 def test_what_helps_one_relation_is_read_off_its_wordings() -> None:
     table = known_facts(*asked(), min_known=4)
     (b, a) = (table[table["relation"] == name] for name in "ba")
-    last, shots, wording, detection, held_out = what_helps(b, shots=False)
+    last, shots, wording, detection, held_out = advice_for_relation(b, shots=False)
     assert "'{} is in' last" in last and "50%" in last and "25%" in last
     assert "--shots 3" in shots and "at once" in wording
     assert "some 6 on the side detection, where 4 are now" in detection
     assert "some 16 on the side held_out, where 4 are now" in held_out
-    assert what_helps(b, shots=True) == (last, wording, detection, held_out)
-    assert len(what_helps(a, shots=True)) == 3, "the last wording, a wording, held-out facts only"
+    assert advice_for_relation(b, shots=True) == (last, wording, detection, held_out)
+    assert len(advice_for_relation(a, shots=True)) == 3, (
+        "the last wording, a wording, held-out facts only"
+    )
     none = b.assign(known=0, known_on_side=0)
-    assert "of 4 facts held_out it knows none" in what_helps(none, shots=True)[-1]
-    assert not any(" last" in one for one in what_helps(none, shots=True))
+    assert "of 4 facts held_out it knows none" in advice_for_relation(none, shots=True)[-1]
+    assert not any(" last" in one for one in advice_for_relation(none, shots=True))
 
 
 def test_it_reads_prompts_and_the_table_of_a_run() -> None:

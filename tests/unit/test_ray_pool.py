@@ -76,7 +76,7 @@ class Job:
     def begin(self, model):
         raise AssertionError("only workers begin a job")
 
-    def plain(self):
+    def to_message(self):
         return {}
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 import relation_neurons as rn
-from relation_neurons.backends.installed import WORLD
+from relation_neurons.backends.installed import BACKEND
 
 NAMES = ["city_country", "country_capital", "country_continent"]
 DOSE = 92
-WORLDS = ("HookedTransformer", "TransformerBridge")
+BACKENDS = ("HookedTransformer", "TransformerBridge")
 
 
 def measure(names: list[str]) -> dict[str, pd.DataFrame]:
@@ -64,15 +64,15 @@ def main() -> None:
     parser.add_argument("--names", default=",".join(NAMES))
     given = parser.parse_args()
     for name, table in measure(given.names.split(",")).items():
-        (given.folder / WORLD.name).mkdir(parents=True, exist_ok=True)
-        table.to_parquet(given.folder / WORLD.name / f"{name}.parquet")
-    if all((given.folder / world / "effects.parquet").is_file() for world in WORLDS):
+        (given.folder / BACKEND.name).mkdir(parents=True, exist_ok=True)
+        table.to_parquet(given.folder / BACKEND.name / f"{name}.parquet")
+    if all((given.folder / backend / "effects.parquet").is_file() for backend in BACKENDS):
         both = (
             {
-                name: pd.read_parquet(given.folder / world / f"{name}.parquet")
+                name: pd.read_parquet(given.folder / backend / f"{name}.parquet")
                 for name in ("recall", "top", "effects")
             }
-            for world in WORLDS
+            for backend in BACKENDS
         )
         print("\n".join(compare(*both)))
 

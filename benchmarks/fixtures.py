@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
 from relation_neurons.backends.neuron_sites import neuron_count
-from relation_neurons.models.checkpoints import embedded_checkpoint
+from relation_neurons.models.checkpoints import packaged_checkpoint
 from relation_neurons.relations.prompts import Prompts
 
 MODEL = "smollm2-135m"
@@ -37,7 +37,7 @@ def model(size: str, dtype: str = "float32") -> Any:
 @cache
 def hugging_face(size: str) -> Any:
     """The same weights as plain Hugging Face."""
-    folder = planted()[1] if size == "small" else embedded_checkpoint(MODEL)
+    folder = planted()[1] if size == "small" else packaged_checkpoint(MODEL)
     return AutoModelForCausalLM.from_pretrained(folder).float().eval()
 
 
