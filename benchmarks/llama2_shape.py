@@ -89,7 +89,7 @@ def run(name: str) -> list[dict[str, str]]:
     recall = rn.measure_recall(model, prompts, batch_size=shape.batch_size).assign(known=True)
     table = rn.collect_activations(model, prompts.detection, batch_size=shape.batch_size)
     ranking = rn.rank_neurons(
-        table, recall, scores=("specific",), keep=max(shape.doses), order="index"
+        table, recall, contrasts=("specific",), keep=max(shape.doses), order="index"
     )
     found = time.perf_counter() - start
     start = time.perf_counter()

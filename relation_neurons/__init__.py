@@ -8,7 +8,7 @@ Modules, each depending only on earlier ones:
     -> prompts -> batches, prefixes -> checkpoints, architectures, verified
     -> worlds -> hooked_configs -> hooked, bridged -> lens -> sites, weights, passes -> self_check -> models
     -> streams -> recall -> pooling -> collector -> activations, attribution
-    -> sorting, columns, classes -> scans -> scores, criteria -> known, families, doses -> ranking
+    -> sorting, columns, classes -> scans -> contrasts, criteria -> known, families, doses -> ranking
     -> permutations, null, stability, neuron_values -> ablation, controls
     -> files, chunks, folder -> conditions -> ablated_sets -> jobs -> asking, reading -> blocks -> sweep
     -> collateral
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         transfer_matrix,
     )
     from relation_neurons.engines.ray_engine import RayEngine
-    from relation_neurons.experiment.comparison import Comparison, compare_scores
+    from relation_neurons.experiment.comparison import Comparison, compare_criteria, compare_scores
     from relation_neurons.experiment.run import run
     from relation_neurons.inference.recall import measure_recall
     from relation_neurons.models.loading import load_model
@@ -101,6 +101,7 @@ __all__ = [
     "collateral_damage",
     "collect_activations",
     "collect_attribution",
+    "compare_criteria",
     "compare_scores",
     "dose_curves",
     "dose_numbers",
@@ -176,6 +177,7 @@ _HOMES = {
     "engines.ray_engine": ("RayEngine",),
     "experiment.comparison": (
         "Comparison",
+        "compare_criteria",
         "compare_scores",
     ),
     "experiment.run": ("run",),

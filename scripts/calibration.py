@@ -146,7 +146,7 @@ def null_maximum_runs(kind: str, runs: int) -> Iterator[dict[str, object]]:
         if kind == "random":
             recall = recall.assign(known=rng.random(len(recall)) < 0.8)
         _, table, recall = shuffled(prompts, table, recall, rng)
-        null = null_maximum(table, recall, permutations=39, scores=("specific",), seed=run)
+        null = null_maximum(table, recall, permutations=39, contrasts=("specific",), seed=run)
         for row in null.itertuples():
             yield {"claims": row.beyond > 0}
 

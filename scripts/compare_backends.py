@@ -20,16 +20,16 @@ BACKENDS = ("HookedTransformer", "TransformerBridge")
 
 
 def measure(names: list[str]) -> dict[str, pd.DataFrame]:
-    """Recall, the top sets under both scores, and a sweep at one dose with one control draw."""
+    """Recall, the top sets under both contrasts, and a sweep at one dose with one control draw."""
     model = rn.load_model("smollm2-135m", device="cpu")
     relations = rn.load_relations("demo", names=names)
     prompts = rn.make_prompts(relations, model.tokenizer, held_out=12, nonsense=0, seed=0)
     recall = rn.measure_recall(model, prompts)
     ranking = rn.rank_neurons(rn.collect_activations(model, prompts.detection), recall, min_known=5)
     top = pd.concat(
-        ranking.top(name, DOSE, score=score)[["score", "relation", "layer", "neuron"]]
+        ranking.top(name, DOSE, contrast=contrast)[["score", "relation", "layer", "neuron"]]
         for name in names
-        for score in ("specific", "background")
+        for contrast in ("specific", "background")
     )
     effects = rn.ablation_sweep(model, prompts.held_out, ranking, (DOSE,), control_draws=1, seed=0)
     return {"recall": recall, "top": top, "effects": effects}
@@ -38,10 +38,10 @@ def measure(names: list[str]) -> dict[str, pd.DataFrame]:
 def compare(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> list[str]:
     """What is the same, in words and numbers."""
     lines = []
-    for (score, relation), mine in one["top"].groupby(["score", "relation"], observed=True):
-        theirs = other["top"].query("score == @score and relation == @relation")
+    for (contrast, relation), mine in one["top"].groupby(["score", "relation"], observed=True):
+        theirs = other["top"].query("score == @contrast and relation == @relation")
         shared = mine.merge(theirs, on=["layer", "neuron"])
-        lines.append(f"{relation}, {score}: {len(shared)} of {len(mine)} neurons are the same")
+        lines.append(f"{relation}, {contrast}: {len(shared)} of {len(mine)} neurons are the same")
     for name, answered in (("recall", "known"), ("effects", "correct")):
         a, b = one[name], other[name]
         clear = a["margin"].abs() > 1e-3

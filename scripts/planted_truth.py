@@ -2,7 +2,7 @@
 
     python scripts/planted_truth.py [--seeds 5] [--write docs/planted.md]
 
-For every pooling, order and number of detection templates, and under both scores: the share of the
+For every pooling, order and number of detection templates, and under both contrasts: the share of the
 planted neurons among as many top-ranked ones, averaged over relations and seeds; the roles of the
 others; and the same for the neurons shared by two relations' top sets. With `--write` the table
 replaces the one between the markers of that file.
@@ -45,15 +45,15 @@ def judge(seed: int) -> list[dict[str, object]]:
             table = rn.collect_activations(planted.model, prompts.detection, pool=pool)
             for order in ORDERS:
                 ranking = rn.rank_neurons(table, recall, order=order)
-                for score in ("specific", "background"):
-                    found = recovered(ranking, planted.truth, score=score)
-                    shared = recovered_shared(ranking, planted.truth, score=score)
+                for contrast in ("specific", "background"):
+                    found = recovered(ranking, planted.truth, contrast=contrast)
+                    shared = recovered_shared(ranking, planted.truth, contrast=contrast)
                     pairs = shared[shared["planted"] > 0]
                     hits = (pairs["precision"].fillna(0) * pairs["found"]).sum()
                     rows.append(
                         {
                             "setting": (templates, pool, order),
-                            "score": score,
+                            "score": contrast,
                             "hits": hits,
                             "found": shared["found"].sum(),
                             "planted": pairs["planted"].sum(),
@@ -87,7 +87,7 @@ def summarise(rows: list[dict[str, object]]) -> pd.DataFrame:
             "pool": pool,
             "order": order,
         }
-        for score, part in here.groupby("score", sort=False):
+        for contrast, part in here.groupby("score", sort=False):
             false: Counter[str] = sum(part["false"], Counter())
             hits, found, planted = (part[name].sum() for name in ("hits", "found", "planted"))
             right = 1 - false.total() / part["wanted"].sum()
@@ -97,9 +97,9 @@ def summarise(rows: list[dict[str, object]]) -> pd.DataFrame:
                 for role, number in false.most_common()
             ]
             line |= {
-                f"{score}: precision = recall": f"{right:.2f}",
-                f"{score}: in their place": ", ".join(roles),
-                f"{score}: shared, precision / recall": f"{precision} / {hits / planted:.2f}",
+                f"{contrast}: precision = recall": f"{right:.2f}",
+                f"{contrast}: in their place": ", ".join(roles),
+                f"{contrast}: shared, precision / recall": f"{precision} / {hits / planted:.2f}",
             }
         lines.append(line)
     return pd.DataFrame(lines)

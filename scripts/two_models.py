@@ -54,7 +54,7 @@ KINDS = {
     (False, True): "relation",
     (False, False): "both",
 }
-SCORES = ("specific", "background")
+CONTRASTS = ("specific", "background")
 FIFTHS = 5
 Row = dict[str, Any]
 
@@ -99,10 +99,10 @@ def cumulativity(results: rn.Results) -> Iterator[Row]:
         }
 
 
-def transfer(results: rn.Results, score: str) -> Iterator[Row]:
+def transfer(results: rn.Results, contrast: str) -> Iterator[Row]:
     """What sets do at home, in other languages, to other relations, and to others of other languages."""
     dose = results.summary["dose"]
-    paired = paired_changes(results.effects, score=score).query("dose == @dose")
+    paired = paired_changes(results.effects, contrast=contrast).query("dose == @dose")
     same = zip(
         paired["ablated"] == paired["relation"],
         paired["ablated_language"] == paired["language"],
@@ -140,10 +140,10 @@ def transfer(results: rn.Results, score: str) -> Iterator[Row]:
                 }
 
 
-def overlap(results: rn.Results, score: str) -> Iterator[Row]:
+def overlap(results: rn.Results, contrast: str) -> Iterator[Row]:
     """Neurons shared as a multiple of chance, over pairs of sets, and how many pairs share too many."""
     dose = results.summary["dose"]
-    pairs = rn.overlap_matrix(results.ranking, dose=dose, score=score)
+    pairs = rn.overlap_matrix(results.ranking, dose=dose, contrast=contrast)
     same = zip(
         pairs["relation"] == pairs["other"],
         pairs["language"] == pairs["other_language"],
@@ -176,11 +176,11 @@ def interference(results: rn.Results) -> Iterator[Row]:
                 }
 
 
-def depth(results: rn.Results, score: str) -> Iterator[Row]:
+def depth(results: rn.Results, contrast: str) -> Iterator[Row]:
     """Where the top sets lie; a set spread evenly over the layers has the mean 0.5."""
     dose, layers = results.summary["dose"], results.manifest["model"]["n_layers"]
     frame = results.ranking.frame
-    top = frame[(frame["score"] == score) & (frame["rank"] <= dose)]
+    top = frame[(frame["score"] == contrast) & (frame["rank"] <= dose)]
     share = top["layer"] / (layers - 1)
     low, high = bootstrap_interval(share.groupby(top["relation"].astype(str)).mean().to_numpy())
     relations = top["relation"].nunique()
@@ -211,14 +211,14 @@ def measure(name: str, results: rn.Results) -> list[Row]:
         ("cumulativity", "specific", cumulativity(results)),
         ("interference", "specific", interference(results)),
     ]
-    for score in SCORES:
+    for contrast in CONTRASTS:
         parts += [
-            ("transfer", score, transfer(results, score)),
-            ("overlap", score, overlap(results, score)),
-            ("depth", score, depth(results, score)),
+            ("transfer", contrast, transfer(results, contrast)),
+            ("overlap", contrast, overlap(results, contrast)),
+            ("depth", contrast, depth(results, contrast)),
         ]
-    for what, score, found in parts:
-        rows += [{"model": name, "property": what, "score": score, **row} for row in found]
+    for what, contrast, found in parts:
+        rows += [{"model": name, "property": what, "score": contrast, **row} for row in found]
     return rows
 
 

@@ -31,14 +31,14 @@ class Numbers:
         self,
         of: str,
         what: str,
-        score: str = "specific",
+        contrast: str = "specific",
         quantity: str = "",
         dose: int | None = None,
     ) -> pd.Series | None:
         """The row of that name; None where the run has no such number."""
         t = self._table
         found = t[(t["property"] == of) & (t["what"] == what)]
-        found = found[(found["score"] == score) & (found["quantity"] == quantity)]
+        found = found[(found["score"] == contrast) & (found["quantity"] == quantity)]
         if dose is not None:
             found = found[found["dose"] == dose]
         return None if found.empty else found.iloc[0]
@@ -82,7 +82,7 @@ def holds(one: Numbers) -> dict[str, bool | None]:
     """Which property a run shows, by the rules that stand on the page; None where it cannot say."""
     area = one.row("cumulativity", "area minus control", quantity="correct")
     grows = area is not None and bool(area["p"] <= 0.05)
-    overlap = one.row("overlap", "relation, pairs at p < 0.05", score="background")
+    overlap = one.row("overlap", "relation, pairs at p < 0.05", contrast="background")
     transfer = one.row("transfer", "language minus both", "background", "correct")
     cells = [
         one.row("interference", f"elsewhere, cells {how}", quantity="correct")
@@ -143,7 +143,7 @@ def _effects(found: dict[str, Numbers]) -> list[tuple[str, ...]]:
         rows.append((f"mean over doses, minus control, {unit}", *map(interval, area)))
         trend = ("\N{EN DASH}" if a is None else _p_value(a["p"]) for a in area)
         rows.append((f"p of the trend over doses, {unit}", *trend))
-        for score in ("specific", "background"):
+        for contrast in ("specific", "background"):
             for what, says in (
                 ("home", "its own relation and language"),
                 ("language", "its relation in the other language"),
@@ -154,8 +154,8 @@ def _effects(found: dict[str, Numbers]) -> list[tuple[str, ...]]:
                     "prompts of the other language: its relation's set minus other sets",
                 ),
             ):
-                cells = (one.row("transfer", what, score, quantity) for one in found.values())
-                rows.append((f"`{score}` sets on {says}, {unit}", *map(interval, cells)))
+                cells = (one.row("transfer", what, contrast, quantity) for one in found.values())
+                rows.append((f"`{contrast}` sets on {says}, {unit}", *map(interval, cells)))
     return rows
 
 
@@ -186,38 +186,38 @@ def _shared(found: dict[str, Numbers]) -> list[tuple[str, ...]]:
 
 def _depth(found: dict[str, Numbers]) -> list[tuple[str, ...]]:
     rows = []
-    for score in ("specific", "background"):
+    for contrast in ("specific", "background"):
         for what, says in (
             ("mean", "mean"),
             ("quantile 0.25", "a quarter lies below"),
             ("quantile 0.5", "half lies below"),
             ("quantile 0.75", "three quarters lie below"),
         ):
-            cells = [one.row("depth", what, score) for one in found.values()]
+            cells = [one.row("depth", what, contrast) for one in found.values()]
             shown = [
                 f"{plain(c, '.2f')} ({c['low']:.2f} to {c['high']:.2f})"
                 if c is not None and not pd.isna(c["low"])
                 else plain(c, ".2f")
                 for c in cells
             ]
-            rows.append((f"`{score}`: {says}", *shown))
+            rows.append((f"`{contrast}`: {says}", *shown))
     return rows
 
 
 def draw(folder: Path) -> None:
-    """Depth of the top sets as bars a fifth, both scores beside one another."""
+    """Depth of the top sets as bars a fifth, both contrasts beside one another."""
     found = models(read(folder / "two_models.csv"))
     fig = go.Figure()
     names = [f"{20 * k}\N{EN DASH}{20 * k + 20}%" for k in range(5)]
     for (name, one), colour in zip(found.items(), COLOURS, strict=False):
-        for score, opacity in (("specific", 1.0), ("background", 0.45)):
-            rows = [one.row("depth", f"fifth {k + 1}", score) for k in range(5)]
+        for contrast, opacity in (("specific", 1.0), ("background", 0.45)):
+            rows = [one.row("depth", f"fifth {k + 1}", contrast) for k in range(5)]
             if any(row is None for row in rows):
                 continue
             fig.add_bar(
                 x=names,
                 y=[row["value"] for row in rows if row is not None],
-                name=f"{name}, {score}",
+                name=f"{name}, {contrast}",
                 marker={"color": _faded(colour, opacity)},
             )
     fig.add_hline(y=0.2, line={"color": INK, "dash": "dash", "width": 1.5})

@@ -49,7 +49,7 @@ def make_results(names=NAMES, *, home=-0.45, unknown=-0.40, seed=0, sinks=4) -> 
     asked = prompts[prompts["side"] == "held_out"]
     intact = known[asked["prompt_id"]]
 
-    def condition(relation, kind, score, dose, draw, base):
+    def condition(relation, kind, contrast, dose, draw, base):
         rate = {23: 0.45, 92: 1.0, 369: 1.5}[dose]
         at_home = (asked["relation"] == relation).to_numpy()
         drop = np.where(at_home, base[0], base[1]) * rate / intact.mean()
@@ -62,7 +62,7 @@ def make_results(names=NAMES, *, home=-0.45, unknown=-0.40, seed=0, sinks=4) -> 
                 "ablated": relation,
                 "ablated_language": "en",
                 "kind": kind,
-                "score": score,
+                "score": contrast,
                 "dose": dose,
                 "draw": draw,
                 "prompt_id": asked["prompt_id"].to_numpy(),
@@ -91,16 +91,16 @@ def make_results(names=NAMES, *, home=-0.45, unknown=-0.40, seed=0, sinks=4) -> 
     effects = pd.concat(parts, ignore_index=True)
 
     tops = []
-    for score in ("specific", "background", "unknown"):
+    for contrast in ("specific", "background", "unknown"):
         for k, relation in enumerate(names):
             peak = rng.normal(12 + k % 8, 4, 2400).clip(0, LAYERS - 1).round().astype(int)
-            pool = 60 if score == "background" else WIDTH
+            pool = 60 if contrast == "background" else WIDTH
             pairs = dict.fromkeys(zip(peak, rng.integers(0, pool, 2400), strict=True))
             pairs = list(pairs)[:400]
             tops.append(
                 pd.DataFrame(
                     {
-                        "score": score,
+                        "score": contrast,
                         "relation": relation,
                         "language": "en",
                         "rank": np.arange(1, len(pairs) + 1),

@@ -24,16 +24,18 @@ from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionEr
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.shipped import neutral_text
 from relation_neurons.storage.chunks import Chunks
+from relation_neurons.version import renamed
 
 __all__ = ["collateral_damage", "largest_dose"]
 
 
+@renamed(score="contrast")
 def collateral_damage(
     model: HookedModel,
     ranking: Ranking,
     doses: Sequence[int | float | str],
     *,
-    score: str = "specific",
+    contrast: str = "specific",
     control_draws: int = 1,
     text: str | Sequence[str] | None = None,
     mode: str = "zero",
@@ -50,7 +52,7 @@ def collateral_damage(
         model: what `load_model` gives.
         ranking: what `rank_neurons` gives; its site is the one ablated.
         doses: neurons ablated, as counts or as shares of all (`"0.2%"`).
-        score: the ranking that is ablated.
+        contrast: the ranking that is ablated.
         control_draws: draws of the contribution-matched control; 0 for none.
         text: paragraphs, each read on its own; `neutral_text()` by default. One longer than the
             model's context is read in pieces of that length.
@@ -68,7 +70,7 @@ def collateral_damage(
 
     Raises:
         DoseError: a dose above what the ranking holds.
-        TooFewFactsError: no relation has a ranking of that score.
+        TooFewFactsError: no relation has a ranking of that contrast.
         AnswerError: no tokenizer, or a text without a token to predict.
         ActivationError: logits with NaN or Inf.
         OutOfMemoryError: one paragraph alone does not fit.
@@ -78,13 +80,13 @@ def collateral_damage(
     conditions = plan_sweep(
         ranking,
         doses,
-        scores=(score,),
+        contrasts=(contrast,),
         control_draws=control_draws,
         control_kinds=("control_contribution",),
         seed=seed,
     )
     if not conditions:
-        raise TooFewFactsError(f"No relation has a ranking of the score {score!r} to ablate.")
+        raise TooFewFactsError(f"No relation has a ranking of the contrast {contrast!r} to ablate.")
     sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions=positions)
     read = neutral_text() if text is None else (text,) if isinstance(text, str) else tuple(text)
     job = TextJob(sets, read, batch_size)

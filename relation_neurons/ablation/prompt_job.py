@@ -26,12 +26,12 @@ def check_scale(mode: str, value: float | None) -> None:
         raise UnknownOptionError("mode='scale' needs a value, the factor.")
 
 
-def check_planned(conditions: Sequence[Condition], scores: Sequence[str]) -> None:
+def check_planned(conditions: Sequence[Condition], contrasts: Sequence[str]) -> None:
     """Makes sure that there is a set to ablate."""
     if not conditions:
         raise TooFewFactsError(
-            f"No relation has a ranking of the score {', '.join(scores)}. `specific` tells a relation "
-            "from others, so it takes two; with one relation use the score `background`."
+            f"No relation has a ranking of the contrast {', '.join(contrasts)}. `specific` tells a relation "
+            "from others, so it takes two; with one relation use the contrast `background`."
         )
 
 

@@ -17,7 +17,7 @@ from relation_neurons.ablation.hooks import Ablation, ablated
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.ranking.detection_tasks import SCORES
+from relation_neurons.ranking.detection_tasks import CONTRASTS
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.storage.chunks import chunk_key, packed, unpacked
 
@@ -113,7 +113,7 @@ class Condition:
     ablated: str
     language: str
     kind: str
-    score: str
+    contrast: str
     dose: int
     draw: int
     neurons: pd.DataFrame
@@ -124,7 +124,7 @@ class Condition:
             "ablated": self.ablated,
             "ablated_language": self.language,
             "kind": self.kind,
-            "score": self.score,
+            "score": self.contrast,
             "dose": self.dose,
             "draw": self.draw,
         }
@@ -134,7 +134,7 @@ def plan_sweep(
     ranking: Ranking,
     doses: Sequence[int | float | str],
     *,
-    scores: Sequence[str] = ("specific",),
+    contrasts: Sequence[str] = ("specific",),
     control_draws: int | Mapping[str, int] = 2,
     control_kinds: Sequence[str] = CONTROL_KINDS,
     draws_at: Mapping[int, int] | None = None,
@@ -150,14 +150,16 @@ def plan_sweep(
     """
     counts = resolve_doses(doses, len(ranking.neurons))
     conditions: list[Condition] = []
-    for score in scores:
-        if score not in SCORES:
-            raise UnknownOptionError(f"No score {score!r}. {near_matches(score, SCORES)}")
-        ranked_here = ranking.frame[ranking.frame["score"] == score]
+    for contrast in contrasts:
+        if contrast not in CONTRASTS:
+            raise UnknownOptionError(
+                f"No contrast {contrast!r}. {near_matches(contrast, CONTRASTS)}"
+            )
+        ranked_here = ranking.frame[ranking.frame["score"] == contrast]
         for relation, language in (
             ranked_here[["relation", "language"]].drop_duplicates().itertuples(index=False)
         ):
-            ranked = ranking.top(relation, counts[-1], score=score, language=language)
+            ranked = ranking.top(relation, counts[-1], contrast=contrast, language=language)
             matched = min(counts[-1], largest_matched(ranked, ranking.width))
             sets = [("ranked", 0, ranked)]
             for kind in control_kinds:
@@ -169,11 +171,11 @@ def plan_sweep(
                         kind=kind,
                         draw=draw,
                         seed=seed,
-                        label=f"{score}/{relation}/{language}",
+                        label=f"{contrast}/{relation}/{language}",
                     )
                     sets.append((kind, draw, control))
             conditions += [
-                Condition(relation, language, kind, score, dose, draw, neurons.head(dose))
+                Condition(relation, language, kind, contrast, dose, draw, neurons.head(dose))
                 for dose in counts
                 for kind, draw, neurons in sets
                 if kind == "ranked"

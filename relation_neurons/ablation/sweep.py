@@ -27,17 +27,19 @@ from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks
+from relation_neurons.version import renamed
 
 __all__ = ["ablation_sweep", "block_sweep"]
 
 
+@renamed(scores="contrasts")
 def ablation_sweep(
     model: HookedModel,
     prompts: Prompts,
     ranking: Ranking,
     doses: Sequence[int | float | str] = ("0.05%", "0.2%", "0.8%"),
     *,
-    scores: Sequence[str] = ("specific",),
+    contrasts: Sequence[str] = ("specific",),
     control_draws: int | Mapping[str, int] = 2,
     control_kinds: Sequence[str] = CONTROL_KINDS,
     draws_at: Mapping[int, int] | None = None,
@@ -56,7 +58,7 @@ def ablation_sweep(
         prompts: `prompts.held_out`, in every language; those of left-out relations are not asked.
         ranking: what `rank_neurons` gives; its site is the one ablated.
         doses: neurons ablated, as counts or as shares of all (`"0.2%"`).
-        scores: the rankings that are ablated.
+        contrasts: the rankings that are ablated.
         control_draws: draws of each kind of control, or a number for each kind.
         control_kinds: matched on contribution, on layer.
         draws_at: doses (counts) with another number of draws of the contribution-matched control.
@@ -80,19 +82,20 @@ def ablation_sweep(
     conditions = plan_sweep(
         ranking,
         doses,
-        scores=scores,
+        contrasts=contrasts,
         control_draws=control_draws,
         control_kinds=control_kinds,
         draws_at=draws_at,
         seed=seed,
     )
-    check_planned(conditions, scores)
+    check_planned(conditions, contrasts)
     sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions=positions)
     job = PromptJob(sets, asked, batch_size)
     tables = run_job(model, job, "ablation sweep", engine=engine, chunks=chunks)
     return tabled(tables)
 
 
+@renamed(score="contrast")
 def block_sweep(
     model: HookedModel,
     prompts: Prompts,
@@ -100,7 +103,7 @@ def block_sweep(
     size: int | float | str,
     *,
     blocks: int = 4,
-    score: str = "specific",
+    contrast: str = "specific",
     control_draws: int = 0,
     control_kinds: Sequence[str] = CONTROL_KINDS[:1],
     mode: str = "zero",
@@ -121,7 +124,7 @@ def block_sweep(
         ranking: what `rank_neurons` gives.
         size: neurons a block, as a count or as a share of all.
         blocks: how many, two or more; all at once are the ranked set at the dose size x blocks.
-        score: the ranking that is ablated.
+        contrast: the ranking that is ablated.
         control_draws: draws of random neurons, in blocks too: the sweep's own at that dose.
         control_kinds: how they are matched.
         mode: as in `ablation_sweep`, and so are value, positions and batch_size.
@@ -142,12 +145,12 @@ def block_sweep(
     conditions = plan_sweep(
         ranking,
         [each * blocks],
-        scores=(score,),
+        contrasts=(contrast,),
         control_draws=control_draws,
         control_kinds=control_kinds,
         seed=seed,
     )
-    check_planned(conditions, (score,))
+    check_planned(conditions, (contrast,))
     wholes: dict[tuple[str, str], list[Condition]] = {}
     for condition in conditions:
         wholes.setdefault((condition.ablated, condition.language), []).append(condition)

@@ -30,7 +30,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from relation_neurons.analysis.effects import effect_cells, of_score
+from relation_neurons.analysis.effects import effect_cells, of_contrast
 
 __all__ = [
     "ALPHA",
@@ -54,14 +54,14 @@ _ROUNDING = 1e-12
 
 
 def control_draw_means(
-    effects: pd.DataFrame, by: Sequence[str], *, score: str, control: str, quantity: str
+    effects: pd.DataFrame, by: Sequence[str], *, contrast: str, control: str, quantity: str
 ) -> pd.DataFrame:
     """Mean change of each cell's prompts under each control draw.
 
     Returns:
         A row per cell of `by` and draw: change.
     """
-    rows = of_score(effects, score)
+    rows = of_contrast(effects, contrast)
     rows = rows[rows["kind"] == control]
     change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
     keys = [rows[name].astype(str) for name in by]

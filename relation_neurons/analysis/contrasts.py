@@ -19,7 +19,7 @@ __all__ = ["contrasts", "headline", "known_against_others", "known_by_language"]
 
 
 def known_by_language(
-    recall: pd.DataFrame, ranking: Ranking, score: str = "specific"
+    recall: pd.DataFrame, ranking: Ranking, contrast: str = "specific"
 ) -> pd.DataFrame:
     """Counts what the model knows in each language, over all relations of the run.
 
@@ -29,14 +29,14 @@ def known_by_language(
     """
     facts = recall.groupby(["language", "relation", "subject"], sort=True)["known"].any()
     table = facts.groupby(level="language").agg(facts="size", known="sum")
-    ranked = pd.Series([lang for _, lang in ranking.labels(score)], dtype=str).value_counts()
+    ranked = pd.Series([lang for _, lang in ranking.labels(contrast)], dtype=str).value_counts()
     table.insert(0, "relations", recall.groupby("language")["relation"].nunique())
     table.insert(1, "ranked", ranked.reindex(table.index, fill_value=0))
     return table.assign(share=table["known"] / table["facts"]).reset_index()
 
 
 def headline(
-    effects: pd.DataFrame, *, dose: int, score: str = "specific", seed: int = 0
+    effects: pd.DataFrame, *, dose: int, contrast: str = "specific", seed: int = 0
 ) -> pd.DataFrame:
     """The effect at home and elsewhere, and of both controls at home, at one dose.
 
@@ -45,7 +45,7 @@ def headline(
         flips per prompt over all held-out prompts), low, high, n; the last rows are over all relations.
     """
     effects = within_language(effects)
-    rows = effects[(effects["score"] == score) & (effects["dose"] == dose)]
+    rows = effects[(effects["score"] == contrast) & (effects["dose"] == dose)]
     at_home = rows["relation"].astype(str) == rows["ablated"].astype(str)
     ranked = rows["kind"] == "ranked"
     what = rows["kind"].astype(str).where(~ranked, "home").where(at_home | ~ranked, "elsewhere")
@@ -71,20 +71,20 @@ def headline(
 
 
 def known_against_others(
-    effects: pd.DataFrame, *, dose: int, score: str = "specific", seed: int = 0
+    effects: pd.DataFrame, *, dose: int, contrast: str = "specific", seed: int = 0
 ) -> pd.DataFrame:
     """The home effect of each ranking at one dose: known facts against the checks.
 
     Returns:
         relation, score, effect, low, high, control (mean effect of its contribution-matched
         control at home, NaN where none was drawn), n. Relation `all relations` pools the prompts
-        of those relations that have every score.
+        of those relations that have every contrast.
     """
     curves = []
     here = effects[effects["dose"] == dose]
     several = here["language"].nunique() > 1
-    for name in [score, *sorted(set(here["score"].astype(str)) - {score})]:
-        table = dose_curves(here, score=name, seed=seed)
+    for name in [contrast, *sorted(set(here["score"].astype(str)) - {contrast})]:
+        table = dose_curves(here, contrast=name, seed=seed)
         pairs = zip(table["ablated"], table["ablated_language"], strict=True)
         table["ablated"] = [relation_label(r, lang, several=several) for r, lang in pairs]
         table = table[table["where"] == "home"]
@@ -126,14 +126,14 @@ def contrasts(
     effects: pd.DataFrame,
     *,
     dose: int,
-    score: str = "specific",
+    contrast: str = "specific",
     seed: int = 0,
     matrix: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """What a relation's set does to its own facts, minus what else does to the same prompts.
 
     `against` is a control kind (mean of its draws), `others` (mean of the other relations' sets), or
-    the relation's set under another score. Paired per prompt, so that neither the prompts'
+    the relation's set under another contrast. Paired per prompt, so that neither the prompts'
     difficulty nor what any damage does to them enters.
 
     Returns:
@@ -142,13 +142,13 @@ def contrasts(
         `cell_tests`; one named comparison each, not corrected); the last rows are over all relations.
     """
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, score=score)
+        matrix = interference_matrix(effects, dose=dose, contrast=contrast)
     effects = within_language(effects)
     rows = effects[effects["dose"] == dose]
     change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
     ablated, relation = rows["ablated"].astype(str), rows["relation"].astype(str)
     kind, scored = rows["kind"].astype(str), rows["score"].astype(str)
-    at_home, main, ranked = ablated == relation, scored == score, kind == "ranked"
+    at_home, main, ranked = ablated == relation, scored == contrast, kind == "ranked"
     against = kind.where(~ranked, scored).mask(main & ranked & at_home, "home")
     against = against.mask(main & ranked & ~at_home, "others")
     kept = (at_home & (main | ranked)) | (~at_home & main & ranked)

@@ -17,7 +17,7 @@ from relation_neurons.analysis.effects import (
     QUANTITIES,
     fact_changes,
     fact_keys,
-    of_score,
+    of_contrast,
     paired_changes,
     same_language,
 )
@@ -29,20 +29,22 @@ from relation_neurons.analysis.resampling import (
 )
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import ALL_RELATIONS
+from relation_neurons.version import renamed
 
 __all__ = ["dose_curves", "dose_numbers", "joint_effect", "trend_test"]
 
 _SET = ["ablated", "ablated_language", "where"]
 
 
+@renamed(score="contrast")
 def dose_curves(
-    effects: pd.DataFrame, *, score: str = "specific", quantity: str = "correct", seed: int = 0
+    effects: pd.DataFrame, *, contrast: str = "specific", quantity: str = "correct", seed: int = 0
 ) -> pd.DataFrame:
     """Change against the intact model at every dose, for ranked sets and both controls.
 
     Args:
         effects: the sweep's table. Of several languages, each set is judged in its own.
-        score: which ranking's sets.
+        contrast: which ranking's sets.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
 
     Returns:
@@ -51,7 +53,7 @@ def dose_curves(
         facts). `where` is `home` or `elsewhere`.
     """
     _check(quantity)
-    rows = of_score(same_language(effects), score)
+    rows = of_contrast(same_language(effects), contrast)
     rows = rows.assign(fact=fact_keys(rows), where=_where(rows))
     by = [*_SET, "kind", "dose"]
     found = []
@@ -76,10 +78,11 @@ def dose_curves(
     )
 
 
+@renamed(score="contrast")
 def dose_numbers(
     effects: pd.DataFrame,
     *,
-    score: str = "specific",
+    contrast: str = "specific",
     quantity: str = "correct",
     control: str = "control_contribution",
     seed: int = 0,
@@ -93,7 +96,7 @@ def dose_numbers(
 
     Args:
         effects: the sweep's table. Of several languages, each set is judged in its own.
-        score: which ranking's sets.
+        contrast: which ranking's sets.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
         control: what the area is compared with.
         seed: of the bootstrap, which draws facts.
@@ -109,7 +112,7 @@ def dose_numbers(
         NaN below three doses. Intervals are 95%.
     """
     _check(quantity)
-    paired = paired_changes(same_language(effects), score=score, control=control)
+    paired = paired_changes(same_language(effects), contrast=contrast, control=control)
     paired = paired.assign(where=_where(paired))
     rows = []
     for part in (paired, paired.assign(ablated=ALL_RELATIONS)):

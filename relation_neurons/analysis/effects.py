@@ -24,7 +24,7 @@ __all__ = [
     "effect_cells",
     "fact_changes",
     "fact_keys",
-    "of_score",
+    "of_contrast",
     "only_dose",
     "paired_changes",
     "same_language",
@@ -38,13 +38,13 @@ _KEYS = ["ablated", "ablated_language", "score", "dose"]
 
 
 def paired_changes(
-    effects: pd.DataFrame, *, score: str = "specific", control: str = "control_contribution"
+    effects: pd.DataFrame, *, contrast: str = "specific", control: str = "control_contribution"
 ) -> pd.DataFrame:
     """Pairs each prompt's change under the ranked set with its mean change under the controls.
 
     Args:
         effects: the sweep's table.
-        score: which ranking's sets.
+        contrast: which ranking's sets.
         control: `control_contribution` (default) or `control_layer`.
 
     Returns:
@@ -55,7 +55,7 @@ def paired_changes(
     """
     if control not in CONTROL_KINDS:
         raise UnknownOptionError(f"No control {control!r}. {near_matches(control, CONTROL_KINDS)}")
-    rows = of_score(effects, score).assign(
+    rows = of_contrast(effects, contrast).assign(
         correct_change=lambda t: t["correct"].astype(float) - t["correct_intact"].astype(float),
         margin_change=lambda t: t["margin"].astype(float) - t["margin_intact"].astype(float),
         fact=fact_keys,
@@ -100,16 +100,18 @@ def within_language(effects: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**named)
 
 
-def of_score(effects: pd.DataFrame, score: str) -> pd.DataFrame:
+def of_contrast(effects: pd.DataFrame, contrast: str) -> pd.DataFrame:
     """Keeps the sets of one ranking.
 
     Raises:
-        UnknownOptionError: no set of that score was ablated.
+        UnknownOptionError: no set of that contrast was ablated.
     """
     known = set(effects["score"].astype(str))
-    if score not in known:
-        raise UnknownOptionError(f"No effects of the score {score!r}. {near_matches(score, known)}")
-    return effects[effects["score"] == score]
+    if contrast not in known:
+        raise UnknownOptionError(
+            f"No effects of the contrast {contrast!r}. {near_matches(contrast, known)}"
+        )
+    return effects[effects["score"] == contrast]
 
 
 def fact_keys(effects: pd.DataFrame) -> pd.Series:

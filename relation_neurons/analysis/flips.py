@@ -18,7 +18,7 @@ import pandas as pd
 from relation_neurons.ablation.sets import CONTROL_KINDS
 from relation_neurons.analysis.effects import (
     fact_keys,
-    of_score,
+    of_contrast,
     only_dose,
     same_language,
     within_language,
@@ -26,6 +26,7 @@ from relation_neurons.analysis.effects import (
 from relation_neurons.analysis.resampling import bootstrap_interval, by_fact
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import subject_key
+from relation_neurons.version import renamed
 
 __all__ = ["NEAR_TIE", "majority_answers", "majority_share", "says", "turned_right"]
 
@@ -36,13 +37,14 @@ _PAIR = ["relation", "language"]
 _KEYS = ["ablated", "ablated_language", "prompt_id"]
 
 
+@renamed(score="contrast")
 def turned_right(
     effects: pd.DataFrame,
     prompts: pd.DataFrame,
     recall: pd.DataFrame,
     *,
     dose: int | None = None,
-    score: str = "specific",
+    contrast: str = "specific",
     control: str = "control_contribution",
     relations: Sequence[Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
@@ -53,7 +55,7 @@ def turned_right(
         prompts: the frame of `Prompts` (`prompts.parquet`).
         recall: what `measure_recall` gives, for what the intact model says.
         dose: neurons ablated; the middle dose by default.
-        score: which ranking's sets.
+        contrast: which ranking's sets.
         control: whose draws a flip is compared with.
         relations: the manifest's, for their majority answers; counted in `prompts` by default.
 
@@ -69,7 +71,7 @@ def turned_right(
         RelationFormatError: a table lacks a column.
         DoseError: a dose that was not swept.
     """
-    rows = _judged(effects, prompts, recall, dose, score, control, relations)
+    rows = _judged(effects, prompts, recall, dose, contrast, control, relations)
     rows = rows.assign(
         flipped=rows["correct"] != rows["correct_intact"],
         where=np.where(rows["relation"] == rows["ablated"], "home", "elsewhere"),
@@ -88,13 +90,14 @@ def turned_right(
     return flips.sort_values(order, kind="stable")[columns].reset_index(drop=True)
 
 
+@renamed(score="contrast")
 def majority_share(
     effects: pd.DataFrame,
     prompts: pd.DataFrame,
     recall: pd.DataFrame,
     *,
     dose: int | None = None,
-    score: str = "specific",
+    contrast: str = "specific",
     control: str = "control_contribution",
     relations: Sequence[Mapping[str, Any]] | None = None,
     seed: int = 0,
@@ -121,7 +124,7 @@ def majority_share(
     Raises:
         RelationFormatError: a table lacks a column.
     """
-    rows = _judged(effects, prompts, recall, dose, score, control, relations)
+    rows = _judged(effects, prompts, recall, dose, contrast, control, relations)
     rows = within_language(rows.assign(fact=fact_keys(rows)))
     found = []
     for (ablated, relation), cell in rows.groupby(["ablated", "relation"], sort=True):
@@ -211,7 +214,7 @@ def _judged(
     prompts: pd.DataFrame,
     recall: pd.DataFrame,
     dose: int | None,
-    score: str,
+    contrast: str,
     control: str,
     relations: Sequence[Mapping[str, Any]] | None,
 ) -> pd.DataFrame:
@@ -228,7 +231,7 @@ def _judged(
     )
     _require(prompts, ("prompt_id", "kind", *_PAIR, "subject", "answer", "text"), "prompts")
     _require(recall, ("prompt_id", "predicted"), "recall")
-    rows, _ = only_dose(of_score(same_language(effects), score), dose)
+    rows, _ = only_dose(of_contrast(same_language(effects), contrast), dose)
     text = dict.fromkeys(("ablated", "ablated_language", "kind", *_PAIR), str)
     asked = prompts.set_index("prompt_id")[["subject", "answer", "text"]]
     intact = recall.set_index("prompt_id")["predicted"].rename("predicted_intact")

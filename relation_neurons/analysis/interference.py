@@ -17,16 +17,18 @@ from relation_neurons.analysis.effects import only_dose, paired_changes, within_
 from relation_neurons.analysis.resampling import RESAMPLES, by_fact, resampled_interval
 from relation_neurons.errors import UnknownRelationError
 from relation_neurons.relations.relation import ALL_RELATIONS
+from relation_neurons.version import renamed
 
 __all__ = ["interference_matrix", "specificity", "specificity_intervals"]
 
 
+@renamed(score="contrast")
 def interference_matrix(
     effects: pd.DataFrame,
     *,
     dose: int | None = None,
     quantity: str = "correct",
-    score: str = "specific",
+    contrast: str = "specific",
     control: str = "control_contribution",
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -37,7 +39,7 @@ def interference_matrix(
             see `transfer_matrix`.
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        score: which ranking's sets.
+        contrast: which ranking's sets.
         control: what the effect is compared with.
 
     Returns:
@@ -46,10 +48,14 @@ def interference_matrix(
         significant (see `cell_tests`), and intact (share of prompts the intact model gets right).
     """
     effects = within_language(effects)
-    paired, chosen = only_dose(paired_changes(effects, score=score, control=control), dose)
+    paired, chosen = only_dose(paired_changes(effects, contrast=contrast, control=control), dose)
     by = ["ablated", "relation"]
     draws = control_draw_means(
-        effects[effects["dose"] == chosen], by, score=score, control=control, quantity=quantity
+        effects[effects["dose"] == chosen],
+        by,
+        contrast=contrast,
+        control=control,
+        quantity=quantity,
     )
     cells = judge_cells(paired, draws, by, ["relation"], quantity=quantity, seed=seed)
     once = effects.drop_duplicates("prompt_id")
@@ -99,12 +105,13 @@ def specificity(matrix: pd.DataFrame, *, column: str = "effect") -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
+@renamed(score="contrast")
 def specificity_intervals(
     effects: pd.DataFrame,
     *,
     dose: int | None = None,
     quantity: str = "correct",
-    score: str = "specific",
+    contrast: str = "specific",
     control: str = "control_contribution",
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -117,7 +124,7 @@ def specificity_intervals(
         effects: the sweep's table. Of several languages, each set is judged in its own.
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        score: which ranking's sets.
+        contrast: which ranking's sets.
         control: kept for the pairing; the effects are those against the intact model.
         seed: of the bootstrap.
 
@@ -126,7 +133,7 @@ def specificity_intervals(
         column_low, column_high; last, `all relations`: the mean over relations. See `specificity`.
     """
     paired, _ = only_dose(
-        paired_changes(within_language(effects), score=score, control=control), dose
+        paired_changes(within_language(effects), contrast=contrast, control=control), dose
     )
     names = sorted(set(paired["ablated"]))
     means, resampled = _cell_means(paired, names, quantity, seed)

@@ -33,14 +33,14 @@ CONTENDER = ["by", "site", "end"]
 
 
 def comparison_table(
-    effects: pd.DataFrame, *, quantity: str = "correct", score: str = "specific", seed: int = 0
+    effects: pd.DataFrame, *, quantity: str = "correct", contrast: str = "specific", seed: int = 0
 ) -> pd.DataFrame:
     """Tabulates what each contender's set of each relation does, at home and elsewhere.
 
     Args:
         effects: of a `Comparison`, one dose per contender.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        score: whose sets were ablated.
+        contrast: whose sets were ablated.
         seed: of the bootstrap.
 
     Returns:
@@ -50,25 +50,25 @@ def comparison_table(
         difference_low and difference_high. The last row of a contender, `all relations`, has no
         control of its own.
     """
-    shown: dict[str, Any] = {"quantity": quantity, "score": score, "seed": seed}
+    shown: dict[str, Any] = {"quantity": quantity, "score": contrast, "seed": seed}
     parts = []
     for names, rows in effects.groupby(CONTENDER, sort=False, observed=True):
         table = specificity_intervals(rows, **shown).rename(columns={"ablated": "relation"})
-        paired, dose = only_dose(paired_changes(within_language(rows), score=score), None)
+        paired, dose = only_dose(paired_changes(within_language(rows), contrast=contrast), None)
         at_home = paired[paired["ablated"] == paired["relation"]]
         home = effect_cells(at_home, ["relation"], quantity=quantity, seed=seed)
         home = home[["relation", "control", "difference", "low", "high"]].rename(
             columns={"low": "difference_low", "high": "difference_high"}
         )
         stated = dict(zip(CONTENDER, names, strict=True))
-        stated |= {"score": score, "dose": dose}
+        stated |= {"score": contrast, "dose": dose}
         table = table.merge(home, how="left", on="relation").assign(**stated)
         parts.append(table[[*stated, *[c for c in table.columns if c not in stated]]])
     return pd.concat(parts, ignore_index=True)
 
 
 def comparison_standings(
-    effects: pd.DataFrame, *, quantity: str = "correct", score: str = "specific", seed: int = 0
+    effects: pd.DataFrame, *, quantity: str = "correct", contrast: str = "specific", seed: int = 0
 ) -> pd.DataFrame:
     """Orders contenders by specificity, each also beside the first one on the same facts.
 
@@ -78,7 +78,7 @@ def comparison_standings(
     Args:
         effects: of a `Comparison`; the first contender in it is the one the others stand beside.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        score: whose sets were ablated.
+        contrast: whose sets were ablated.
         seed: of the bootstrap.
 
     Returns:
@@ -88,7 +88,7 @@ def comparison_standings(
     """
     contenders, changes = [], []
     for names, rows in effects.groupby(CONTENDER, sort=False, observed=True):
-        paired, dose = only_dose(paired_changes(within_language(rows), score=score), None)
+        paired, dose = only_dose(paired_changes(within_language(rows), contrast=contrast), None)
         home = paired[paired["ablated"] == paired["relation"]].groupby("relation")
         contenders.append(
             {

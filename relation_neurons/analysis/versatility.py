@@ -18,17 +18,21 @@ from relation_neurons.analysis.effects import effect_cells, only_dose, paired_ch
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.neurons import neuron_name
 from relation_neurons.ranking.table import Ranking
+from relation_neurons.version import renamed
 
 __all__ = ["overlap_matrix", "set_intersections", "transfer_matrix"]
 
 
-def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "background") -> pd.DataFrame:
+@renamed(score="contrast")
+def overlap_matrix(
+    ranking: Ranking, *, dose: int = 100, contrast: str = "background"
+) -> pd.DataFrame:
     """Counts the neurons that two relations (or languages) share among their top `dose`.
 
     Args:
         ranking: what `rank_neurons` gives.
         dose: size of each top set.
-        score: `background` by default; see the module's text on `specific`.
+        contrast: `background` by default; see the module's text on `specific`.
 
     Returns:
         A row per ordered pair: relation, language, other, other_language, shared, expected (by
@@ -37,7 +41,7 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
         says whether solved examples stood in front of the prompts; the figure says both.
     """
     total = len(ranking.neurons)
-    sets = _top_sets(ranking, dose, score)
+    sets = _top_sets(ranking, dose, contrast)
     rows = []
     for (relation, language), first in sets.items():
         for (other, other_language), second in sets.items():
@@ -49,7 +53,7 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
                     "language": language,
                     "other": other,
                     "other_language": other_language,
-                    "score": score,
+                    "score": contrast,
                     "dose": dose,
                     "shared": shared,
                     "expected": expected,
@@ -58,11 +62,12 @@ def overlap_matrix(ranking: Ranking, *, dose: int = 100, score: str = "backgroun
                     "p_value": float(stats.hypergeom.sf(shared - 1, total, dose, dose)),
                 }
             )
-    return _noting(pd.DataFrame(rows), ranking, score)
+    return _noting(pd.DataFrame(rows), ranking, contrast)
 
 
+@renamed(score="contrast")
 def set_intersections(
-    ranking: Ranking, *, dose: int = 100, score: str = "background", smallest: int = 2
+    ranking: Ranking, *, dose: int = 100, contrast: str = "background", smallest: int = 2
 ) -> pd.DataFrame:
     """Groups the neurons of the top sets by just which relations they belong to.
 
@@ -76,7 +81,7 @@ def set_intersections(
     Args:
         ranking: what `rank_neurons` gives.
         dose: size of each top set.
-        score: `background` by default; see the module's text on `specific`.
+        contrast: `background` by default; see the module's text on `specific`.
         smallest: combinations of fewer relations are left out.
 
     Returns:
@@ -86,11 +91,11 @@ def set_intersections(
         `attrs["left_out"]` as in `overlap_matrix`.
 
     Raises:
-        UnknownOptionError: no ranking of that score.
+        UnknownOptionError: no ranking of that contrast.
         DoseError: a dose that the ranking does not hold.
     """
-    labels = ranking.labels(score)
-    sets = _top_sets(ranking, dose, score)
+    labels = ranking.labels(contrast)
+    sets = _top_sets(ranking, dose, contrast)
     share, total = dose / len(ranking.neurons), len(ranking.neurons)
     members: dict[tuple[int, int], list[str]] = {}
     for pair, neurons in sets.items():
@@ -108,7 +113,7 @@ def set_intersections(
             * share ** len(relations)
             * (1 - share) ** (len(sets) - len(relations)),
             "names": names,
-            "score": score,
+            "score": contrast,
             "dose": dose,
         }
         for relations, names in groups.items()
@@ -117,15 +122,16 @@ def set_intersections(
     columns = ["relations", "degree", "shared", "expected", "names", "score", "dose"]
     table = pd.DataFrame(rows, columns=columns)
     order = table.sort_values(["shared", "degree"], ascending=False, kind="stable")
-    return _noting(order.reset_index(drop=True), ranking, score)
+    return _noting(order.reset_index(drop=True), ranking, contrast)
 
 
+@renamed(score="contrast")
 def transfer_matrix(
     effects: pd.DataFrame,
     *,
     dose: int | None = None,
     quantity: str = "correct",
-    score: str = "specific",
+    contrast: str = "specific",
     control: str = "control_contribution",
     min_prompts: int = 10,
     seed: int = 0,
@@ -136,7 +142,7 @@ def transfer_matrix(
         effects: the sweep's table, with sets and held-out prompts of every language.
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        score: which ranking's sets.
+        contrast: which ranking's sets.
         control: what the effect is compared with.
         min_prompts: cells with fewer held-out prompts have no transfer.
         seed: of the bootstrap.
@@ -147,7 +153,7 @@ def transfer_matrix(
         own set does to it in that language (1 at home). It is NaN where a share of it would be
         noise: too few prompts, or an own set whose interval holds 0.
     """
-    paired, chosen = only_dose(paired_changes(effects, score=score, control=control), dose)
+    paired, chosen = only_dose(paired_changes(effects, contrast=contrast, control=control), dose)
     keys = ["ablated", "ablated_language", "relation", "language"]
     cells = effect_cells(paired, keys, quantity=quantity, seed=seed)
     at_home = (cells["ablated"] == cells["relation"]) & (
@@ -165,26 +171,26 @@ def transfer_matrix(
     return cells.assign(transfer=share.where(cells["n"] >= min_prompts))
 
 
-def _noting(table: pd.DataFrame, ranking: Ranking, score: str) -> pd.DataFrame:
+def _noting(table: pd.DataFrame, ranking: Ranking, contrast: str) -> pd.DataFrame:
     """Notes in the table which relations are not in it, and whether solved examples were shown."""
-    table.attrs["left_out"] = ranking.missing(score)
+    table.attrs["left_out"] = ranking.missing(contrast)
     table.attrs["shots"] = ranking.shots
     return table
 
 
 def _top_sets(
-    ranking: Ranking, dose: int, score: str
+    ranking: Ranking, dose: int, contrast: str
 ) -> dict[tuple[str, str], set[tuple[int, int]]]:
     """The (layer, neuron) pairs of every relation's top set, by relation and language."""
-    pairs = ranking.labels(score)
+    pairs = ranking.labels(contrast)
     if not pairs:
-        scores = set(ranking.frame["score"])
+        contrasts = set(ranking.frame["score"])
         raise UnknownOptionError(
-            f"No ranking of the score {score!r}. {near_matches(score, scores)}"
+            f"No ranking of the contrast {contrast!r}. {near_matches(contrast, contrasts)}"
         )
     sets = {}
     for relation, language in pairs:
-        top = ranking.top(relation, dose, score=score, language=language)
+        top = ranking.top(relation, dose, contrast=contrast, language=language)
         sets[relation, language] = set(
             zip(top["layer"].tolist(), top["neuron"].tolist(), strict=True)
         )

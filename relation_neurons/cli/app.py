@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from relation_neurons.cli.compare import compare_scores
+from relation_neurons.cli.compare import compare_criteria
 from relation_neurons.cli.neuron import neuron
 from relation_neurons.cli.overlap import overlap
 from relation_neurons.cli.relations import relations_app
@@ -58,8 +58,9 @@ app = typer.Typer(
 )
 
 
-for _command in (run, rank, ablate, report, verify, compare_scores, neuron, overlap, models):
+for _command in (run, rank, ablate, report, verify, compare_criteria, neuron, overlap, models):
     app.command()(_command)
+app.command("compare-scores", hidden=True)(compare_criteria)  # its earlier name
 
 
 app.add_typer(relations_app, name="relations")

@@ -25,12 +25,12 @@ from relation_neurons.cli.options import (
 )
 from relation_neurons.errors import ResultsError
 
-__all__ = ["compare_scores"]
+__all__ = ["compare_criteria"]
 
 _MANIFEST = "comparison.json"
 
 
-def compare_scores(
+def compare_criteria(
     out: Annotated[Path, typer.Option(help="The folder for the comparison.")],
     model: Model = "smollm2-135m",
     relations: Relations = "demo",
@@ -46,7 +46,9 @@ def compare_scores(
     dose: Annotated[
         str, typer.Option(help="Neurons ablated: a count, or a share of the site's.")
     ] = "0.2%",
-    score: Annotated[str, typer.Option(help="The ranking compared: specific, …")] = "specific",
+    contrast: Annotated[
+        str, typer.Option("--contrast", "--score", help="The ranking compared: specific, …")
+    ] = "specific",
     quantity: Annotated[str, typer.Option(help="Judged by correct or by margin.")] = "correct",
     held_out: HeldOut = None,
     languages: Languages = None,
@@ -76,13 +78,13 @@ def compare_scores(
 
     require_folder(out)
     criteria, places = listed(by) or list(CRITERIA), listed(sites) or []
-    first = comparison.plan_contenders(criteria, places, bottom=bottom, score=score)[0]
+    first = comparison.plan_contenders(criteria, places, bottom=bottom, contrast=contrast)[0]
     options = make_options(
         doses=(dose,),
         held_out=count_or_share(held_out),
         min_known=min_known,
         draws=draws,
-        score=score,
+        contrast=contrast,
         checks=(),
         seed=seed,
         batch_size=batch_size,
@@ -106,7 +108,7 @@ def compare_scores(
     recall = store.get_or_make(
         "parts/recall", lambda: measure_recall(loaded, prompts, batch_size=options.batch_size)
     )
-    found = comparison.compare_scores(
+    found = comparison.compare_criteria(
         loaded,
         prompts,
         recall,
@@ -114,7 +116,7 @@ def compare_scores(
         sites=places,
         bottom=bottom,
         dose=dose,
-        score=score,
+        contrast=contrast,
         control_draws=draws,
         quantity=quantity,
         pool=options.pool,

@@ -73,8 +73,13 @@ MaxObjectShare = Annotated[
     float | None, typer.Option(help="Balance: the largest share of a relation's facts per object.")
 ]
 
-Score = Annotated[
-    str | None, typer.Option(help="The ranking swept: specific, or background for one relation.")
+Contrast = Annotated[
+    str | None,
+    typer.Option(
+        "--contrast",
+        "--score",
+        help="The ranking swept: specific, or background for one relation.",
+    ),
 ]
 
 MinKnown = Annotated[

@@ -73,7 +73,7 @@ def overlap(
         table,
         known.recall,
         dose=count,
-        scores=("background",),
+        contrasts=("background",),
         min_known=options.min_known,
         seed=options.seed,
     )

@@ -16,7 +16,12 @@ from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.results.options import Options
-from relation_neurons.results.plan import block_count, checked_scores, judged_dose, sweep_controls
+from relation_neurons.results.plan import (
+    block_count,
+    checked_contrasts,
+    judged_dose,
+    sweep_controls,
+)
 from relation_neurons.results.table_store import TableStore
 
 __all__ = ["Ablations", "ablate_stage", "read_ablate_stage"]
@@ -63,7 +68,7 @@ def ablate_stage(
             model,
             ranking,
             counts,
-            score=options.score,
+            contrast=options.contrast,
             chunks=store.chunks("collateral"),
             **shared,
         ),
@@ -84,7 +89,7 @@ def ablate_stage(
                 ranking,
                 dose,
                 blocks=count,
-                score=options.score,
+                contrast=options.contrast,
                 control_draws=min(options.draws, 1),
                 chunks=store.chunks("blocks"),
                 **shared,
@@ -109,10 +114,12 @@ def _sweep(
     store: TableStore,
     shared: dict[str, Any],
 ) -> pd.DataFrame:
-    """The score's sets at every dose with their controls, and the checks at the judged dose."""
+    """The contrast's sets at every dose with their controls, and the checks at the judged dose."""
     counts = resolve_doses(options.doses, len(ranking.neurons))
     controls = sweep_controls(options, dose)
-    planned = plan_sweep(ranking, counts, scores=(options.score,), seed=options.seed, **controls)
+    planned = plan_sweep(
+        ranking, counts, contrasts=(options.contrast,), seed=options.seed, **controls
+    )
     asked = pd.MultiIndex.from_frame(prompts.held_out.frame[["relation", "language"]])
     held_out = int(asked.isin(ranking.pairs).sum())
     store.log(f"sweep: {len(planned):,} ablations and the checks, {held_out:,} prompts each")
@@ -123,13 +130,13 @@ def _sweep(
             prompts.held_out,
             ranking,
             counts,
-            scores=(options.score,),
+            contrasts=(options.contrast,),
             chunks=store.chunks("effects"),
             **controls,
             **shared,
         )
     ]
-    checks = checked_scores(options, ranking)
+    checks = checked_contrasts(options, ranking)
     if checks:
         parts.append(
             ablation_sweep(
@@ -137,7 +144,7 @@ def _sweep(
                 prompts.held_out,
                 ranking,
                 (dose,),
-                scores=checks,
+                contrasts=checks,
                 control_draws=options.check_draws,
                 control_kinds=("control_contribution",),
                 chunks=store.chunks("effects"),

@@ -25,16 +25,18 @@ from relation_neurons.formatting import number
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.notebook_html import table_view
-from relation_neurons.ranking.criteria import CRITERIA, applicable_scores
+from relation_neurons.ranking.criteria import CRITERIA, applicable_contrasts
 from relation_neurons.ranking.rank import rank_neurons
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.results.table_store import TableStore
+from relation_neurons.version import renamed
 
 __all__ = [
     "Comparison",
     "Contender",
+    "compare_criteria",
     "compare_scores",
     "plan_contenders",
 ]
@@ -96,11 +98,11 @@ def plan_contenders(
     sites: Sequence[str] = ("post",),
     *,
     bottom: bool = True,
-    score: str = "specific",
+    contrast: str = "specific",
 ) -> list[Contender]:
     """Lists every criterion at the first site, then AP at the other sites, then AP's bottom.
 
-    Criteria that cannot rank the score are left out (see `criteria`).
+    Criteria that cannot rank the contrast are left out (see `criteria`).
 
     Raises:
         UnknownOptionError: an unknown criterion, no site, or nothing left to compare.
@@ -110,19 +112,20 @@ def plan_contenders(
     """
     if not sites:
         raise UnknownOptionError("No site was given; expected one at least, such as post.")
-    able = [one for one in by if applicable_scores(one, (score,))]
+    able = [one for one in by if applicable_contrasts(one, (contrast,))]
     found = [Contender(one, sites[0]) for one in able]
     found += [Contender("average_precision", site) for site in sites[1:]]
     found += [Contender("average_precision", sites[0], "bottom")] if bottom else []
     if not found:
         raise UnknownOptionError(
-            f"None of the criteria {', '.join(by) or '(none)'} ranks the score {score!r}; expected "
+            f"None of the criteria {', '.join(by) or '(none)'} ranks the contrast {contrast!r}; expected "
             "average_precision, auroc, d_prime, mean_difference or probe among them."
         )
     return list(dict.fromkeys(found))
 
 
-def compare_scores(
+@renamed(score="contrast")
+def compare_criteria(
     model: HookedModel,
     prompts: Prompts,
     recall: pd.DataFrame,
@@ -131,7 +134,7 @@ def compare_scores(
     sites: Sequence[str] = ("post",),
     bottom: bool = True,
     dose: int | float | str = "0.2%",
-    score: str = "specific",
+    contrast: str = "specific",
     control_draws: int = 2,
     quantity: str = "correct",
     pool: str = "mean",
@@ -153,7 +156,7 @@ def compare_scores(
         bottom: also ablates the neurons with the lowest AP at the first site (pitfall 14).
         dose: neurons ablated; a share is one of the site's own neurons, so at `out`, which has
             d_model of them a layer, it is fewer.
-        score: the family of positives and negatives that is ranked and ablated.
+        contrast: the family of positives and negatives that is ranked and ablated.
         control_draws: draws of the contribution-matched control beside each set.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
         pool: of activations and attribution.
@@ -169,11 +172,11 @@ def compare_scores(
         UnknownSiteError: a site that the model does not have.
     """
     store = store or TableStore()
-    contenders = plan_contenders(by, sites, bottom=bottom, score=score)
+    contenders = plan_contenders(by, sites, bottom=bottom, contrast=contrast)
     doses = {c.site: resolve_doses([dose], neuron_count(model, c.site))[0] for c in contenders}
     left_out = [one for one in by if one not in {c.by for c in contenders}]
     if left_out:
-        store.log(f"left out: {', '.join(left_out)} cannot rank the score {score}")
+        store.log(f"left out: {', '.join(left_out)} cannot rank the contrast {contrast}")
     found = {c: _read(c, store) for c in contenders if _is_done(c, store)}
     for site, count in doses.items():
         found |= _judge_site(
@@ -182,10 +185,10 @@ def compare_scores(
             recall,
             [c for c in contenders if c.site == site and c not in found],
             collect={"pool": pool, "site": site, "batch_size": batch_size},
-            rank={"scores": (score,), "keep": count, "min_known": min_known},
+            rank={"contrasts": (contrast,), "keep": count, "min_known": min_known},
             sweep={
                 "doses": (count,),
-                "scores": (score,),
+                "contrasts": (contrast,),
                 "control_draws": control_draws,
                 "control_kinds": ("control_contribution",),
                 "mode": mode,
@@ -198,9 +201,13 @@ def compare_scores(
     effects, sets = (
         pd.concat([found[c][i] for c in contenders], ignore_index=True) for i in range(2)
     )
-    shown: dict[str, Any] = {"quantity": quantity, "score": score, "seed": seed}
+    shown: dict[str, Any] = {"quantity": quantity, "score": contrast, "seed": seed}
     table = comparison_table(effects, **shown).merge(count_valued(sets), how="left")
     return Comparison(comparison_standings(effects, **shown), table, effects, sets)
+
+
+compare_scores = compare_criteria
+"""The earlier name of `compare_criteria`."""
 
 
 def _judge_site(
@@ -219,7 +226,9 @@ def _judge_site(
         return {}
     active = any(c.by == "activation_entropy" for c in contenders)
     detection = prompts.detection.take(
-        prompts.detection.frame["kind"].isin(("fact", *rank["scores"]))  # what the score looks at
+        prompts.detection.frame["kind"].isin(
+            ("fact", *rank["contrasts"])
+        )  # what the contrast looks at
     )
     table = collect_activations(model, detection, active=active, **collect)
     found = {}

@@ -45,8 +45,8 @@ def report_stage(
         null=store.read_or_empty("null"),
         stability=store.read_or_empty("stability"),
     )
-    dose, score = ablations.dose, manifest["options"]["score"]
-    matrix = interference_matrix(ablations.effects, dose=dose, score=score)
+    dose, contrast = ablations.dose, manifest["options"]["score"]
+    matrix = interference_matrix(ablations.effects, dose=dose, contrast=contrast)
     summary = summarise(manifest, recall, ranking, ablations.effects, dose=dose, matrix=matrix)
     results = replace(results, summary=summary)
     results = replace(results, summary=summary | claims(results, dose))

@@ -157,7 +157,7 @@ def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relat
 
     Raises:
         RelationFormatError: a relation in several languages whose facts are not linked.
-        TooFewFactsError: nothing is left, or one relation only where the score needs two.
+        TooFewFactsError: nothing is left, or one relation only where the contrast needs two.
     """
     require_links(relations)
     chosen = list(relations)
@@ -172,10 +172,10 @@ def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relat
     if (options.drop_copied, options.max_object_share, options.max_facts) != (False, None, None):
         chosen = _common(chosen)
     alone = [one for one in chosen if sum(one.language == o.language for o in chosen) < 2]
-    if options.score == "specific" and len(alone) == len(chosen):
+    if options.contrast == "specific" and len(alone) == len(chosen):
         raise TooFewFactsError(
-            "The score `specific` tells a relation from others of its language, so it takes two. Add a "
-            "relation, or use the score `background` (neutral prompts)."
+            "The contrast `specific` tells a relation from others of its language, so it takes two. Add a "
+            "relation, or use the contrast `background` (neutral prompts)."
         )
     return tuple(chosen)
 
@@ -191,6 +191,6 @@ def across_languages(
     if not several or stated.get("checks") is not None or options.preset == "paper":
         return options
     checks = tuple(dict.fromkeys((*options.checks, "background")))
-    checks = tuple(check for check in checks if check != options.score)
+    checks = tuple(check for check in checks if check != options.contrast)
     draws = options.check_draws if stated.get("check_draws") is not None else 1
     return replace(options, checks=checks, check_draws=draws)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.ranking.table import Ranking
+from relation_neurons.version import renamed
 
 __all__ = ["recovered", "recovered_shared"]
 
@@ -13,11 +14,12 @@ _COUNTED = {
     "specific": ("relation", "interfering"),
     "background": ("relation", "interfering", "shared"),
 }
-"""The roles that a score should rank first; neurons of two relations are not `specific`."""
+"""The roles that a contrast should rank first; neurons of two relations are not `specific`."""
 
 
+@renamed(score="contrast")
 def recovered(
-    ranking: Ranking, truth: pd.DataFrame, *, score: str = "specific", dose: int | None = None
+    ranking: Ranking, truth: pd.DataFrame, *, contrast: str = "specific", dose: int | None = None
 ) -> pd.DataFrame:
     """Compares each relation's top neurons with those that were planted.
 
@@ -26,7 +28,7 @@ def recovered(
     Args:
         ranking: what `rank_neurons` gives for the planted model.
         truth: `Planted.truth`.
-        score: `specific` or `background`.
+        contrast: `specific` or `background`.
         dose: neurons from the top; as many as were planted by default.
 
     Returns:
@@ -34,15 +36,15 @@ def recovered(
         the neurons that are not the relation's by role (`template 3, noise 1`).
 
     Raises:
-        UnknownOptionError: another score.
+        UnknownOptionError: another contrast.
     """
-    if score not in _COUNTED:
-        raise UnknownOptionError(f"No truth for {score!r}. {near_matches(score, _COUNTED)}")
+    if contrast not in _COUNTED:
+        raise UnknownOptionError(f"No truth for {contrast!r}. {near_matches(contrast, _COUNTED)}")
     rows = []
-    for relation in _ranked(ranking, score):
-        planted = _ids(_planted(truth, relation, _COUNTED[score]))
+    for relation in _ranked(ranking, contrast):
+        planted = _ids(_planted(truth, relation, _COUNTED[contrast]))
         count = dose or len(planted)
-        top = ranking.top(relation, count, score=score)[["layer", "neuron"]]
+        top = ranking.top(relation, count, contrast=contrast)[["layer", "neuron"]]
         found = top.merge(truth, on=["layer", "neuron"], how="left")
         wrong = [pair not in planted for pair in zip(top["layer"], top["neuron"], strict=True)]
         hits = count - sum(wrong)
@@ -50,7 +52,7 @@ def recovered(
         rows.append(
             {
                 "relation": relation,
-                "score": score,
+                "score": contrast,
                 "planted": len(planted),
                 "dose": count,
                 "precision": hits / count,
@@ -61,8 +63,9 @@ def recovered(
     return pd.DataFrame(rows)
 
 
+@renamed(score="contrast")
 def recovered_shared(
-    ranking: Ranking, truth: pd.DataFrame, *, score: str = "background"
+    ranking: Ranking, truth: pd.DataFrame, *, contrast: str = "background"
 ) -> pd.DataFrame:
     """Compares the neurons in two relations' top sets with the shared ones that were planted.
 
@@ -71,17 +74,17 @@ def recovered_shared(
     Args:
         ranking: what `rank_neurons` gives for the planted model.
         truth: `Planted.truth`.
-        score: `background`, or `specific` to see that it finds none.
+        contrast: `background`, or `specific` to see that it finds none.
 
     Returns:
-        A row per pair of relations: relation, other, score, planted, found, precision (NaN where the
+        A row per pair of relations: relation, other, contrast, planted, found, precision (NaN where the
         sets share nothing), recall (NaN where nothing was planted), and false, by role.
     """
-    names = _ranked(ranking, score)
+    names = _ranked(ranking, contrast)
     tops = {}
     for name in names:
         count = len(_planted(truth, name, _COUNTED["background"]))
-        tops[name] = _ids(ranking.top(name, count, score=score))
+        tops[name] = _ids(ranking.top(name, count, contrast=contrast))
     shared = truth[truth["role"] == "shared"]
     role = {(int(row.layer), int(row.neuron)): row.role for row in truth.itertuples(index=False)}
     rows = []
@@ -97,7 +100,7 @@ def recovered_shared(
                 {
                     "relation": first,
                     "other": second,
-                    "score": score,
+                    "score": contrast,
                     "planted": len(planted),
                     "found": len(found),
                     "precision": hits / len(found) if found else float("nan"),
@@ -115,8 +118,8 @@ def _planted(truth: pd.DataFrame, relation: str, roles: tuple[str, ...]) -> pd.D
     return truth[truth["role"].isin(roles) & (own | shared)].reset_index(drop=True)
 
 
-def _ranked(ranking: Ranking, score: str) -> list[str]:
-    return [relation for relation, _ in ranking.labels(score)]
+def _ranked(ranking: Ranking, contrast: str) -> list[str]:
+    return [relation for relation, _ in ranking.labels(contrast)]
 
 
 def _ids(neurons: pd.DataFrame) -> set[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Dot plots: the headline, specificity, and scores against one another. Read through `plots`."""
+"""Dot plots: the headline, specificity, and contrasts against one another. Read through `plots`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from relation_neurons.plots.style import (
 )
 from relation_neurons.relations.relation import ALL_RELATIONS
 
-__all__ = ["SCORES", "WHAT", "headline", "score_comparison", "specificity", "standings"]
+__all__ = ["CONTRASTS", "WHAT", "headline", "score_comparison", "specificity", "standings"]
 
 WHAT = {
     "home": Style("home", RED, "circle"),
@@ -29,7 +29,7 @@ WHAT = {
     "control_contribution": Style("contribution control, at home", SOFT, "square-open"),
     "control_layer": Style("layer control, at home", FAINT, "triangle-up-open"),
 }
-SCORES = {
+CONTRASTS = {
     "specific": Style("known facts", RED, "circle"),
     "background": Style("known, against neutral prompts", PURPLE, "square"),
     "unknown": Style("facts it gets wrong", BLUE, "diamond"),
@@ -89,18 +89,18 @@ def score_comparison(table: pd.DataFrame, *, dose: int | None = None) -> go.Figu
     ranked = table.assign(row=table["relation"], what=table["score"], hover="")
     ranked["hover"] = [
         f"Neurons of <i>{label(p.relation)}</i> ranked on "
-        f"{SCORES[p.score].name if p.score in SCORES else label(p.score)}:<br>"
+        f"{CONTRASTS[p.score].name if p.score in CONTRASTS else label(p.score)}:<br>"
         f"{number(p.effect)} net flips per prompt ({p.n} prompts; control {number(p.control)};<br>"
         f"95% interval {interval(p.low, p.high)})"
         for p in ranked.itertuples()
     ]
-    main = next(s for s in [*SCORES, *ranked["score"]] if (ranked["score"] == s).any())
+    main = next(s for s in [*CONTRASTS, *ranked["score"]] if (ranked["score"] == s).any())
     control = ranked[(ranked["score"] == main) & ranked["control"].notna()]
     control = control.assign(what="control", effect=control["control"], low=np.nan, high=np.nan)
     matched = Style("contribution control", SOFT, "square-open")
     return dot_plot(
         pd.concat([ranked, control]),
-        {**SCORES, "control": matched},
+        {**CONTRASTS, "control": matched},
         _worst_first(table[table["score"] == main]),
         title="Sets ranked on known facts and on checks, each at home",
         subtitle=_dosed(dose)

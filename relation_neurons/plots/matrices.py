@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from relation_neurons.formatting import interval, number
 from relation_neurons.plots.charts import heat_plot
 from relation_neurons.plots.style import DIVERGING, REVERSED, UNITS, label, named, require
+from relation_neurons.version import renamed
 
 __all__ = ["interference", "transfer"]
 
@@ -63,13 +64,14 @@ def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figur
     )
 
 
-def transfer(matrix: pd.DataFrame, *, score: str | None = None) -> go.Figure:
+@renamed(score="contrast")
+def transfer(matrix: pd.DataFrame, *, contrast: str | None = None) -> go.Figure:
     """Draws how far a set carries over: between languages where there are several, else relations.
 
     Args:
         matrix: from `transfer_matrix`: ablated, ablated_language, relation, language, dose, n,
             effect, control, low, high, transfer.
-        score: which ranking's sets it is of, for the title.
+        contrast: which ranking's sets it is of, for the title.
     """
     pairs = ("ablated", "ablated_language", "relation", "language")
     require(matrix, (*pairs, *_CELLS, "transfer"), "versatility.transfer_matrix")
@@ -99,7 +101,7 @@ def transfer(matrix: pd.DataFrame, *, score: str | None = None) -> go.Figure:
         colours=REVERSED,
         bar="share of the own set's effect",
         title=f"Transfer between {'languages' if several else 'relations'}"
-        + (f", score “{label(score)}”" if score else ""),
+        + (f", contrast “{label(contrast)}”" if contrast else ""),
         subtitle="Effect beyond the control, as a share of what the judged own set does. Outlined: home. "
         "Grey: too little to say.<br>Colours end at 1 (as much as the own set) and at \N{MINUS SIGN}1 "
         "(as much, the other way).",

@@ -26,6 +26,7 @@ from relation_neurons.plots.style import (
     require,
     tick_size,
 )
+from relation_neurons.version import renamed
 
 __all__ = ["activations", "layers"]
 
@@ -125,12 +126,13 @@ def _bars(values: np.ndarray, edges: np.ndarray, place: int, name: str, colour: 
     )
 
 
+@renamed(score="contrast")
 def layers(
     ranking_frame: pd.DataFrame,
     neurons: pd.DataFrame,
     relation: str | None = None,
     *,
-    score: str = "specific",
+    contrast: str = "specific",
     dose: int = 100,
 ) -> go.Figure:
     """Draws in which layers the top neurons lie: bars for one relation, a heatmap for all.
@@ -139,16 +141,16 @@ def layers(
         ranking_frame: `Ranking.frame`: score, relation, language, rank, layer, neuron, is_sink.
         neurons: `Ranking.neurons`: layer, neuron.
         relation: one relation; all of them by default.
-        score: which ranking.
+        contrast: which ranking.
         dose: neurons from the top of each ranking.
     """
     columns = ("score", "relation", "language", "rank", "layer", "neuron", "is_sink")
     require(ranking_frame, columns, "rank_neurons (Ranking.frame)")
     require(neurons, ("layer", "neuron"), "rank_neurons (Ranking.neurons)")
-    top = ranking_frame[(ranking_frame["score"] == score) & (ranking_frame["rank"] <= dose)]
+    top = ranking_frame[(ranking_frame["score"] == contrast) & (ranking_frame["rank"] <= dose)]
     if top.empty:
         known = sorted(set(ranking_frame["score"]))
-        raise UnknownOptionError(f"No ranking by {score!r}. {near_matches(score, known)}")
+        raise UnknownOptionError(f"No ranking by {contrast!r}. {near_matches(contrast, known)}")
     if relation is not None:
         known = list(dict.fromkeys(top["relation"]))
         top = top[top["relation"] == relation]
@@ -190,7 +192,7 @@ def layers(
         limit=(0.0, max(1.0, float(cells["value"].max()))),
         colours=SEQUENTIAL,
         bar="neurons",
-        title=f"Layers of the top {dose:,} neurons, score “{label(score)}”",
+        title=f"Layers of the top {dose:,} neurons, contrast “{label(contrast)}”",
         subtitle=f"{subtitle} • marks sink neurons among them.",
         x_title="Layer",
         y_title="Relation",

@@ -71,7 +71,7 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
             for c in cells.itertuples()
         ],
     )
-    dose, expected, score = matrix.iloc[0][["dose", "expected", "score"]]
+    dose, expected, contrast = matrix.iloc[0][["dose", "expected", "score"]]
     chance = {"shared": expected, "jaccard": expected / (2 * dose - expected), "ratio": 1.0}[value]
     top = cells["value"].max()
     least = max(3 * chance, 1.0 if value == "shared" else 0.0)
@@ -82,7 +82,7 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
         limit=(0.0, max(float(top), least) if np.isfinite(top) else 1.0),
         colours=SEQUENTIAL,
         bar=bars[value],
-        title=f"Overlap of the top {dose:,} neurons, score “{label(score)}”",
+        title=f"Overlap of the top {dose:,} neurons, contrast “{label(contrast)}”",
         subtitle=f"Chance expects {chance:.2g} ({bars[value]}) for any pair. "
         "The grey diagonal is a set with itself."
         + ("<br>Relations that share much stand together." if order == "clustered" else "")
@@ -131,7 +131,7 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
         hoverinfo="text",
     )
     _dot_matrix(fig, [[place[n] for n in names] for names in shown["relations"]], len(rows))
-    dose, score = shown.iloc[0][["dose", "score"]]
+    dose, contrast = shown.iloc[0][["dose", "score"]]
     ticks = [label(name, longest=LONGEST) for name in rows]
     fig.update_yaxes(title_text="neurons", rangemode="tozero", row=1)
     fig.update_yaxes(
@@ -148,7 +148,7 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
     hidden = f" The {len(shown)} largest of {len(table)}." if len(table) > len(shown) else ""
     fig = finish(
         fig,
-        f"Neurons that relations share, top {dose:,}, score “{label(score)}”",
+        f"Neurons that relations share, top {dose:,}, contrast “{label(contrast)}”",
         "A column counts the neurons that are in the top sets of the marked relations and of no other."
         f"<br>Neurons of one relation alone are left out.{hidden}"
         + shots_line(table)

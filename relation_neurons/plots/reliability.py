@@ -23,6 +23,7 @@ from relation_neurons.plots.style import (
 )
 from relation_neurons.ranking.stability import stability_summary
 from relation_neurons.relations.relation import relation_label
+from relation_neurons.version import renamed
 
 __all__ = ["spectrum", "stability"]
 
@@ -43,7 +44,8 @@ STYLES = {
 _COLUMNS = ("relation", "language", "score", "dose", "what", "shared", "expected")
 
 
-def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, score: str = "specific") -> go.Figure:
+@renamed(score="contrast")
+def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, contrast: str = "specific") -> go.Figure:
     """Draws AP by rank for each relation, with the null's 95% line (pitfall 12).
 
     Neurons above the dashed line are beyond chance; the dotted line is the prevalence, an AP's floor.
@@ -51,15 +53,15 @@ def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, score: str = "specifi
     Args:
         ranking: the frame of `Ranking`: score, relation, language, rank, ap.
         null: from `null_maximum`: score, relation, language, null_95, prevalence, beyond, p_value.
-        score: the ranking that is drawn.
+        contrast: the ranking that is drawn.
 
     Raises:
-        RelationFormatError: a column is missing, or there is no row of that score.
+        RelationFormatError: a column is missing, or there is no row of that contrast.
     """
     require(ranking, _RANKED, "rank_neurons")
     require(null, _NULL, "null_maximum")
-    null = null[null["score"] == score]
-    require(null, _NULL, f"null_maximum(scores=({score!r},))")
+    null = null[null["score"] == contrast]
+    require(null, _NULL, f"null_maximum(contrasts=({contrast!r},))")
     several = null["language"].nunique() > 1
     across = min(4, len(null))
     down = -(-len(null) // across)
@@ -75,7 +77,7 @@ def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, score: str = "specifi
     )
     for i, row in enumerate(null.itertuples()):
         same = (ranking["relation"] == row.relation) & (ranking["language"] == row.language)
-        here = ranking[same & (ranking["score"] == score)].sort_values("rank")
+        here = ranking[same & (ranking["score"] == contrast)].sort_values("rank")
         place = {"row": i // across + 1, "col": i % across + 1}
         fig.add_trace(_line(here, row, legend=i == 0), **place)
         for height_at, dash in ((row.null_95, "dash"), (row.prevalence, "dot")):
@@ -114,16 +116,17 @@ def _line(here: pd.DataFrame, row: Any, *, legend: bool) -> go.Scatter:
     )
 
 
-def stability(frame: pd.DataFrame, *, score: str = "specific") -> go.Figure:
+@renamed(score="contrast")
+def stability(frame: pd.DataFrame, *, contrast: str = "specific") -> go.Figure:
     """Draws the share of each relation's top set that is found again.
 
     Args:
         frame: from `ranking_stability`: relation, language, score, dose, what, shared, expected.
-        score: the ranking that is drawn.
+        contrast: the ranking that is drawn.
     """
     require(frame, _COLUMNS, "ranking_stability")
-    here = frame[frame["score"] == score]
-    require(here, _COLUMNS, f"ranking_stability(scores=({score!r},))")
+    here = frame[frame["score"] == contrast]
+    require(here, _COLUMNS, f"ranking_stability(contrasts=({contrast!r},))")
     several = here["language"].nunique() > 1
     table = stability_summary(here).dropna(subset=["share"])
     table["row"] = [
@@ -147,7 +150,7 @@ def stability(frame: pd.DataFrame, *, score: str = "specific") -> go.Figure:
         STYLES,
         list(dict.fromkeys(rows)),
         title="How much of a relation's top set is found again",
-        subtitle=f"{dose:,} neurons by the score {label(score)}, ranked anew from other evidence."
+        subtitle=f"{dose:,} neurons by the contrast {label(contrast)}, ranked anew from other evidence."
         "<br>Marks are means over the comparisons, lines their range.",
         x_title="Share of the top set found again",
     )

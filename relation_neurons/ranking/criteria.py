@@ -13,7 +13,7 @@
 A family is a (score, relation, language) with its positives and negatives (see `ranking`). Two criteria
 leave families out. `attribution` needs answers on both sides: `background` and `nonsense` have none
 there. `activation_entropy` compares relations' positives with one another and knows no negatives:
-`background` would be `specific` again; and it takes two relations of the same score and language.
+`background` would be `specific` again; and it takes two relations of the same contrast and language.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from relation_neurons.scoring.scores import (
 __all__ = [
     "CRITERIA",
     "activation_entropy",
+    "applicable_contrasts",
     "applicable_families",
-    "applicable_scores",
     "criterion_values",
     "require_end",
 ]
@@ -69,8 +69,8 @@ _BAR = 0.95
 _PROBE_C = 1.0
 
 
-def applicable_scores(by: str, scores: Sequence[str]) -> tuple[str, ...]:
-    """Gives those of the scores that a criterion can rank.
+def applicable_contrasts(by: str, contrasts: Sequence[str]) -> tuple[str, ...]:
+    """Gives those of the contrasts that a criterion can rank.
 
     Raises:
         UnknownOptionError: no such criterion.
@@ -80,25 +80,27 @@ def applicable_scores(by: str, scores: Sequence[str]) -> tuple[str, ...]:
     """
     if by not in CRITERIA:
         raise UnknownOptionError(f"No criterion {by!r}. {near_matches(by, CRITERIA)}")
-    return tuple(score for score in scores if score in _APPLICABLE.get(by, scores))
+    return tuple(contrast for contrast in contrasts if contrast in _APPLICABLE.get(by, contrasts))
 
 
-def applicable_families(by: str, families: Sequence[Family], scores: Sequence[str]) -> list[int]:
-    """Numbers the families of these scores that a criterion can rank.
+def applicable_families(by: str, families: Sequence[Family], contrasts: Sequence[str]) -> list[int]:
+    """Numbers the families of these contrasts that a criterion can rank.
 
     Raises:
         TooFewFactsError: there is none.
     """
-    groups = [(score, language) for score, _, language in families]
+    groups = [(contrast, language) for contrast, _, language in families]
     least = 2 if by == "activation_entropy" else 1
     rows = [
-        i for i, group in enumerate(groups) if group[0] in scores and groups.count(group) >= least
+        i
+        for i, group in enumerate(groups)
+        if group[0] in contrasts and groups.count(group) >= least
     ]
     if not rows:
         raise TooFewFactsError(
-            f"No relation can be ranked by {by}: none has enough prompts for the scores "
-            f"{', '.join(scores)}{', or there are not two to compare' if least > 1 else ''}. Ask for other "
-            "scores, or add relations or known facts."
+            f"No relation can be ranked by {by}: none has enough prompts for the contrasts "
+            f"{', '.join(contrasts)}{', or there are not two to compare' if least > 1 else ''}. Ask for "
+            "other contrasts, or add relations or known facts."
         )
     return rows
 
@@ -213,7 +215,7 @@ def _entropy_values(
     positives = (membership == 1).double()
     probability = ((positives @ tokens.round()) / (positives @ counts)[:, None]).numpy()
     values = np.full(probability.shape, np.nan)
-    groups = [(score, language) for score, _, language in families]
+    groups = [(contrast, language) for contrast, _, language in families]
     for group in dict.fromkeys(groups):
         rows = [i for i, found in enumerate(groups) if found == group]
         values[rows] = -activation_entropy(probability[rows])

@@ -1,6 +1,6 @@
-"""Families: which prompts are the positives and the negatives of each relation under each score.
+"""Families: which prompts are the positives and the negatives of each relation under each contrast.
 
-| score | positives | negatives |
+| contrast | positives | negatives |
 | --- | --- | --- |
 | `specific` | known prompts of the relation | prompts of all other relations (the paper's) |
 | `background` | known prompts of the relation | neutral prompts |
@@ -24,9 +24,9 @@ from jaxtyping import Bool
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.relations.relation import relation_label
 
-__all__ = ["SCORES", "DetectionTask", "detection_tasks", "rank_families"]
+__all__ = ["CONTRASTS", "DetectionTask", "detection_tasks", "rank_families"]
 
-SCORES = ("specific", "background", "unknown", "nonsense")
+CONTRASTS = ("specific", "background", "unknown", "nonsense")
 
 
 def rank_families(
@@ -50,7 +50,7 @@ def rank_families(
             continue
         same = (prompts["relation"] == relation) & (prompts["language"] == language)
         others = fact & (prompts["relation"] != relation) & (prompts["language"] == language)
-        for score, positive, negative in (
+        for contrast, positive, negative in (
             ("specific", same & fact & known, others),
             ("background", same & fact & known, background & (prompts["language"] == language)),
             ("unknown", same & fact & ~known, others),
@@ -59,7 +59,7 @@ def rank_families(
             subjects = prompts.loc[positive, "subject"].nunique()
             if subjects < min_known or negative.sum() < min_known:
                 continue
-            families.append((score, relation, language))
+            families.append((contrast, relation, language))
             rows.append(np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8))
     return families, torch.from_numpy(
         np.array(rows, dtype=np.int8).reshape(len(rows), len(prompts))
@@ -68,9 +68,9 @@ def rank_families(
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """A relation under one score: which prompts are its positives and negatives."""
+    """A relation under one contrast: which prompts are its positives and negatives."""
 
-    score: str
+    contrast: str
     relation: str
     language: str
     positive: Bool[np.ndarray, " prompt"]
@@ -81,7 +81,7 @@ def detection_tasks(
     prompts: pd.DataFrame,
     known: Bool[np.ndarray, " prompt"],
     recall: pd.DataFrame,
-    scores: Sequence[str],
+    contrasts: Sequence[str],
     min_known: int,
 ) -> list[DetectionTask]:
     """Lists what `rank_neurons` ranks: relations in a language, with enough known facts."""
@@ -102,8 +102,8 @@ def detection_tasks(
             "background": here & (kind == "background"),
         }
         families += [
-            DetectionTask(score, relation, language, positive, negatives[score])
-            for score in scores
-            if min(positive.sum(), negatives[score].sum()) >= min_known
+            DetectionTask(contrast, relation, language, positive, negatives[contrast])
+            for contrast in contrasts
+            if min(positive.sum(), negatives[contrast].sum()) >= min_known
         ]
     return families

@@ -21,22 +21,24 @@ from jaxtyping import Int
 
 from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
-from relation_neurons.ranking.detection_tasks import SCORES, rank_families
+from relation_neurons.ranking.detection_tasks import CONTRASTS, rank_families
 from relation_neurons.ranking.known import advice_for_ranking, left_out_relations
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.scoring.permutations import LEVEL, maximum_nulls
+from relation_neurons.version import renamed
 
 __all__ = ["null_maximum", "null_sentence"]
 
 _LEAST = math.ceil(1 / LEVEL) - 1
 
 
+@renamed(scores="contrasts")
 def null_maximum(
     table: ActivationTable,
     recall: pd.DataFrame,
     *,
     permutations: int = 50,
-    scores: Sequence[str] = ("specific", "background"),
+    contrasts: Sequence[str] = ("specific", "background"),
     min_known: int = MIN_KNOWN,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -50,7 +52,7 @@ def null_maximum(
         table: pooled activations of the detection prompts.
         recall: what `measure_recall` gives.
         permutations: 19 or more; p cannot be below 1 / (1 + permutations).
-        scores: which rankings are tested.
+        contrasts: which rankings are tested.
         min_known: as in `rank_neurons`.
         seed: of the permutations.
 
@@ -60,18 +62,18 @@ def null_maximum(
         AP is above null_95; 0 exactly where p_value > 0.05), neurons, permutations, verdict.
 
     Raises:
-        UnknownOptionError: fewer than 19 permutations, or a score that is none.
+        UnknownOptionError: fewer than 19 permutations, or a contrast that is none.
         TooFewFactsError: no relation has enough positives and negatives.
     """
-    _check(permutations, scores)
+    _check(permutations, contrasts)
     families, membership = rank_families(
         table.prompts, recall, min_known, left_out_relations(recall, min_known)
     )
-    wanted = [i for i, (score, *_) in enumerate(families) if score in scores]
+    wanted = [i for i, (contrast, *_) in enumerate(families) if contrast in contrasts]
     if not wanted:
         raise TooFewFactsError(
-            f"No relation has {min_known} known prompts and as many negatives for the score "
-            f"{' or '.join(scores)}. {advice_for_ranking(table.prompts)}"
+            f"No relation has {min_known} known prompts and as many negatives for the contrast "
+            f"{' or '.join(contrasts)}. {advice_for_ranking(table.prompts)}"
         )
     members = membership[wanted]
     labels = [families[i] for i in wanted]
@@ -83,14 +85,14 @@ def null_maximum(
         seeds=[[seed, zlib.crc32("/".join(label).encode())] for label in labels],
     )
     rows = []
-    for (score, relation, language), member, null in zip(labels, members, nulls, strict=True):
+    for (contrast, relation, language), member, null in zip(labels, members, nulls, strict=True):
         positives, negatives = int((member == 1).sum()), int((member == 0).sum())
         beyond = int((null.ap > null.line).sum())
         rows.append(
             {
                 "relation": relation,
                 "language": language,
-                "score": score,
+                "score": contrast,
                 "positives": positives,
                 "negatives": negatives,
                 "prevalence": positives / (positives + negatives),
@@ -130,14 +132,16 @@ def null_sentence(row: Mapping[str, Any] | pd.Series) -> str:
     )
 
 
-def _check(permutations: int, scores: Sequence[str]) -> None:
+def _check(permutations: int, contrasts: Sequence[str]) -> None:
     if permutations < _LEAST:
         raise UnknownOptionError(
             f"{permutations} permutations cannot bring p to {LEVEL}; expected {_LEAST} or more."
         )
-    for score in scores:
-        if score not in SCORES:
-            raise UnknownOptionError(f"No score {score!r}. {near_matches(score, SCORES)}")
+    for contrast in contrasts:
+        if contrast not in CONTRASTS:
+            raise UnknownOptionError(
+                f"No contrast {contrast!r}. {near_matches(contrast, CONTRASTS)}"
+            )
 
 
 def _units(prompts: pd.DataFrame) -> Int[np.ndarray, " prompt"]:

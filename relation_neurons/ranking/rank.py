@@ -28,12 +28,12 @@ from relation_neurons.errors import (
 )
 from relation_neurons.ranking.criteria import (
     Family,
+    applicable_contrasts,
     applicable_families,
-    applicable_scores,
     criterion_values,
     require_end,
 )
-from relation_neurons.ranking.detection_tasks import SCORES, rank_families
+from relation_neurons.ranking.detection_tasks import CONTRASTS, rank_families
 from relation_neurons.ranking.known import advice_for_ranking, has_shots, left_out_relations
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import MIN_KNOWN
@@ -42,25 +42,27 @@ from relation_neurons.scoring.scores import (
     family_scores,
     standardised_difference,
 )
+from relation_neurons.version import renamed
 
 __all__ = ["rank_neurons"]
 
 ORDERS = ("d_prime", "index")
 
 
+@renamed(scores="contrasts")
 def rank_neurons(
     table: ActivationTable,
     recall: pd.DataFrame,
     *,
     by: str = "average_precision",
     bottom: bool = False,
-    scores: Sequence[str] = SCORES,
+    contrasts: Sequence[str] = CONTRASTS,
     attribution: Float[Tensor, "prompt layer d_mlp"] | None = None,
     keep: int | None = None,
     order: str = "d_prime",
     min_known: int = MIN_KNOWN,
 ) -> Ranking:
-    """Ranks every neuron for every relation under every score.
+    """Ranks every neuron for every relation under every contrast.
 
     Order: the criterion's value (AP rounded to 1e-6), then the standardised difference
     (`order="index"`: nothing, as in the published code), then (layer, neuron) (method 7; pitfall 11).
@@ -73,9 +75,9 @@ def rank_neurons(
         bottom: ranks from the other end, in exactly the reverse order: the most anti-correlated
             neurons. It holds half of the neurons at most, so that no neuron of a top set as large is
             in it (pitfall 14).
-        scores: the scores to rank; all of them by default.
+        contrasts: the contrasts to rank; all of them by default.
         attribution: of the table's prompts, from `collect_attribution`; for `by="attribution"`.
-        keep: ranked neurons kept per relation and score; 2% of them, at least 1,000, by default.
+        keep: ranked neurons kept per relation and contrast; 2% of them, at least 1,000, by default.
         order: `d_prime` or `index`.
         min_known: known facts a relation needs on either side, or it is left out by name.
 
@@ -86,12 +88,12 @@ def rank_neurons(
     Raises:
         TooFewFactsError: every relation is left out, or there is only one and no neutral prompt.
         ActivationError: the criterion needs what was not collected.
-        UnknownOptionError: a criterion, score or order that does not exist, or a criterion that ranks
-            none of the scores.
+        UnknownOptionError: a criterion, contrast or order that does not exist, or a criterion that ranks
+            none of the contrasts.
     """
     if order not in ORDERS:
         raise UnknownOptionError(f"No order {order!r}. {near_matches(order, ORDERS)}")
-    wanted = _wanted_scores(by, bottom, scores)
+    wanted = _wanted_contrasts(by, bottom, contrasts)
     left_out = left_out_relations(recall, min_known)
     if keep is not None and keep < 1:
         raise DoseError(f"keep is {keep}; expected at least one neuron.")
@@ -113,12 +115,12 @@ def rank_neurons(
     kept = np.stack([_order(*row, bottom)[:keep] for row in zip(value, tie, strict=True)])
     ap = value if by == "average_precision" else _kept_precision(flat, membership, kept)
     frames = []
-    for i, (score, relation, language) in enumerate(families):
+    for i, (contrast, relation, language) in enumerate(families):
         best = kept[i]
         frames.append(
             pd.DataFrame(
                 {
-                    "score": score,
+                    "score": contrast,
                     "relation": relation,
                     "language": language,
                     "rank": np.arange(1, keep + 1, dtype=np.int32),
@@ -159,17 +161,19 @@ def _reasons(left_out: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in left_out.items())
 
 
-def _wanted_scores(by: str, bottom: bool, scores: Sequence[str]) -> tuple[str, ...]:
-    """The scores asked for that the criterion can rank."""
-    for score in scores:
-        if score not in SCORES:
-            raise UnknownOptionError(f"No score {score!r}. {near_matches(score, SCORES)}")
-    wanted = applicable_scores(by, scores)
+def _wanted_contrasts(by: str, bottom: bool, contrasts: Sequence[str]) -> tuple[str, ...]:
+    """The contrasts asked for that the criterion can rank."""
+    for contrast in contrasts:
+        if contrast not in CONTRASTS:
+            raise UnknownOptionError(
+                f"No contrast {contrast!r}. {near_matches(contrast, CONTRASTS)}"
+            )
+    wanted = applicable_contrasts(by, contrasts)
     require_end(by, bottom)
     if not wanted:
         raise UnknownOptionError(
-            f"{by} cannot rank the score {', '.join(scores) or '(none)'}; it ranks "
-            f"{', '.join(applicable_scores(by, SCORES))}."
+            f"{by} cannot rank the contrast {', '.join(contrasts) or '(none)'}; it ranks "
+            f"{', '.join(applicable_contrasts(by, CONTRASTS))}."
         )
     return wanted
 

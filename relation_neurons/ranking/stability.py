@@ -37,6 +37,7 @@ from relation_neurons.ranking.detection_tasks import DetectionTask, detection_ta
 from relation_neurons.ranking.known import advice_for_ranking
 from relation_neurons.relations.relation import MIN_KNOWN, subject_key
 from relation_neurons.scoring.scores import family_average_precision, standardised_difference
+from relation_neurons.version import renamed
 
 __all__ = [
     "WHAT",
@@ -52,7 +53,7 @@ __all__ = [
 
 WHAT = ("halves", "seeds", "templates", "relations")
 
-SCORES = ("specific", "background")
+CONTRASTS = ("specific", "background")
 
 _CELLS = 1 << 24  # average precisions held at once: 128 MB
 
@@ -144,7 +145,7 @@ def ranking_pairs(
     set_aside: float,
     seed: int,
 ) -> list[RankingPair]:
-    """Lists every comparison; each draw is the same for all relations, languages and scores."""
+    """Lists every comparison; each draw is the same for all relations, languages and contrasts."""
     everywhere = np.ones(len(prompts), dtype=bool)
     halves, draws = [], []
     for repeat in range(repeats):
@@ -172,7 +173,7 @@ def ranking_pairs(
 
 def _without_one(family: DetectionTask, relations: np.ndarray) -> Iterator[RankingPair]:
     """Leaves each other relation out of the negatives in turn."""
-    if family.score != "specific":
+    if family.contrast != "specific":
         return
     everywhere = np.ones(len(relations), dtype=bool)
     whole = _member(family, everywhere, everywhere)
@@ -188,12 +189,13 @@ def _member(
     return np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8)
 
 
+@renamed(scores="contrasts")
 def ranking_stability(
     table: ActivationTable,
     recall: pd.DataFrame,
     *,
     dose: int | float | str,
-    scores: Sequence[str] = SCORES,
+    contrasts: Sequence[str] = CONTRASTS,
     repeats: int = 5,
     min_known: int = MIN_KNOWN,
     set_aside: float = 0.2,
@@ -205,7 +207,7 @@ def ranking_stability(
         table: pooled activations of the detection prompts.
         recall: what `measure_recall` gives, for both sides.
         dose: neurons in a top set, a count or a share such as `"0.2%"`.
-        scores: `specific`, `background` or both.
+        contrasts: `specific`, `background` or both.
         repeats: draws of `halves` and of `seeds`.
         min_known: known facts (and negatives) that each ranking needs.
         set_aside: share of the subjects that each draw of `seeds` leaves out.
@@ -219,13 +221,15 @@ def ranking_stability(
         and jaccard are NaN. Relations that `rank_neurons` leaves out have no row.
 
     Raises:
-        UnknownOptionError: another score, no repeat, or a share outside 0 to 1.
+        UnknownOptionError: another contrast, no repeat, or a share outside 0 to 1.
         DoseError: a dose below 1 or above the number of neurons.
         TooFewFactsError: no relation can be ranked.
     """
-    for score in scores:
-        if score not in SCORES:
-            raise UnknownOptionError(f"No stability of {score!r}. {near_matches(score, SCORES)}")
+    for contrast in contrasts:
+        if contrast not in CONTRASTS:
+            raise UnknownOptionError(
+                f"No stability of {contrast!r}. {near_matches(contrast, CONTRASTS)}"
+            )
     if repeats < 1 or not 0 < set_aside < 1:
         raise UnknownOptionError(
             f"repeats is {repeats} and set_aside {set_aside}; expected one repeat at least, and a "
@@ -236,7 +240,7 @@ def ranking_stability(
     prompts = table.prompts.reset_index(drop=True)
     known = prompts["prompt_id"].map(recall.set_index("prompt_id")["known"])
     known_rows = known.fillna(False).to_numpy(bool)
-    families = detection_tasks(prompts, known_rows, recall, scores, min_known)
+    families = detection_tasks(prompts, known_rows, recall, contrasts, min_known)
     if not families:
         raise TooFewFactsError(
             f"No relation can be ranked, so there is no stability to measure. {advice_for_ranking(prompts)}"
@@ -345,7 +349,7 @@ def _row(
     return {
         "relation": pair.family.relation,
         "language": pair.family.language,
-        "score": pair.family.score,
+        "score": pair.family.contrast,
         "dose": dose,
         "what": pair.what,
         "repeat": pair.repeat,

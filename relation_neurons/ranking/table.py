@@ -1,4 +1,4 @@
-"""The ranking as a table: the top neurons of every relation under every score."""
+"""The ranking as a table: the top neurons of every relation under every contrast."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from relation_neurons.errors import (
 )
 from relation_neurons.neurons import neuron_name
 from relation_neurons.notebook_html import table_view
-from relation_neurons.ranking.detection_tasks import SCORES
+from relation_neurons.ranking.detection_tasks import CONTRASTS
 from relation_neurons.relations.relation import relation_label
+from relation_neurons.version import renamed
 
 __all__ = ["Ranking"]
 
@@ -25,7 +26,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Ranking:
-    """The top neurons of every relation under every score."""
+    """The top neurons of every relation under every contrast."""
 
     frame: pd.DataFrame
     """score, relation, language, rank (from 1), layer, neuron, ap, d_prime, mean_positive,
@@ -50,17 +51,17 @@ class Ranking:
         return f"Ranking({', '.join(self.relations)}; {held})"
 
     def _repr_html_(self) -> str:
-        """A ranking: the first neurons of each relation under each score."""
+        """A ranking: the first neurons of each relation under each contrast."""
         frame = self.frame
         several = frame["language"].nunique() > 1
         rows = []
-        for (score, relation, language), part in frame.groupby(
+        for (contrast, relation, language), part in frame.groupby(
             ["score", "relation", "language"], sort=False
         ):
             best = part.nsmallest(_SHOWN, "rank")
             names = [neuron_name(r.layer, r.neuron) for r in best.itertuples()]
             label = relation_label(relation, language, several=several)
-            rows.append((label, score, f"{best['ap'].iloc[0]:.3f}", ", ".join(names)))
+            rows.append((label, contrast, f"{best['ap'].iloc[0]:.3f}", ", ".join(names)))
         kept = int(frame["rank"].max()) if len(frame) else 0
         note = (
             f"The {self.end} {kept:,} of {len(self.neurons):,} neurons at {self.site}, by "
@@ -89,20 +90,22 @@ class Ranking:
         pairs = self.frame[["relation", "language"]].drop_duplicates()
         return list(pairs.itertuples(index=False, name=None))
 
-    def labels(self, score: str) -> dict[tuple[str, str], str]:
-        """Names the relations with a ranking of that score, by their language where there are several."""
+    @renamed(score="contrast")
+    def labels(self, contrast: str) -> dict[tuple[str, str], str]:
+        """Names the relations with a ranking of that contrast, by their language where there are several."""
         several = self.frame["language"].nunique() > 1
-        ranked = self.frame[self.frame["score"] == score][["relation", "language"]]
+        ranked = self.frame[self.frame["score"] == contrast][["relation", "language"]]
         pairs = ranked.drop_duplicates().itertuples(index=False, name=None)
         return {pair: relation_label(*pair, several=several) for pair in pairs}
 
-    def missing(self, score: str) -> dict[str, str]:
-        """Names the relations without a ranking of that score, with the reason."""
-        labels = self.labels(score)
+    @renamed(score="contrast")
+    def missing(self, contrast: str) -> dict[str, str]:
+        """Names the relations without a ranking of that contrast, with the reason."""
+        labels = self.labels(contrast)
         several = self.frame["language"].nunique() > 1
         unranked = {
             relation_label(*pair, several=several): (
-                f"has no {score!r} ranking: too few prompts of its kind or of others"
+                f"has no {contrast!r} ranking: too few prompts of its kind or of others"
             )
             for pair in self.pairs
             if pair not in labels
@@ -114,13 +117,15 @@ class Ranking:
         """Neurons per layer."""
         return int(self.neurons["neuron"].max()) + 1
 
-    def languages(self, relation: str, score: str = "specific") -> list[str]:
+    @renamed(score="contrast")
+    def languages(self, relation: str, contrast: str = "specific") -> list[str]:
         """The languages in which a relation has a ranking."""
-        here = self.frame[(self.frame["relation"] == relation) & (self.frame["score"] == score)]
+        here = self.frame[(self.frame["relation"] == relation) & (self.frame["score"] == contrast)]
         return list(here["language"].unique())
 
+    @renamed(score="contrast")
     def top(
-        self, relation: str, dose: int, *, score: str = "specific", language: str | None = None
+        self, relation: str, dose: int, *, contrast: str = "specific", language: str | None = None
     ) -> pd.DataFrame:
         """Gives the first `dose` neurons, best first (of a bottom ranking, the lowest first).
 
@@ -136,17 +141,19 @@ class Ranking:
                 if reason
                 else f"No ranking of {relation!r}. {near_matches(relation, self.relations)}"
             )
-        if score not in SCORES:
-            raise UnknownOptionError(f"No score {score!r}. {near_matches(score, SCORES)}")
-        language = language or (self.languages(relation, score) or ["en"])[0]
+        if contrast not in CONTRASTS:
+            raise UnknownOptionError(
+                f"No contrast {contrast!r}. {near_matches(contrast, CONTRASTS)}"
+            )
+        language = language or (self.languages(relation, contrast) or ["en"])[0]
         rows = self.frame[
             (self.frame["relation"] == relation)
-            & (self.frame["score"] == score)
+            & (self.frame["score"] == contrast)
             & (self.frame["language"] == language)
         ]
         if rows.empty:
             raise UnknownRelationError(
-                f"{relation!r} has no {score!r} ranking in {language!r}: too few such prompts."
+                f"{relation!r} has no {contrast!r} ranking in {language!r}: too few such prompts."
             )
         if not 1 <= dose <= len(rows):
             raise DoseError(

@@ -229,7 +229,7 @@ def _across(relations: Sequence[Relation]) -> list[_Found]:
         ("no relation with facts enough to be ranked", int(small), True, [_NEEDED]),
         ("facts that are not linked between languages", int(bool(unlinked)), True, [unlinked]),
         (
-            "one relation only: the score `specific` needs two, use --score background",
+            "one relation only: the contrast `specific` needs two, use --contrast background",
             int(bool(relations) and len(alone) == len(relations)),
             False,
             [],

@@ -60,7 +60,7 @@ class NeuronCard:
     lowest: pd.DataFrame
     """The same, the most negative first."""
     relations: pd.DataFrame
-    """A row per score and relation: score, relation, language, ap, floor (AP of a neuron that tells
+    """A row per contrast and relation: score, relation, language, ap, floor (AP of a neuron that tells
     nothing: the share of positives), d_prime, mean_positive, mean_negative, rank (missing without a
     ranking or below its end)."""
     effects: pd.DataFrame | None
@@ -80,13 +80,13 @@ class NeuronCard:
         return neuron_name(self.layer, self.neuron)
 
     @property
-    def score(self) -> str:
-        """The score that the card leads with: `specific`, or `background` for one relation."""
+    def contrast(self) -> str:
+        """The contrast that the card leads with: `specific`, or `background` for one relation."""
         return "specific" if (self.relations["score"] == "specific").any() else "background"
 
     def to_frame(self) -> pd.DataFrame:
-        """Gives a row per relation under the leading score, with its effects, the best AP first."""
-        rows = self.relations[self.relations["score"] == self.score]
+        """Gives a row per relation under the leading contrast, with its effects, the best AP first."""
+        rows = self.relations[self.relations["score"] == self.contrast]
         if self.effects is not None:
             rows = rows.merge(self.effects, on=_KEYS, how="left")
         return rows.sort_values("ap", ascending=False, kind="stable").reset_index(drop=True)
@@ -155,7 +155,7 @@ def _relation_table(card: NeuronCard) -> Table:
     columns = ["relation", "AP", "floor", "rank", "d\N{PRIME}"]
     if card.effects is not None:
         columns += ["won, lost of n", "margin", "95% interval"]
-    table = _table(f"Detection ({card.score}){_effects_title(card)}", *columns)
+    table = _table(f"Detection ({card.contrast}){_effects_title(card)}", *columns)
     rows = card.to_frame()
     several = rows["language"].nunique() > 1
     for row in rows.to_dict("records"):

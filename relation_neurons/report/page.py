@@ -52,9 +52,9 @@ def build_report(
         A self-contained HTML page, plotly.js in it once.
     """
     summary, manifest = results.summary, results.manifest
-    dose, score = summary["dose"], manifest["options"].get("score", "specific")
+    dose, contrast = summary["dose"], manifest["options"].get("score", "specific")
     if matrix is None:
-        matrix = interference_matrix(results.effects, dose=dose, score=score)
+        matrix = interference_matrix(results.effects, dose=dose, contrast=contrast)
     drawn = make_figures(results, matrix) if figures is None else figures
     environment = make_environment()
     environment.filters.update(report_tables.FILTERS, number=number)
@@ -71,15 +71,15 @@ def build_report(
         manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False, default=str),
         marked=_marked(matrix),
         model=manifest["model"],
-        neurons=neuron_rows(results, score, dose),
-        by_name=fact_rows(results, dose, score),
-        flips=flip_rows(results, dose, score),
-        home_counts=home_counts(results, dose, score),
+        neurons=neuron_rows(results, contrast, dose),
+        by_name=fact_rows(results, dose, contrast),
+        flips=flip_rows(results, dose, contrast),
+        home_counts=home_counts(results, dose, contrast),
         overlap_dose=summary.get("overlap_dose", dose),
         prompts_asked=int((results.prompts["kind"] == "fact").sum()),
         prompts_judged=results.effects["prompt_id"].nunique(),
         plotlyjs=Markup(get_plotlyjs()),
-        score=score,
+        contrast=contrast,
         several=len(summary["languages"]) > 1,
         **report_tables.tables(results),
         unseen=bool(results.effects["template_held_out"].all()),
@@ -89,22 +89,22 @@ def build_report(
 def make_figures(results: Results, matrix: pd.DataFrame | None = None) -> dict[str, go.Figure]:
     """Draws every figure of a run by name; one that needs what was not run is left out."""
     summary, ranking, effects = results.summary, results.ranking, results.effects
-    dose, score = summary["dose"], results.manifest["options"].get("score", "specific")
+    dose, contrast = summary["dose"], results.manifest["options"].get("score", "specific")
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, score=score)
+        matrix = interference_matrix(effects, dose=dose, contrast=contrast)
     specific = specificity(matrix)
     shared = summary.get("overlap_dose", dose)
     made: dict[str, go.Figure] = {
         "headline": plots.headline(pd.DataFrame(summary["headline"]), dose=dose),
-        "cumulativity": plots.dose_curves(dose_curves(effects, score=score)),
+        "cumulativity": plots.dose_curves(dose_curves(effects, contrast=contrast)),
         "interference": plots.interference(matrix),
-        "layers": plots.layers(ranking.frame, ranking.neurons, score=score, dose=shared),
+        "layers": plots.layers(ranking.frame, ranking.neurons, contrast=contrast, dose=shared),
     }
     if len(specific) > 1:
         made["specificity"] = plots.specificity(specific)
     for name in ("background", "specific"):
         if (ranking.frame["score"] == name).any():
-            counts = overlap_matrix(ranking, dose=shared, score=name)
+            counts = overlap_matrix(ranking, dose=shared, contrast=name)
             order = "clustered" if len(ranking.labels(name)) > _LISTED else "given"
             made[f"overlap_{name}"] = plots.overlap(counts, order=order)
     if (ranking.frame["score"] == "background").any():
@@ -115,14 +115,14 @@ def make_figures(results: Results, matrix: pd.DataFrame | None = None) -> dict[s
     for name in ("background", "specific"):
         if effects["language"].nunique() > 1 and (swept["score"] == name).any():
             made[f"transfer_{name}"] = plots.transfer(
-                transfer_matrix(effects, dose=dose, score=name), score=name
+                transfer_matrix(effects, dose=dose, contrast=name), contrast=name
             )
-    if len(results.null) and (results.null["score"] == score).any():
-        made["spectrum"] = plots.spectrum(ranking.frame, results.null, score=score)
+    if len(results.null) and (results.null["score"] == contrast).any():
+        made["spectrum"] = plots.spectrum(ranking.frame, results.null, contrast=contrast)
     if len(results.stability):
         for name, shown in (("stability", "background"), ("stability_specific", "specific")):
             if (results.stability["score"] == shown).any():
-                made[name] = plots.stability(results.stability, score=shown)
+                made[name] = plots.stability(results.stability, contrast=shown)
     compared = pd.DataFrame(summary.get("scores") or [])
     if len(compared) and compared["score"].nunique() > 1:
         made["scores"] = plots.score_comparison(compared.fillna(float("nan")), dose=dose)

@@ -41,16 +41,16 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
         (`turned_right`), majority (`majority_share`), collateral (`collateral_at`), null, stability,
         and recall (relation, verdict; see `recall_shown`).
     """
-    score = results.manifest["options"].get("score", "specific")
+    contrast = results.manifest["options"].get("score", "specific")
     effects = results.effects
     asked: dict[str, Any] = {
         "dose": dose,
-        "score": score,
+        "score": contrast,
         "relations": results.manifest["relations"],
     }
     tables = {
-        "specificity": specificity_intervals(effects, dose=dose, score=score),
-        "cumulativity": dose_numbers(effects, score=score),
+        "specificity": specificity_intervals(effects, dose=dose, contrast=contrast),
+        "cumulativity": dose_numbers(effects, contrast=contrast),
         "turned": turned_right(effects, results.prompts, results.recall, **asked),
         "majority": majority_share(effects, results.prompts, results.recall, **asked),
         "null": results.null,
@@ -62,7 +62,7 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
     if len(results.stability):
         tables["stability"] = stability_summary(results.stability)
     there = results.summary.get("contrasts") if results.summary.get("dose") == dose else None
-    compared = pd.DataFrame(there) if there else contrasts(effects, dose=dose, score=score)
+    compared = pd.DataFrame(there) if there else contrasts(effects, dose=dose, contrast=contrast)
     names = dict.fromkeys(compared["relation"])
     tables["recall"] = pd.DataFrame(
         [{"relation": name, "verdict": recall_shown(compared, name)} for name in names]
@@ -141,26 +141,26 @@ def summarise(
         dose: the one that is judged; the middle one by default.
         matrix: what `interference_matrix` gives there, if it is at hand.
     """
-    score = manifest["options"]["score"]
-    main = effects[effects["score"] == score]
+    contrast = manifest["options"]["score"]
+    main = effects[effects["score"] == contrast]
     _, dose = only_dose(main, dose)
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, score=score)
-    compared = known_against_others(effects, dose=dose, score=score)
-    against = contrasts(effects, dose=dose, score=score, matrix=matrix)
+        matrix = interference_matrix(effects, dose=dose, contrast=contrast)
+    compared = known_against_others(effects, dose=dose, contrast=contrast)
+    against = contrasts(effects, dose=dose, contrast=contrast, matrix=matrix)
     return {
         "doses": sorted(int(d) for d in main["dose"].unique()),
         "dose": dose,
         "dose_share": dose / len(ranking.neurons),
         "overlap_dose": dose,
-        "score": score,
+        "score": contrast,
         "rows": len(effects),
-        "headline": headline(effects, dose=dose, score=score).to_dict("records"),
+        "headline": headline(effects, dose=dose, contrast=contrast).to_dict("records"),
         "scores": compared.to_dict("records"),
         "contrasts": against.to_dict("records"),
         "relations": _per_relation(manifest, recall, ranking, matrix, dose, compared),
-        "languages": known_by_language(recall, ranking, score).to_dict("records"),
-        "left_out": ranking.missing(score),
+        "languages": known_by_language(recall, ranking, contrast).to_dict("records"),
+        "left_out": ranking.missing(contrast),
     }
 
 
@@ -172,9 +172,9 @@ def _per_relation(
     dose: int,
     compared: pd.DataFrame,
 ) -> list[dict[str, Any]]:
-    score = manifest["options"]["score"]
+    contrast = manifest["options"]["score"]
     counts = known_counts(recall).set_index(["relation", "language", "side"])
-    labels = ranking.labels(score)
+    labels = ranking.labels(contrast)
     specific = specificity(matrix).set_index("ablated")
     tested = matrix[matrix["ablated"] == matrix["relation"]].set_index("ablated")
     judged = recall[recall["side"] == "held_out"].groupby(["relation", "language"])["known"].mean()
@@ -199,7 +199,7 @@ def _per_relation(
         if row["ranked"] and label in specific.index:
             row |= {
                 "sinks": int(
-                    ranking.top(name, dose, score=score, language=language)["is_sink"].sum()
+                    ranking.top(name, dose, contrast=contrast, language=language)["is_sink"].sum()
                 ),
                 "home_q": float(tested.loc[label, "q_value"]),
                 "home_significant": bool(
@@ -207,7 +207,7 @@ def _per_relation(
                 ),
                 "row": float(specific.loc[label, "row"]),
                 "column": float(specific.loc[label, "column"]),
-                "known_effect": float(home[label, score]),
+                "known_effect": float(home[label, contrast]),
                 "unknown_effect": float(home.get((label, "unknown"), float("nan"))),
             }
         rows.append(row)

@@ -159,7 +159,7 @@ FILTERS = {
 """The template's filters."""
 
 
-def fact_rows(results: Results, dose: int, score: str) -> Rows:
+def fact_rows(results: Results, dose: int, contrast: str) -> Rows:
     """Gives a row per fact: what was asked, how often it was known, and what its own set does to it.
 
     Returns:
@@ -169,7 +169,7 @@ def fact_rows(results: Results, dose: int, score: str) -> Rows:
     """
     prompts = results.prompts[results.prompts["kind"] == "fact"]
     asked = prompts.merge(results.recall[["prompt_id", "known"]], on="prompt_id")
-    home = _at_home(results, dose, score).set_index("prompt_id")
+    home = _at_home(results, dose, contrast).set_index("prompt_id")
     lost = home["correct_intact"] & ~home["correct"]
     won = ~home["correct_intact"] & home["correct"]
     asked = asked.assign(
@@ -190,7 +190,7 @@ def fact_rows(results: Results, dose: int, score: str) -> Rows:
     ]
 
 
-def flip_rows(results: Results, dose: int, score: str) -> Rows:
+def flip_rows(results: Results, dose: int, contrast: str) -> Rows:
     """Gives the answers that change under a ranked set, those at home first; see `turned_right`.
 
     At most 1,000: further ones stand in `summary.json`.
@@ -202,7 +202,7 @@ def flip_rows(results: Results, dose: int, score: str) -> Rows:
             results.prompts,
             results.recall,
             dose=dose,
-            score=score,
+            contrast=contrast,
             relations=results.manifest["relations"],
         ).to_dict("records")
     several = results.prompts["language"].nunique() > 1
@@ -217,9 +217,9 @@ def flip_rows(results: Results, dose: int, score: str) -> Rows:
     ]
 
 
-def home_counts(results: Results, dose: int, score: str) -> Rows:
+def home_counts(results: Results, dose: int, contrast: str) -> Rows:
     """Counts what each relation's own set turns wrong and right: label, asked, lost, won."""
-    home = _at_home(results, dose, score)
+    home = _at_home(results, dose, contrast)
     return [
         {
             "label": label,
@@ -227,46 +227,46 @@ def home_counts(results: Results, dose: int, score: str) -> Rows:
             "lost": int((rows["correct_intact"] & ~rows["correct"]).sum()),
             "won": int((~rows["correct_intact"] & rows["correct"]).sum()),
         }
-        for label in results.ranking.labels(score).values()
+        for label in results.ranking.labels(contrast).values()
         for rows in [home[home["relation"].astype(str) == label]]
     ]
 
 
-def _at_home(results: Results, dose: int, score: str) -> pd.DataFrame:
+def _at_home(results: Results, dose: int, contrast: str) -> pd.DataFrame:
     """Each judged prompt under its own relation's ranked set."""
     table = within_language(results.effects)
     home = table["relation"].astype(str) == table["ablated"].astype(str)
-    ranked = (table["kind"] == "ranked") & (table["score"] == score) & (table["dose"] == dose)
+    ranked = (table["kind"] == "ranked") & (table["score"] == contrast) & (table["dose"] == dose)
     rows = table[home & ranked]
     truth = {name: rows[name].astype(bool) for name in ("correct", "correct_intact")}
     return rows.assign(**truth)
 
 
-def neuron_rows(results: Results, score: str, dose: int) -> Rows:
+def neuron_rows(results: Results, contrast: str, dose: int) -> Rows:
     """Gives the top neurons of each relation, as rows with a card each.
 
     Args:
         results: a finished run.
-        score: whose rankings are listed; a card tells of every score.
+        contrast: whose rankings are listed; a card tells of every contrast.
         dose: neurons of a set that count as shared.
 
     Returns:
         Rows of the ranking with label (of the relation), name (of the neuron) and card: contribution,
-        mean, found (its places in every kept ranking), shared (the relations, by score, that hold it
+        mean, found (its places in every kept ranking), shared (the relations, by contrast, that hold it
         among their top `dose`) and sets (the smallest ablated set of each relation that holds it:
         label, dose, effect at home, n prompts).
     """
     frame = results.ranking.frame
-    of_score = frame[frame["score"] == score]
-    relations = len(of_score[["relation", "language"]].drop_duplicates())
+    of_contrast = frame[frame["score"] == contrast]
+    relations = len(of_contrast[["relation", "language"]].drop_duplicates())
     count = max(_FEWEST, min(_MOST, _MOST_ROWS // max(relations, 1)))
-    top = of_score[of_score["rank"] <= count]
+    top = of_contrast[of_contrast["rank"] <= count]
     several = frame["language"].nunique() > 1
     wanted = top[["layer", "neuron"]].drop_duplicates()
     places = _places(frame.merge(wanted, on=["layer", "neuron"]), several)
     typical = results.ranking.neurons.merge(wanted, on=["layer", "neuron"])
     loudness = {(row["layer"], row["neuron"]): row for row in typical.to_dict("records")}
-    effects = _home_effects(results, score)
+    effects = _home_effects(results, contrast)
     rows: Rows = []
     for row in top.to_dict("records"):
         neuron = (row["layer"], row["neuron"])
@@ -281,7 +281,7 @@ def neuron_rows(results: Results, score: str, dose: int) -> Rows:
                     "mean": loudness[neuron].get("mean"),
                     "found": found,
                     "shared": _shared(found, dose),
-                    "sets": _sets(found, score, effects),
+                    "sets": _sets(found, contrast, effects),
                 },
             }
         )
@@ -305,11 +305,11 @@ def _shared(found: Rows, dose: int) -> dict[str, list[str]]:
     return dict(held)
 
 
-def _home_effects(results: Results, score: str) -> dict[str, Rows]:
+def _home_effects(results: Results, contrast: str) -> dict[str, Rows]:
     """The effect at home of each relation's ranked sets, the smallest dose first."""
     rows = within_language(results.effects)
     at_home = rows["relation"].astype(str) == rows["ablated"].astype(str)
-    rows = rows[at_home & (rows["kind"] == "ranked") & (rows["score"] == score)]
+    rows = rows[at_home & (rows["kind"] == "ranked") & (rows["score"] == contrast)]
     change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
     cells = rows.assign(change=change, label=rows["ablated"].astype(str))
     table = cells.groupby(["label", "dose"])["change"].agg(effect="mean", n="size").reset_index()
@@ -319,11 +319,11 @@ def _home_effects(results: Results, score: str) -> dict[str, Rows]:
     return curves
 
 
-def _sets(found: Rows, score: str, effects: dict[str, Rows]) -> Rows:
+def _sets(found: Rows, contrast: str, effects: dict[str, Rows]) -> Rows:
     """The smallest ablated set of each relation that holds a neuron."""
     sets = []
     for place in found:
-        if place["score"] == score:
+        if place["score"] == contrast:
             held = (row for row in effects.get(place["label"], []) if row["dose"] >= place["rank"])
             smallest = next(held, None)
             if smallest is not None:

@@ -16,8 +16,8 @@ import pandas as pd
 
 from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.ranking.criteria import applicable_families, applicable_scores
-from relation_neurons.ranking.detection_tasks import SCORES, detection_tasks, rank_families
+from relation_neurons.ranking.criteria import applicable_contrasts, applicable_families
+from relation_neurons.ranking.detection_tasks import CONTRASTS, detection_tasks, rank_families
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.relations.shipped import load_background
@@ -43,8 +43,8 @@ def whole_tables(results: Results) -> Iterator[tuple[str, str]]:
     """
     options = read_options(results.manifest)
     yield "prompts: every fact in every template", _prompts(results, options)
-    yield "ranking: every relation and score, equally deep", _ranking(results, options)
-    yield "null: every relation and score", _null(results, options)
+    yield "ranking: every relation and contrast, equally deep", _ranking(results, options)
+    yield "null: every relation and contrast", _null(results, options)
     yield "stability: every comparison", _stability(results, options)
     if options.max_collateral is not None and results.collateral.empty:
         yield "collateral: every ablated set", "the table is missing"
@@ -131,11 +131,11 @@ def _templates(stated: dict[str, Any], options: Options) -> tuple[list[str], lis
 
 
 def _families(results: Results, options: Options) -> set[tuple[str, ...]]:
-    """Every score, relation and language that is ranked."""
+    """Every contrast, relation and language that is ranked."""
     detection = results.prompts[results.prompts["side"] == "detection"].reset_index(drop=True)
     left_out = left_out_relations(results.recall, options.min_known)
     found, _ = rank_families(detection, results.recall, options.min_known, left_out)
-    ranked = applicable_families(options.by, found, applicable_scores(options.by, SCORES))
+    ranked = applicable_families(options.by, found, applicable_contrasts(options.by, CONTRASTS))
     return {found[i] for i in ranked}
 
 
@@ -176,10 +176,10 @@ def _stability(results: Results, options: Options) -> str:
                 "halves": options.repeats,
                 "seeds": options.repeats,
                 "templates": comb(wordings, 2),
-                "relations": others if family.score == "specific" else 0,
+                "relations": others if family.contrast == "specific" else 0,
             }
             expected |= {
-                (family.score, family.relation, family.language, what, str(repeat))
+                (family.contrast, family.relation, family.language, what, str(repeat))
                 for what, count in counts.items()
                 for repeat in range(count)
             }
@@ -195,7 +195,7 @@ def _collateral(results: Results, options: Options) -> str:
     planned = plan_sweep(
         results.ranking,
         resolve_doses(options.doses, len(results.ranking.neurons)),
-        scores=(options.score,),
+        contrasts=(options.contrast,),
         control_draws=1,
         control_kinds=("control_contribution",),
         seed=options.seed,
@@ -234,7 +234,7 @@ def _blocks(results: Results, options: Options, dose: int) -> str:
         joint = plan_sweep(
             results.ranking,
             [dose * count],
-            scores=(options.score,),
+            contrasts=(options.contrast,),
             control_draws=min(options.draws, 1),
             control_kinds=("control_contribution",),
             seed=options.seed,

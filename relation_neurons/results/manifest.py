@@ -20,6 +20,10 @@ from relation_neurons.version import package_versions
 
 __all__ = ["describe_model", "make_manifest", "read_options", "require_ranked_by"]
 
+_KEYS: dict[str, str] = {"contrast": "score"}
+"""Options whose key in a manifest is an earlier name of theirs."""
+_NAMES: dict[str, str] = {key: name for name, key in _KEYS.items()}
+
 
 def require_ranked_by(folder: Path, manifest: dict[str, Any], model: HookedModel) -> None:
     """Refuses to ablate with other versions, weights, dtype or device than the folder was ranked with.
@@ -58,7 +62,7 @@ def make_manifest(
     prepended = tokenizer("")["input_ids"]
     described = [_describe(relation) for relation in relations]
     return {
-        "options": {k: v for k, v in asdict(options).items() if k != "seed"},
+        "options": _recorded(options),
         "seed": options.seed,
         "model": describe_model(model, options.site),
         "relations": described,
@@ -71,6 +75,11 @@ def make_manifest(
         # Without this a folder made before neutral prompts had examples in front would be gone on with.
         **({"neutral_prompts": "behind the relations' examples"} if options.shots else {}),
     }
+
+
+def _recorded(options: Options) -> dict[str, Any]:
+    """The options under the names that folders on disk have."""
+    return {_KEYS.get(k, k): v for k, v in asdict(options).items() if k != "seed"}
 
 
 def describe_model(model: HookedModel, site: str) -> dict[str, Any]:
@@ -123,7 +132,10 @@ def read_options(manifest: dict[str, Any]) -> Options:
     try:
         for name in ("doses", "checks"):
             saved[name] = tuple(saved[name])
-        return Options(**saved, seed=manifest["seed"])
+        named: dict[str, Any] = {
+            _NAMES.get(str(key), str(key)): value for key, value in saved.items()
+        }
+        return Options(**named, seed=manifest["seed"])
     except (TypeError, KeyError) as error:
         raise ResultsError(
             f"The folder was made by another version of this package: {error}. Run it anew."

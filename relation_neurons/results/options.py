@@ -13,7 +13,7 @@ from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.criteria import CRITERIA
-from relation_neurons.ranking.detection_tasks import SCORES
+from relation_neurons.ranking.detection_tasks import CONTRASTS
 from relation_neurons.ranking.rank import ORDERS
 from relation_neurons.relations.relation import MIN_KNOWN
 
@@ -48,7 +48,7 @@ class Options:
     order: str = "d_prime"
     min_known: int = MIN_KNOWN
     doses: tuple[int | str, ...] = ("0.05%", "0.2%", "0.8%")
-    score: str = "specific"
+    contrast: str = "specific"
     """The ranking swept over all doses with both controls."""
     checks: tuple[str, ...] = ("unknown",)
     """Rankings ablated beside it at the middle dose."""
@@ -93,6 +93,9 @@ _LEAST = {
     "max_facts": 2,
 }
 
+_EARLIER = {"score": "contrast"}
+"""Earlier names of options, still understood."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
@@ -111,11 +114,14 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
     """Gives a preset with changes; a change of None leaves the preset's choice.
 
     Raises:
-        UnknownOptionError: an option, preset, pooling or score that does not exist.
+        UnknownOptionError: an option, preset, pooling or contrast that does not exist.
     """
     if preset not in PRESETS:
         raise UnknownOptionError(f"No preset {preset!r}. {near_matches(preset, PRESETS)}")
     names = {item.name for item in fields(Options)}
+    for earlier, now in _EARLIER.items():
+        if earlier in changes:
+            changes[now] = changes.pop(earlier)
     for name in changes:
         if name not in names:
             raise UnknownOptionError(f"No option {name!r}. {near_matches(name, names)}")
@@ -125,9 +131,9 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
             raise UnknownOptionError(f"{name} is {chosen[name]!r}; expected several, as a tuple.")
         chosen[name] = tuple(dict.fromkeys(chosen[name]))
     options = Options(preset=preset, **{**PRESETS[preset], **chosen})
-    if options.score in options.checks:
+    if options.contrast in options.checks:
         raise UnknownOptionError(
-            f"checks has {options.score!r}, which is the score itself; expected other rankings."
+            f"checks has {options.contrast!r}, which is the contrast itself; expected other rankings."
         )
     for name, least in _LEAST.items():
         value = getattr(options, name)
@@ -162,8 +168,8 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
         ("order", options.order, ORDERS),
         ("mode", options.mode, ("zero", "mean")),
         ("positions", options.positions, POSITIONS),
-        ("score", options.score, SCORES),
-        *(("ranking in checks", check, SCORES) for check in options.checks),
+        ("contrast", options.contrast, CONTRASTS),
+        *(("ranking in checks", check, CONTRASTS) for check in options.checks),
     ]
     for name, value, known in choices:
         if value not in known:

@@ -14,7 +14,7 @@ from relation_neurons.results.options import Options
 
 __all__ = [
     "block_count",
-    "checked_scores",
+    "checked_contrasts",
     "judged_dose",
     "kept_neurons",
     "middle_dose",
@@ -57,9 +57,9 @@ def sweep_controls(options: Options, dose: int) -> dict[str, Any]:
     }
 
 
-def checked_scores(options: Options, ranking: Ranking) -> list[str]:
-    """The rankings that are ablated beside the score's, at the judged dose, as far as there are any."""
-    return [score for score in options.checks if (ranking.frame["score"] == score).any()]
+def checked_contrasts(options: Options, ranking: Ranking) -> list[str]:
+    """The rankings that are ablated beside the contrast's, at the judged dose, as far as there are any."""
+    return [contrast for contrast in options.checks if (ranking.frame["score"] == contrast).any()]
 
 
 def block_count(options: Options, ranking: Ranking, dose: int) -> int:
@@ -71,11 +71,13 @@ def planned_sets(ranking: Ranking, options: Options, dose: int) -> list[Conditio
     """Every ablated set of the table `effects`."""
     counts = resolve_doses(options.doses, len(ranking.neurons))
     controls = sweep_controls(options, dose)
-    planned = plan_sweep(ranking, counts, scores=(options.score,), seed=options.seed, **controls)
+    planned = plan_sweep(
+        ranking, counts, contrasts=(options.contrast,), seed=options.seed, **controls
+    )
     return planned + plan_sweep(
         ranking,
         (dose,),
-        scores=checked_scores(options, ranking),
+        contrasts=checked_contrasts(options, ranking),
         control_draws=options.check_draws,
         control_kinds=("control_contribution",),
         seed=options.seed,

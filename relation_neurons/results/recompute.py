@@ -88,13 +88,13 @@ def recompute_sample(
 def planned_conditions(results: Results) -> list[Condition]:
     """Plans the sweep anew from the ranking and from the doses and draws that `effects` names."""
     planned: list[Condition] = []
-    for score, part in results.effects.groupby("score", observed=True, sort=False):
+    for contrast, part in results.effects.groupby("score", observed=True, sort=False):
         controls = part[part["kind"] != "ranked"]
         draws = controls.groupby("kind", observed=True)["draw"].max() + 1
         planned += plan_sweep(
             results.ranking,
             sorted({int(dose) for dose in part["dose"]}),
-            scores=(str(score),),
+            contrasts=(str(contrast),),
             control_draws={str(kind): int(count) for kind, count in draws.items()},
             seed=results.manifest["seed"],
         )

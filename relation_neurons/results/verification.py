@@ -158,6 +158,6 @@ def _intact(results: Results) -> str:
 
 def _doses(results: Results) -> str:
     stated = set(resolve_doses(results.manifest["options"]["doses"], len(results.ranking.neurons)))
-    score = results.manifest["options"]["score"]
-    there = set(results.effects.loc[results.effects["score"] == score, "dose"])
+    contrast = results.manifest["options"]["score"]
+    there = set(results.effects.loc[results.effects["score"] == contrast, "dose"])
     return difference(there, stated)

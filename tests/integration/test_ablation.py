@@ -498,7 +498,7 @@ def test_one_relation_says_what_it_takes(model, relations):
         doses=(3,),
         draws=1,
         checks=(),
-        score="background",
+        contrast="background",
     )
     assert results.ranking.relations == [relations[0].name]
     assert "plot-headline" in build_report(results)

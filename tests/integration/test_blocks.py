@@ -107,6 +107,6 @@ def test_what_cannot_be_ablated_is_refused(model, prompts, ranking):
     with pytest.raises(UnknownOptionError, match="needs a value"):
         block_sweep(model, held_out, ranking, 4, mode="scale")
     with pytest.raises(UnknownOptionError, match="Did you mean specific"):
-        block_sweep(model, held_out, ranking, 4, score="specifik")
+        block_sweep(model, held_out, ranking, 4, contrast="specifik")
     with pytest.raises(TooFewFactsError, match="No relation has a ranking"):
         block_sweep(model, held_out, only_background, 4)

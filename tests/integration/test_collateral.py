@@ -189,7 +189,7 @@ def test_wrong_options_say_what_was_expected(model, ranking):
         collateral_damage(model, ranking, (100_000,), text=TEXT)
     only = replace(ranking, frame=ranking.frame[ranking.frame["score"] == "specific"])
     with pytest.raises(TooFewFactsError, match="background"):
-        collateral_damage(model, only, (4,), score="background", text=TEXT)
+        collateral_damage(model, only, (4,), contrast="background", text=TEXT)
     one = collateral_damage(model, ranking, (4,), text=TEXT[0], control_draws=0)
     assert one.equals(collateral_damage(model, ranking, (4,), text=TEXT[:1], control_draws=0))
 

@@ -19,7 +19,7 @@ from relation_neurons.analysis.interference import (
     specificity_intervals,
 )
 from relation_neurons.analysis.standings import CONTENDER, comparison_standings, comparison_table
-from relation_neurons.cli.compare import compare_scores as command
+from relation_neurons.cli.compare import compare_criteria as command
 from relation_neurons.errors import (
     DoseError,
     RelationNeuronsError,
@@ -29,7 +29,7 @@ from relation_neurons.errors import (
     UnknownSiteError,
 )
 from relation_neurons.experiment import comparison
-from relation_neurons.experiment.comparison import Contender, compare_scores, plan_contenders
+from relation_neurons.experiment.comparison import Contender, compare_criteria, plan_contenders
 from relation_neurons.results.table_store import TableStore
 
 DOSE = "4%"
@@ -38,7 +38,7 @@ CRITERIA = ("average_precision", "auroc", "activation_entropy", "probe", "attrib
 
 @pytest.fixture(scope="module")
 def compared(model, prompts, recall):
-    return compare_scores(
+    return compare_criteria(
         model,
         prompts,
         recall,
@@ -227,7 +227,7 @@ def test_pitfall_19_a_part_that_is_whole_is_read_and_only_the_missing_one_is_mad
     )
     options = {"dose": 8, "control_draws": 1, "min_known": 5, "bottom": False}
     store = TableStore(tmp_path, said.append)
-    first = compare_scores(model, prompts, recall, by=CRITERIA[:2], store=store, **options)
+    first = compare_criteria(model, prompts, recall, by=CRITERIA[:2], store=store, **options)
     assert swept == list(CRITERIA[:2])
     parts = tmp_path / "parts"
     assert sorted(path.name for path in parts.iterdir()) == sorted(
@@ -235,7 +235,7 @@ def test_pitfall_19_a_part_that_is_whole_is_read_and_only_the_missing_one_is_mad
     )
     (parts / "auroc-post-top-effects.parquet").unlink()
     (parts / ".auroc-post-top-effects.parquet.1.part").write_bytes(b"cut off")
-    again = compare_scores(model, prompts, recall, by=CRITERIA[:2], store=store, **options)
+    again = compare_criteria(model, prompts, recall, by=CRITERIA[:2], store=store, **options)
     assert swept == [*CRITERIA[:2], "auroc"]
     for name in ("standings", "table", "effects", "sets"):
         pd.testing.assert_frame_equal(getattr(first, name), getattr(again, name))
@@ -254,26 +254,26 @@ def test_what_cannot_be_compared_is_said_before_anything_runs(model, prompts, re
         ),
     ):
         with pytest.raises(error, match=message):
-            compare_scores(model, prompts, recall, **options)
+            compare_criteria(model, prompts, recall, **options)
     lonely = recall.assign(known=recall["known"] & (recall["relation"] == "country_food"))
     with pytest.raises(TooFewFactsError, match="two"):
-        compare_scores(model, prompts, lonely, by=("auroc",), dose=4, min_known=5)
+        compare_criteria(model, prompts, lonely, by=("auroc",), dose=4, min_known=5)
 
 
 def test_criteria_that_cannot_rank_the_score_are_left_out_by_name(model, prompts, recall):
-    assert plan_contenders(CRITERIA, score="nonsense", bottom=False) == [
+    assert plan_contenders(CRITERIA, contrast="nonsense", bottom=False) == [
         Contender("average_precision"),
         Contender("auroc"),
         Contender("activation_entropy"),
         Contender("probe"),
     ]
     said: list[str] = []
-    found = compare_scores(
+    found = compare_criteria(
         model,
         prompts,
         recall,
         by=("attribution", "d_prime"),
-        score="background",
+        contrast="background",
         dose=4,
         control_draws=1,
         min_known=5,

@@ -34,10 +34,12 @@ def results(speaker, tmp_path_factory):
 
 def test_the_planted_neurons_are_found_in_each_language(results):
     assert results.recall["known"].all()
-    for score in ("specific", "background"):
+    for contrast in ("specific", "background"):
         for relation, language in results.ranking.pairs:
-            top = results.ranking.top(relation, bilingual.PLANTED, score=score, language=language)
-            assert set(top["neuron"]) == bilingual.planted(relation, language), (score, relation)
+            top = results.ranking.top(
+                relation, bilingual.PLANTED, contrast=contrast, language=language
+            )
+            assert set(top["neuron"]) == bilingual.planted(relation, language), (contrast, relation)
 
 
 def test_verify_counts_the_rows_of_every_language(results):
@@ -79,8 +81,8 @@ def test_overlap_between_languages_is_that_of_the_planted_neurons(results):
 
 
 @pytest.mark.parametrize("score", ["background", "specific"])
-def test_transfer_follows_the_shared_neurons_and_nothing_else(results, score):
-    cells = rn.transfer_matrix(results.effects, dose=bilingual.PLANTED, score=score)
+def test_transfer_follows_the_shared_neurons_and_nothing_else(results, contrast):
+    cells = rn.transfer_matrix(results.effects, dose=bilingual.PLANTED, contrast=contrast)
     cells = cells[cells["ablated"] == cells["relation"]]
     cells = cells.set_index(["relation", "ablated_language", "language"])["transfer"]
     for found, judged in (("en", "de"), ("de", "en")):

@@ -50,7 +50,7 @@ def test_it_draws_and_says_what_the_functions_give(planted, overlap, options):
     assert len(pairs) == 3
     assert [int(count) for *_, count in pairs] == [shared[one, other] for one, other, _ in pairs]
     stability = rn.ranking_stability(
-        table, recall, dose=6, scores=("background",), seed=options.get("seed", 0)
+        table, recall, dose=6, contrasts=("background",), seed=options.get("seed", 0)
     )
     halves = stability[stability["what"] == "halves"]
     halves = halves.groupby("relation", sort=False)["shared"].mean() / 6

@@ -72,8 +72,8 @@ def one_template():
 def test_the_default_setting_finds_what_is_planted(seed, templates):
     here = ask(planted_model(templates=templates, seed=seed), seed=seed)
     ranking = here.rank()
-    for score in ("specific", "background"):
-        found = recovered(ranking, here.planted.truth, score=score)
+    for contrast in ("specific", "background"):
+        found = recovered(ranking, here.planted.truth, contrast=contrast)
         assert list(found["relation"]) == [one.name for one in here.planted.relations]
         assert (found["precision"] >= 0.95).all() and (found["recall"] >= 0.95).all(), found
     shared = recovered_shared(ranking, here.planted.truth)
@@ -95,7 +95,7 @@ def test_precision_and_recall_against_brute_force(asked):
     assert row["precision"] == hits / 20 and row["recall"] == hits / 12
     assert sum(int(part.split()[1]) for part in row["false"].split(", ")) == 20 - hits
     with pytest.raises(rn.errors.UnknownOptionError, match="No truth for 'nonsense'"):
-        recovered(ranking, truth, score="nonsense")
+        recovered(ranking, truth, contrast="nonsense")
 
 
 def test_one_template_ranks_detectors_of_its_words(asked, one_template):
@@ -103,14 +103,14 @@ def test_one_template_ranks_detectors_of_its_words(asked, one_template):
     truth = asked.planted.truth
     heard = {one.name: NOUNS[one.name][0] for one in asked.planted.relations}
     words = truth[(truth["role"] == "template") & (truth["other"] == truth["relation"].map(heard))]
-    scores = {}
+    contrasts = {}
     for name, here in (("several", asked), ("one", one_template)):
         frame = here.rank().frame
         frame = frame[frame["score"] == "specific"]
-        scores[name] = words.merge(frame, on=["layer", "neuron", "relation"])["ap"]
-        assert len(scores[name]) == len(words) == 32
-    assert scores["one"].mean() > 0.99
-    assert scores["several"].max() < 0.9
+        contrasts[name] = words.merge(frame, on=["layer", "neuron", "relation"])["ap"]
+        assert len(contrasts[name]) == len(words) == 32
+    assert contrasts["one"].mean() > 0.99
+    assert contrasts["several"].max() < 0.9
     fooled = recovered(one_template.rank(), truth)
     assert fooled["precision"].mean() < 0.8
     assert fooled["false"].str.startswith("template").all()
@@ -145,7 +145,7 @@ def test_a_pooled_first_position_makes_length_look_like_a_relation(one_template)
 def test_specific_sets_share_nothing_though_shared_neurons_exist(asked):
     """Pitfall 21: sets ranked against one another are disjoint, so versatility is not read there."""
     ranking, truth = asked.rank(), asked.planted.truth
-    pairs = recovered_shared(ranking, truth, score="specific")
+    pairs = recovered_shared(ranking, truth, contrast="specific")
     assert (pairs["planted"] > 0).sum() == 2 and (pairs["found"] == 0).all()
     pairs = recovered_shared(ranking, truth)
     assert (pairs.loc[pairs["planted"] > 0, "recall"] == 1.0).all()

@@ -160,8 +160,8 @@ def test_specific_and_background_have_their_own_negatives():
     table, recall = detection_table(values, [True] * 24)
     ranking = rn.rank_neurons(table, recall, min_known=6)
     assert rn.rank_neurons(table, recall).frame["score"].eq("specific").all()  # 6 are too few
-    assert ranking.top("a", 1, score="background")["neuron"].item() == 4
-    assert ranking.top("b", 1, score="background")["neuron"].item() == 4
+    assert ranking.top("a", 1, contrast="background")["neuron"].item() == 4
+    assert ranking.top("b", 1, contrast="background")["neuron"].item() == 4
     assert ranking.top("a", 1)["neuron"].item() == 7
     shared = rn.overlap_matrix(ranking, dose=1).set_index(["relation", "other"])["shared"]
     assert shared["a", "b"] == 1
@@ -176,9 +176,9 @@ def test_only_known_prompts_detect_and_the_unknown_ones_have_a_ranking_of_their_
     table, recall = detection_table(values, known)
     ranking = rn.rank_neurons(table, recall)
     assert ranking.top("a", 1)["neuron"].item() == 3
-    assert ranking.top("a", 1, score="unknown")["neuron"].item() == 6
+    assert ranking.top("a", 1, contrast="unknown")["neuron"].item() == 6
     with pytest.raises(UnknownRelationError, match="too few such prompts"):
-        ranking.top("b", 1, score="unknown")
+        ranking.top("b", 1, contrast="unknown")
 
 
 def test_a_relation_that_the_model_hardly_knows_is_left_out_by_name():
@@ -241,7 +241,7 @@ def test_a_relation_without_a_ranking_of_the_score_is_missing_from_its_overlap()
     ranking = rn.rank_neurons(*detection_table(values, known))
     assert ranking.missing("specific") == {}
     assert list(ranking.missing("unknown")) == ["b"]
-    assert list(rn.overlap_matrix(ranking, dose=2, score="unknown").attrs["left_out"]) == ["b"]
+    assert list(rn.overlap_matrix(ranking, dose=2, contrast="unknown").attrs["left_out"]) == ["b"]
 
 
 def test_a_dose_beyond_the_ranking_says_how_many_there_are():

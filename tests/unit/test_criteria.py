@@ -21,7 +21,7 @@ from relation_neurons.errors import (
     TooFewFactsError,
     UnknownOptionError,
 )
-from relation_neurons.ranking.criteria import CRITERIA, activation_entropy, applicable_scores
+from relation_neurons.ranking.criteria import CRITERIA, activation_entropy, applicable_contrasts
 from relation_neurons.scoring.scores import family_auroc
 from relation_neurons.storage.files import read_table
 
@@ -86,7 +86,7 @@ def rank(made, by, **options):
     return rn.rank_neurons(table, recall, by=by, attribution=attribution, **options)
 
 
-def members(made, relation, score="specific"):
+def members(made, relation, contrast="specific"):
     """Positive, negative and neither of a family, by its definition."""
     table, recall, _ = made
     frame = table.prompts
@@ -97,31 +97,31 @@ def members(made, relation, score="specific"):
         "background": here & fact & known,
         "unknown": here & fact & ~known,
         "nonsense": here & (frame["kind"] == "nonsense"),
-    }[score]
-    negative = frame["kind"] == "background" if score == "background" else fact & ~here
+    }[contrast]
+    negative = frame["kind"] == "background" if contrast == "background" else fact & ~here
     return positive.to_numpy(copy=True), negative.to_numpy(copy=True)
 
 
-def by_neuron(ranking, relation, column="value", score="specific"):
+def by_neuron(ranking, relation, column="value", contrast="specific"):
     """A column of one family's ranking, in the order of neurons."""
     frame = ranking.frame
-    rows = frame[(frame["relation"] == relation) & (frame["score"] == score)]
+    rows = frame[(frame["relation"] == relation) & (frame["score"] == contrast)]
     return rows.sort_values(["layer", "neuron"])[column].to_numpy()
 
 
 @pytest.mark.parametrize("score", ["specific", "background", "unknown", "nonsense"])
-def test_auroc_and_average_precision_equal_scikit_learn(made, score):
+def test_auroc_and_average_precision_equal_scikit_learn(made, contrast):
     for by, oracle in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
         ranking = rank(made, by)
         for relation in RELATIONS:
-            positive, negative = members(made, relation, score)
+            positive, negative = members(made, relation, contrast)
             counted = positive | negative
             values = made[0].values.flatten(1).numpy()[counted]
             expected = [oracle(positive[counted], column) for column in values.T]
-            found = by_neuron(ranking, relation, score=score)
+            found = by_neuron(ranking, relation, contrast=contrast)
             np.testing.assert_allclose(found, expected, atol=1e-6)
             np.testing.assert_allclose(
-                by_neuron(ranking, relation, "ap", score),
+                by_neuron(ranking, relation, "ap", contrast),
                 [average_precision_score(positive[counted], column) for column in values.T],
                 atol=1e-6,
             )
@@ -166,12 +166,12 @@ def entropy_by_brute_force(probability):
 
 
 @pytest.mark.parametrize("score", ["specific", "unknown", "nonsense"])
-def test_activation_entropy_equals_brute_force_over_tokens(made, score):
+def test_activation_entropy_equals_brute_force_over_tokens(made, contrast):
     table = made[0]
     ranking = rank(made, "activation_entropy")
     probability = []
     for relation in RELATIONS:
-        positive, _ = members(made, relation, score)
+        positive, _ = members(made, relation, contrast)
         fired = (table.active[positive] * table.token_counts[positive][:, None, None]).round()
         tokens = int(table.token_counts[positive].sum())
         probability.append(fired.double().sum(0).flatten().numpy() / tokens)
@@ -179,7 +179,7 @@ def test_activation_entropy_equals_brute_force_over_tokens(made, score):
     assert 0 < np.isfinite(expected).sum() < expected.size
     for i, relation in enumerate(RELATIONS):
         np.testing.assert_allclose(
-            by_neuron(ranking, relation, score=score), -expected[i], atol=1e-6
+            by_neuron(ranking, relation, contrast=contrast), -expected[i], atol=1e-6
         )
 
 
@@ -207,7 +207,7 @@ def test_entropy_of_a_neuron_that_is_never_active_is_no_value():
 
 
 def test_probe_equals_scikit_learn_and_is_sparse(made):
-    ranking = rank(made, "probe", scores=("specific",))
+    ranking = rank(made, "probe", contrasts=("specific",))
     for relation in RELATIONS:
         positive, negative = members(made, relation)
         counted = positive | negative
@@ -231,7 +231,7 @@ def test_probe_equals_scikit_learn_and_is_sparse(made):
 
 
 def test_pitfall_17_the_probe_gives_the_same_bytes_again(made):
-    first, again = (rank(made, "probe", scores=("specific",)).frame for _ in range(2))
+    first, again = (rank(made, "probe", contrasts=("specific",)).frame for _ in range(2))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
 
 
@@ -239,12 +239,12 @@ def test_attribution_is_the_difference_of_means_and_leaves_out_what_has_no_answe
     ranking = rank(made, "attribution")
     assert set(ranking.frame["score"]) == {"specific", "unknown"}
     attribution = made[2].flatten(1).double().numpy()
-    for score in ("specific", "unknown"):
+    for contrast in ("specific", "unknown"):
         for relation in RELATIONS:
-            positive, negative = members(made, relation, score)
+            positive, negative = members(made, relation, contrast)
             expected = attribution[positive].mean(0) - attribution[negative].mean(0)
             np.testing.assert_allclose(
-                by_neuron(ranking, relation, score=score), expected, atol=1e-9
+                by_neuron(ranking, relation, contrast=contrast), expected, atol=1e-9
             )
 
 
@@ -309,9 +309,9 @@ def test_pitfall_14_ties_of_many_neurons_do_not_put_one_at_both_ends(made):
 
 
 def test_scores_limits_the_families(made):
-    ranking = rank(made, "auroc", scores=("unknown", "specific"))
+    ranking = rank(made, "auroc", contrasts=("unknown", "specific"))
     assert Counter(ranking.frame["score"]) == {"specific": 240, "unknown": 240}
-    assert applicable_scores("attribution", ("nonsense", "unknown")) == ("unknown",)
+    assert applicable_contrasts("attribution", ("nonsense", "unknown")) == ("unknown",)
 
 
 def test_what_a_criterion_needs_and_lacks_is_said_with_the_way_to_get_it(made):
@@ -348,7 +348,9 @@ def test_entropy_takes_two_relations(made):
     table, recall, _ = made
     recall = recall.assign(known=recall["known"] & (recall["relation"] == "a"))
     with pytest.raises(TooFewFactsError, match="not two to compare"):
-        rn.rank_neurons(table, recall, by="activation_entropy", min_known=5, scores=("specific",))
+        rn.rank_neurons(
+            table, recall, by="activation_entropy", min_known=5, contrasts=("specific",)
+        )
 
 
 def test_a_ranking_of_before_there_was_a_value_still_loads():

@@ -127,7 +127,7 @@ def test_a_dose_that_was_not_swept_is_an_error():
     with pytest.raises(DoseError, match="there are 5, 10"):
         only_dose(paired, 7)
     with pytest.raises(UnknownOptionError, match="Did you mean specific"):
-        paired_changes(effects_table(CHANGES), score="specifc")
+        paired_changes(effects_table(CHANGES), contrast="specifc")
     with pytest.raises(UnknownOptionError):
         effect_cells(paired, ["ablated"], quantity="accuracy")
 

@@ -109,10 +109,10 @@ def test_activations_show_whose_rows_they_are_and_the_loudest_neurons() -> None:
 
 def test_a_ranking_shows_the_first_neurons_of_every_score(results) -> None:
     words = shown(results.ranking)
-    for score in ("specific", "background"):
-        top = results.ranking.top("country_capital", 4, score=score)
+    for contrast in ("specific", "background"):
+        top = results.ranking.top("country_capital", 4, contrast=contrast)
         names = ", ".join(f"L{r.layer}N{r.neuron}" for r in top.itertuples())
-        assert f"country_capital {score} {top['ap'].iloc[0]:.3f} {names}" in words
+        assert f"country_capital {contrast} {top['ap'].iloc[0]:.3f} {names}" in words
     assert "of 46,080 neurons at post" in words and "Ranking of 8 relations" in words
     renamed = results.ranking.frame.assign(relation=EVIL)
     hostile = Ranking(renamed, results.ranking.neurons, left_out={EVIL: "too few"})

@@ -81,10 +81,10 @@ def test_pitfall_10_equals_scikit_learn_with_ties_under_every_permutation(dtype,
     units = rng.integers(0, 25, 60)
     seeds = [[3, family] for family in range(2)]
     nulls = maximum_nulls(activations, membership, units, permutations=19, seeds=seeds)
-    scores = activations.double().numpy()
+    contrasts = activations.double().numpy()
 
     def oracle(labels, kept):
-        return [average_precision_score(labels[kept], scores[kept, n]) for n in range(25)]
+        return [average_precision_score(labels[kept], contrasts[kept, n]) for n in range(25)]
 
     for null, member, seed in zip(nulls, membership.numpy(), seeds, strict=True):
         kept = member >= 0
@@ -131,8 +131,8 @@ def test_a_planted_neuron_is_found_and_p_has_a_floor():
     values[river, 0, 5] += 8
     table = detection_table(values)
     found = null_maximum(table, recall_of(table), permutations=24).set_index(["relation", "score"])
-    for score in ("specific", "background"):
-        row = found.loc[("river", score)]
+    for contrast in ("specific", "background"):
+        row = found.loc[("river", contrast)]
         assert row["beyond"] == 2 and row["observed_max"] == 1.0
         assert row["p_value"] == 1 / 25  # the least that 24 permutations can show
         assert row["verdict"] == "beyond chance"
@@ -188,7 +188,7 @@ def test_it_tests_what_is_ranked():
     table = detection_table()
     recall = recall_of(table, unknown=(0, 1, 2, 45))
     families, membership = rank_families(table.prompts, recall, 10, {})
-    found = null_maximum(table, recall, permutations=19, scores=("background", "unknown"))
+    found = null_maximum(table, recall, permutations=19, contrasts=("background", "unknown"))
     assert set(found["score"]) == {"background"}  # too few unknown prompts to rank by
     for row in found.itertuples():
         member = membership[families.index((row.score, row.relation, row.language))]
@@ -202,7 +202,7 @@ def test_pitfall_17_the_same_seed_gives_the_same_bytes():
     recall = recall_of(table)
     first = null_maximum(table, recall, permutations=19, seed=4)
     pd.testing.assert_frame_equal(first, null_maximum(table, recall, permutations=19, seed=4))
-    alone = null_maximum(table, recall, permutations=19, scores=("background",), seed=4)
+    alone = null_maximum(table, recall, permutations=19, contrasts=("background",), seed=4)
     kept = first[first["score"] == "background"].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, alone)
     other = null_maximum(table, recall, permutations=19, seed=5)
@@ -238,7 +238,7 @@ def test_what_cannot_be_tested_is_refused():
     with pytest.raises(UnknownOptionError, match="expected 19 or more"):
         null_maximum(table, recall, permutations=10)
     with pytest.raises(UnknownOptionError, match="Did you mean specific"):
-        null_maximum(table, recall, scores=("specifc",))
+        null_maximum(table, recall, contrasts=("specifc",))
     with pytest.raises(TooFewFactsError, match="shots=3"):
         null_maximum(table, recall, min_known=21)
     values = table.values.clone()
@@ -263,6 +263,6 @@ def test_the_spectrum_draws_every_relation_with_its_line():
         assert line.y[0] == pytest.approx(row.observed_max, abs=1e-6)
         assert f"{row.beyond} neurons beyond chance" in line.hovertext[0]
     with pytest.raises(RelationFormatError, match="no row"):
-        spectrum(ranking.frame, null, score="nonsense")
+        spectrum(ranking.frame, null, contrast="nonsense")
     with pytest.raises(RelationFormatError, match="null_95"):
         spectrum(ranking.frame, null.drop(columns="null_95"))

@@ -72,10 +72,10 @@ def make_headline(names) -> pd.DataFrame:
 def make_scores(names) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"relation": name, "score": score, "effect": e, "low": e - 0.1, "high": e + 0.1}
-            | {"control": -0.03 if score == "specific" else math.nan, "n": 16}
+            {"relation": name, "score": contrast, "effect": e, "low": e - 0.1, "high": e + 0.1}
+            | {"control": -0.03 if contrast == "specific" else math.nan, "n": 16}
             for name in names
-            for score, e in (("specific", -0.4), ("unknown", -0.35))
+            for contrast, e in (("specific", -0.4), ("unknown", -0.35))
         ]
     )
 
@@ -254,14 +254,14 @@ def test_specificity_overlap_and_scores_hold_their_tables() -> None:
     with pytest.raises(UnknownOptionError, match="jaccard"):
         plots.overlap(make_overlap(names_of(3)), value="jacard")
 
-    scores = plots.score_comparison(make_scores(names_of(3)))
-    assert [t.name for t in scores.data] == [
+    contrasts = plots.score_comparison(make_scores(names_of(3)))
+    assert [t.name for t in contrasts.data] == [
         "known facts",
         "facts it gets wrong",
         "contribution control",
     ]
-    np.testing.assert_allclose(scores.data[1].x, -0.35)
-    np.testing.assert_allclose(scores.data[2].x, -0.03)
+    np.testing.assert_allclose(contrasts.data[1].x, -0.35)
+    np.testing.assert_allclose(contrasts.data[2].x, -0.03)
 
 
 def test_layers_count_neurons_and_mark_sinks() -> None:
@@ -274,7 +274,7 @@ def test_layers_count_neurons_and_mark_sinks() -> None:
     np.testing.assert_array_equal(np.add(bars[0].y, bars[1].y), [2] * 5 + [0] * 5)
     assert bars[1].y[0] == 1
     with pytest.raises(UnknownOptionError, match="specific"):
-        plots.layers(frame, neurons, score="specfic")
+        plots.layers(frame, neurons, contrast="specfic")
 
 
 def test_transfer_is_by_language_where_there_are_several() -> None:

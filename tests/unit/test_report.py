@@ -208,8 +208,8 @@ def test_a_card_says_what_the_tables_say_of_its_neuron(results: Results) -> None
         assert sorted((p["score"], p["relation"], p["rank"], p["ap"]) for p in card["found"]) == (
             sorted(own[["score", "relation", "rank", "ap"]].itertuples(index=False, name=None))
         )
-        for score, names in card["shared"].items():
-            top = own[(own["score"] == score) & (own["rank"] <= 92)]
+        for contrast, names in card["shared"].items():
+            top = own[(own["score"] == contrast) & (own["rank"] <= 92)]
             assert sorted(names) == sorted(top["relation"])
     first = rows[0]["card"]["sets"][0]
     effects = results.effects

@@ -62,13 +62,13 @@ def awkward(prompts, seed=0):
     return torch.from_numpy(np.stack(list(columns.values()), axis=1).astype(np.float32))
 
 
-def brute_force(scores, member):
+def brute_force(contrasts, member):
     """AP by its definition: threshold by threshold, over those that count."""
     kept = member >= 0
-    scores, positive = scores[kept], member[kept] == 1
+    contrasts, positive = contrasts[kept], member[kept] == 1
     found, recall = 0.0, 0.0
-    for threshold in sorted(set(scores.tolist()), reverse=True):
-        above = scores >= threshold
+    for threshold in sorted(set(contrasts.tolist()), reverse=True):
+        above = contrasts >= threshold
         reached = positive[above].sum() / positive.sum()
         found += (reached - recall) * positive[above].mean()
         recall = reached
@@ -76,12 +76,12 @@ def brute_force(scores, member):
 
 
 def oracle(activations, labels, relations):
-    scores = activations.double().numpy().reshape(len(activations), -1)
+    contrasts = activations.double().numpy().reshape(len(activations), -1)
     return np.array(
         [
             [
-                average_precision_score(labels.numpy() == r, scores[:, n])
-                for n in range(scores.shape[1])
+                average_precision_score(labels.numpy() == r, contrasts[:, n])
+                for n in range(contrasts.shape[1])
             ]
             for r in range(relations)
         ]
@@ -111,11 +111,11 @@ def test_equals_brute_force_and_scikit_learn_on_awkward_columns(prompts):
     found = family_average_precision(activations, torch.from_numpy(member)).numpy()
     for family, row in enumerate(member):
         kept = row >= 0
-        for neuron, scores in enumerate(activations.double().numpy().T):
-            oracle = average_precision_score(row[kept] == 1, scores[kept])
+        for neuron, contrasts in enumerate(activations.double().numpy().T):
+            oracle = average_precision_score(row[kept] == 1, contrasts[kept])
             assert found[family, neuron] == pytest.approx(oracle, abs=1e-9)
             if prompts <= 200:
-                assert found[family, neuron] == pytest.approx(brute_force(scores, row), abs=1e-9)
+                assert found[family, neuron] == pytest.approx(brute_force(contrasts, row), abs=1e-9)
 
 
 @pytest.mark.parametrize("prompts", [1, 50, 3000])
@@ -318,9 +318,9 @@ def test_pitfall_4_what_is_not_finite_is_an_error_in_every_dtype(dtype, bad):
     activations = torch.randn(20, 130).to(dtype)
     activations[7, 129] = bad
     membership = torch.arange(20)[None].remainder(2).to(torch.int8)
-    for score in (family_average_precision, family_auroc, standardised_difference):
+    for contrast in (family_average_precision, family_auroc, standardised_difference):
         with pytest.raises(ActivationError, match="expected finite values"):
-            score(activations, membership)
+            contrast(activations, membership)
 
 
 def test_without_prompts_there_is_nothing_to_score():

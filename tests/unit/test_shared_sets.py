@@ -36,7 +36,7 @@ def make_ranking(names=("a", "b", "c", "d"), *, language=("en",), seed=0) -> Ran
 def sets_of(ranking: Ranking) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for pair, name in ranking.labels("background").items():
-        top = ranking.top(pair[0], DOSE, score="background", language=pair[1])
+        top = ranking.top(pair[0], DOSE, contrast="background", language=pair[1])
         found[name] = {neuron_name(r.layer, r.neuron) for r in top.itertuples()}
     return found
 
@@ -77,7 +77,7 @@ def test_nothing_shared_is_an_empty_table_and_what_is_not_there_is_named() -> No
     with pytest.raises(RelationFormatError, match="no row"):
         plots.intersections(alone)
     with pytest.raises(UnknownOptionError, match="'specific'"):
-        set_intersections(make_ranking(), dose=DOSE, score="specific")
+        set_intersections(make_ranking(), dose=DOSE, contrast="specific")
     with pytest.raises(DoseError):
         set_intersections(make_ranking(), dose=DOSE + 1)
 

@@ -95,7 +95,7 @@ def test_planted_neurons_are_found_again_whatever_is_redrawn():
 
 def test_noise_is_found_again_about_as_often_as_chance_says():
     table, recall = make_table(strength=0.0, neurons=2000)
-    frame = ranking_stability(table, recall, dose=200, repeats=8, scores=("specific",))
+    frame = ranking_stability(table, recall, dose=200, repeats=8, contrasts=("specific",))
     halves = frame[frame["what"] == "halves"]
     assert halves["expected"].iloc[0] == 20
     assert halves["shared"].mean() == pytest.approx(20, abs=4)
@@ -114,13 +114,15 @@ def test_each_ranking_is_that_of_rank_neurons_on_the_same_prompts():
         ("relations", 0): (half | True, prompts["relation"] != "b"),
         ("relations", 1): (half | True, prompts["relation"] != "c"),
     }
-    for score in ("specific", "background"):
+    for contrast in ("specific", "background"):
         for (what, repeat), sides in parts.items():
             rows = frame[(frame["what"] == what) & (frame["repeat"] == repeat)]
-            rows = rows[(rows["relation"] == "a") & (rows["score"] == score)]
-            sets = [top_of(table.take(side), recall, score) for side in sides]
+            rows = rows[(rows["relation"] == "a") & (rows["score"] == contrast)]
+            sets = [top_of(table.take(side), recall, contrast) for side in sides]
             expected = (
-                [] if what == "relations" and score == "background" else [len(set.__and__(*sets))]
+                []
+                if what == "relations" and contrast == "background"
+                else [len(set.__and__(*sets))]
             )
             assert rows["shared"].tolist() == expected
     left_out = frame[(frame["what"] == "relations") & (frame["relation"] == "a")]
@@ -135,8 +137,8 @@ def test_each_ranking_is_that_of_rank_neurons_on_the_same_prompts():
     assert template["n_first"] == template["n_second"] == 26
 
 
-def top_of(table, recall, score="specific"):
-    top = rn.rank_neurons(table, recall).top("a", 40, score=score)
+def top_of(table, recall, contrast="specific"):
+    top = rn.rank_neurons(table, recall).top("a", 40, contrast=contrast)
     return set(top["layer"] * 200 + top["neuron"])
 
 
@@ -237,7 +239,7 @@ def test_languages_have_their_own_positives_and_negatives():
 def test_wrong_options_say_what_was_expected():
     table, recall = make_table(strength=0.0)
     with pytest.raises(UnknownOptionError, match="specific"):
-        ranking_stability(table, recall, dose=5, scores=("specifc",))
+        ranking_stability(table, recall, dose=5, contrasts=("specifc",))
     with pytest.raises(UnknownOptionError, match="one repeat"):
         ranking_stability(table, recall, dose=5, repeats=0)
     with pytest.raises(DoseError, match="this model has 400"):
@@ -255,8 +257,8 @@ def test_the_figure_shows_every_kind_of_comparison_and_chance():
     expected = stability_summary(frame[frame["what"] == "halves"])
     specific = expected[expected["score"] == "specific"]
     assert sorted(halves.x) == sorted(specific["share"])
-    assert len(plot_stability.stability(frame, score="background").data) == 4
+    assert len(plot_stability.stability(frame, contrast="background").data) == 4
     with pytest.raises(RelationFormatError, match="ranking_stability"):
         plot_stability.stability(frame.drop(columns="shared"))
     with pytest.raises(RelationFormatError, match="no row"):
-        plot_stability.stability(frame, score="unknown")
+        plot_stability.stability(frame, contrast="unknown")
