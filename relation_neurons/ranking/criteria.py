@@ -75,7 +75,7 @@ def applicable_contrasts(by: str, contrasts: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UnknownOptionError: no such criterion.
 
-    >>> applicable_scores("attribution", ("specific", "background"))
+    >>> applicable_contrasts("attribution", ("specific", "background"))
     ('specific',)
     """
     if by not in CRITERIA:

@@ -80,7 +80,7 @@ def test_overlap_between_languages_is_that_of_the_planted_neurons(results):
     assert cells.loc[("capital", "en", "river", "en"), "shared"] == 0
 
 
-@pytest.mark.parametrize("score", ["background", "specific"])
+@pytest.mark.parametrize("contrast", ["background", "specific"])
 def test_transfer_follows_the_shared_neurons_and_nothing_else(results, contrast):
     cells = rn.transfer_matrix(results.effects, dose=bilingual.PLANTED, contrast=contrast)
     cells = cells[cells["ablated"] == cells["relation"]]

@@ -49,7 +49,7 @@ def make_effects(rng, *, facts=20, templates=2, draws=10, harm=0.1, home=0.0, be
         fact=table["fact"].astype(str),
         ablated_language="en",
         language="en",
-        contrast="specific",
+        score="specific",
         dose=10,
         template_held_out=True,
         correct_intact=True,

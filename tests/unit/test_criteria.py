@@ -109,7 +109,7 @@ def by_neuron(ranking, relation, column="value", contrast="specific"):
     return rows.sort_values(["layer", "neuron"])[column].to_numpy()
 
 
-@pytest.mark.parametrize("score", ["specific", "background", "unknown", "nonsense"])
+@pytest.mark.parametrize("contrast", ["specific", "background", "unknown", "nonsense"])
 def test_auroc_and_average_precision_equal_scikit_learn(made, contrast):
     for by, oracle in (("auroc", roc_auc_score), ("average_precision", average_precision_score)):
         ranking = rank(made, by)
@@ -165,7 +165,7 @@ def entropy_by_brute_force(probability):
     return found
 
 
-@pytest.mark.parametrize("score", ["specific", "unknown", "nonsense"])
+@pytest.mark.parametrize("contrast", ["specific", "unknown", "nonsense"])
 def test_activation_entropy_equals_brute_force_over_tokens(made, contrast):
     table = made[0]
     ranking = rank(made, "activation_entropy")
