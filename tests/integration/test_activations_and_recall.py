@@ -123,10 +123,12 @@ def test_greedy_recall_equals_generate(model, tiny_folder, prompts, ablate):
     if handle is not None:
         handle.remove()
         with rn.ablated(model, neurons) as hooks:
-            found = answer_prompts(model, plan_passes(asked), before_batch=hooks.start).correct
+            found = answer_prompts(model, plan_passes(asked), before_batch=hooks.start)
     else:
-        found = answer_prompts(model, plan_passes(asked)).correct
-    assert found.tolist() == expected
+        found = answer_prompts(model, plan_passes(asked))
+    clear = np.abs(found.margin) > 1e-3  # arithmetic decides a tie
+    assert clear.mean() > 0.9
+    assert (found.correct == expected)[clear].all()
     assert 0 < sum(expected) < len(expected) or ablate
 
 
