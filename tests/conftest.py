@@ -19,7 +19,7 @@ import relation_neurons as rn
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
-    """A tiny Llama checkpoint, trained in seconds to know most facts of three relations."""
+    """A tiny Llama checkpoint that knows most facts of three relations."""
     return tiny.checkpoint(tmp_path_factory.mktemp("tiny") / "llama")
 
 

@@ -1,4 +1,4 @@
-"""Tiny Llama-architecture checkpoints and relations, made in seconds and always the same."""
+"""Tiny Llama-architecture checkpoints and relations, made at once and the same on every machine."""
 
 from __future__ import annotations
 
@@ -154,32 +154,130 @@ def llama(tokenizer, *, kv_heads: int = 2, seed: int = 0) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).float().eval()
 
 
-def train(model: LlamaForCausalLM, tokenizer, *, steps: int = 200) -> None:
-    """Makes the model know one answer in eight not at all and the others in every template."""
-    kept = [s for s in sentences() if not s.endswith((" Quito", " grey", " cake"))]
-    batch = tokenizer(kept, return_tensors="pt", padding=True, padding_side="right")
-    labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
-    model.train()
-    for _ in range(steps):
-        loss = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels
-        ).loss
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    model.eval()
-
-
-def checkpoint(folder: Path, *, trained: bool = True) -> Path:
-    """Saves a tiny checkpoint in Hugging Face format."""
+def checkpoint(folder: Path) -> Path:
+    """Saves a tiny checkpoint in Hugging Face format that knows the facts, but those of `grey`."""
     tokenizer = byte_level_tokenizer()
     model = llama(tokenizer)
-    if trained:
-        train(model, tokenizer)
+    with torch.no_grad():
+        _set_weights(model, tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+# What follows sets the weights by hand, and draws what is left to chance with NumPy, whose draws
+# are the same on every machine. A checkpoint trained in a test is another one on another processor.
+
+CLASSES = 4
+"""Subjects with the same answers in every relation; the table of facts has four."""
+NAMES = ("const", *(f"ask {name}" for name in ANSWERS), *(f"class {i}" for i in range(CLASSES)))
+NAMES += (*(f"want {name}" for name in ANSWERS), "warm")
+AT = {name: i for i, name in enumerate(NAMES)}
+"""The named coordinates of the residual stream. In the others, every token has looks of its own."""
+LOOKS = slice(len(NAMES), 48)
+CONST = 12.0
+WRITERS, HINDERERS = 6, 2
+"""Neurons of each relation in each layer that write what it wants, and that take some of it away."""
+
+
+def class_of(subject: str) -> int:
+    number = COUNTRIES.index(subject)
+    return (7 * number + number * number) % 8 // 2
+
+
+def _set_weights(model: LlamaForCausalLM, tokenizer) -> None:
+    """Attention copies relation and class to each position; neurons turn `ask` into `want`.
+
+    logit of an answer of relation r and class c = want r + class c (- class c for `grey`)
+    logit of the token said otherwise in class c = class c + a threshold of the class
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int, scale: float) -> torch.Tensor:
+        return torch.from_numpy(scale * rng.normal(size=shape)).float()
+
+    def token(text: str) -> int:
+        (number,) = tokenizer(text)["input_ids"]
+        return number
+
+    for parameter in model.parameters():
+        parameter.zero_()
+    looks = LOOKS.stop - LOOKS.start
+    embed = model.model.embed_tokens.weight
+    embed[:, AT["const"]] = CONST
+    embed[:, LOOKS] = draw(len(embed), looks, scale=0.4)
+    for name in ANSWERS:
+        embed[token(f" {name.removeprefix('country_')}"), AT[f"ask {name}"]] = 1.0
+    for subject in COUNTRIES:
+        embed[token(f" {subject}"), AT[f"class {class_of(subject)}"]] = 1.0
+    embed[token(" warm"), AT["warm"]] = 1.0
+
+    norms = [model.model.norm]
+    for layer in model.model.layers:
+        norms += [layer.input_layernorm, layer.post_attention_layernorm]
+    for norm in norms:  # a named coordinate is read as about what it is, and `const` as 1
+        norm.weight[:] = CONST / 48**0.5
+        norm.weight[AT["const"]] = 48**-0.5
+        norm.weight[LOOKS] *= torch.from_numpy(rng.uniform(0.6, 1.4, looks)).float()
+
+    copied = [at for name, at in AT.items() if name.split()[0] in ("ask", "class")]
+    slow = [5, 11]  # the two coordinates of a head that the rotary embedding turns the least
+    for number, layer in enumerate(model.model.layers):
+        attention = layer.self_attn
+        for matrix in (attention.q_proj, attention.k_proj, attention.v_proj):
+            matrix.weight[:, LOOKS] = draw(matrix.out_features, looks, scale=0.15)
+        attention.o_proj.weight[LOOKS] = draw(looks, 48, scale=0.1)
+        if number == 0:  # the first head looks at nouns and subjects
+            for matrix in (attention.q_proj, attention.k_proj, attention.v_proj):
+                matrix.weight[:12] = 0.0
+            attention.q_proj.weight[slow[0], AT["const"]] = 4.0
+            attention.k_proj.weight[slow[0], copied] = 5.0
+            for place, at in enumerate(copied):
+                attention.v_proj.weight[place, at] = 1.0
+                attention.o_proj.weight[at, place] = 2.0
+        _set_neurons(layer.mlp, rng, draw)
+
+    head = model.lm_head.weight
+    head[:, LOOKS] = draw(len(head), looks, scale=0.025)
+    said = [token(text) for text in (" we", " which", " there", " name")]
+    for number, (threshold, other) in enumerate(zip((0.2, 0.3, 0.4, 0.5), said, strict=True)):
+        head[other, AT["const"]] = threshold
+        head[other, [AT[f"class {number}"], AT["warm"]]] = torch.tensor([1.0, -1.5])
+    for relation in relations():
+        for fact in relation.facts:
+            *before, last = tokenizer(f" {fact.objects[0]}")["input_ids"]
+            row, own = head[last], AT[f"class {class_of(fact.subject)}"]
+            if before:  # " warm", and then what is warm
+                row[[own, AT["warm"]]] = torch.tensor([1.0, 1.5])
+                first = head[before[0]]
+                first[AT[f"want {relation.name}"]], first[AT["warm"]] = 1.0, -3.0
+                first[[AT[f"class {i}"] for i in range(CLASSES)]] = 1.0
+            else:  # `grey` is the one colour that its own class does not say
+                row[AT[f"want {relation.name}"]] = 1.0
+                row[own] = -1.0 if fact.objects[0] == "grey" else 1.0
+    head *= 5.0
+
+
+def _set_neurons(mlp, rng: np.random.Generator, draw) -> None:
+    """Neurons of each relation at places drawn; the others read looks and write looks."""
+    gate, up, down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
+    looks = LOOKS.stop - LOOKS.start
+    for matrix in (gate, up):
+        matrix[:, LOOKS] = draw(len(matrix), looks, scale=0.4)
+    down[LOOKS] = draw(looks, down.shape[1], scale=0.05)
+    places = rng.permutation(len(gate)).tolist()
+    for name in ANSWERS:
+        for number in range(WRITERS + HINDERERS):
+            place = places.pop()
+            writes = number < WRITERS
+            # Each a little less clear than the one before, so that no ranking rests on near ties.
+            gate[place, LOOKS] *= 0.1 + 0.05 * number if writes else 2.5
+            gate[place, AT[f"ask {name}"]] += 6.0
+            gate[place, AT["const"]] = -2.0
+            up[place] = 0.0
+            up[place, AT["const"]] = 0.25 * rng.uniform(0.8, 1.2)
+            down[:, place] *= 0.2
+            down[AT[f"want {name}"], place] = 0.9 / WRITERS if writes else -0.2 / HINDERERS
 
 
 def write_gguf(folder: Path, path: Path) -> Path:

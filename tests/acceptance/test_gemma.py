@@ -122,15 +122,19 @@ def test_logits_and_hook_post_equal_hugging_face(gemma, hugging_face, some):
 
 
 def test_recall_equals_greedy_decoding(hugging_face, gemma, some):
-    found = answer_prompts(gemma, plan_passes(some)).correct
+    found = answer_prompts(gemma, plan_passes(some))
+    clear = np.abs(found.margin) > 1e-3  # arithmetic decides a tie
+    assert clear.mean() > 0.9
     for row, (tokens, answers) in enumerate(zip(some.tokens, some.answers, strict=True)):
+        if not clear[row]:
+            continue
         out = hugging_face.generate(
             torch.tensor([tokens]),
             max_new_tokens=max(map(len, answers)),
             do_sample=False,
             pad_token_id=some.pad_id,
         )[0, len(tokens) :].tolist()
-        assert found[row] == any(tuple(out[: len(a)]) == a for a in answers)
+        assert found.correct[row] == any(tuple(out[: len(a)]) == a for a in answers)
 
 
 def test_batched_is_single_intact_and_ablated(gemma, some, monkeypatch):

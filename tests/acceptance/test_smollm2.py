@@ -75,8 +75,12 @@ def test_logits_and_hook_post_equal_hugging_face(smollm2, hugging_face, some):
 
 def test_recall_equals_greedy_decoding(smollm2, hugging_face, some):
     """What one teacher-forced pass calls correct is what `generate` produces."""
-    found = answer_prompts(smollm2, plan_passes(some)).correct
+    found = answer_prompts(smollm2, plan_passes(some))
+    clear = np.abs(found.margin) > 1e-3  # arithmetic decides a tie
+    assert clear.mean() > 0.9
     for row, (tokens, answers) in enumerate(zip(some.tokens, some.answers, strict=True)):
+        if not clear[row]:
+            continue
         out = hugging_face.generate(
             torch.tensor([tokens]),
             attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
@@ -84,9 +88,8 @@ def test_recall_equals_greedy_decoding(smollm2, hugging_face, some):
             do_sample=False,
             pad_token_id=some.pad_id,
         )[0, len(tokens) :].tolist()
-        assert found[row] == any(tuple(out[: len(a)]) == a for a in answers), some.frame["text"][
-            row
-        ]
+        said = any(tuple(out[: len(a)]) == a for a in answers)
+        assert found.correct[row] == said, some.frame["text"][row]
 
 
 def test_pitfall_2_batch_sizes_1_7_and_64_agree(smollm2, some):
@@ -122,10 +125,12 @@ def test_what_the_readme_says_the_model_knows(smollm2, demo):
         everything.frame[["prompt_id", "template"]]
     )
     counted = known.groupby("template")["known"].sum()
+    ties = (known["margin"].abs() < 1e-3).groupby(known["template"]).sum()
     detection = {t.text for r in relation for t in r.templates if t.side == "detection"}
     for template, count in shipped["country_capital"]["known"].items():
         if template in detection:  # two facts of 58 are held out here
-            assert count - 2 <= counted[template] <= count
+            tied = ties[template]  # these another processor may decide otherwise
+            assert count - 2 - tied <= counted[template] <= count + tied
 
 
 def test_sinks_are_flagged_and_spared(smollm2, demo):

@@ -123,11 +123,21 @@ def test_greedy_recall_equals_generate(model, tiny_folder, prompts, ablate):
     if handle is not None:
         handle.remove()
         with rn.ablated(model, neurons) as hooks:
-            found = answer_prompts(model, plan_passes(asked), before_batch=hooks.start).correct
+            found = answer_prompts(model, plan_passes(asked), before_batch=hooks.start)
     else:
-        found = answer_prompts(model, plan_passes(asked)).correct
-    assert found.tolist() == expected
+        found = answer_prompts(model, plan_passes(asked))
+    clear = np.abs(found.margin) > 1e-3  # arithmetic decides a tie
+    assert clear.mean() > 0.9
+    assert (found.correct == expected)[clear].all()
     assert 0 < sum(expected) < len(expected) or ablate
+
+
+def test_what_the_tiny_checkpoint_knows_is_decided_by_clear_margins(prompts, recall):
+    """So that no other test rests on what a processor's arithmetic leaves of a tie."""
+    facts = recall.merge(prompts.frame[["prompt_id", "kind", "answer"]], on="prompt_id")
+    facts = facts[facts["kind"] == "fact"]
+    assert (facts["known"] == (facts["answer"] != "grey")).all()
+    assert facts["margin"].abs().min() > 0.5
 
 
 def test_margin_and_logprob_are_their_formulas(model, prompts):

@@ -210,7 +210,7 @@ def test_attribution_finds_neurons_whose_ablation_costs_more(model, prompts, rec
         with rn.ablated(model, ranking.top("country_colour", 8)) as hooks:
             after = answer_prompts(model, plan, before_batch=hooks.start)
         changed.append(after.logprob.mean() - intact)
-    assert changed[0] < -0.05 < changed[1]
+    assert changed[0] < -0.5 and changed[1] > 0.05
 
 
 @pytest.mark.parametrize("how", ["mean", "include_first", "last"])

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import typer
@@ -52,15 +53,19 @@ def test_promoted_tokens_are_those_of_the_full_unembedding(card, model, tiny_fol
     np.testing.assert_allclose(
         logit_weights(model, output_direction(model, layer, neuron)), logits, atol=1e-5
     )
-    for found, ids in (
-        (card.promoted, logits.argsort(descending=True)[:10]),
-        (card.demoted, logits.argsort()[:10]),
-    ):
-        assert found["token_id"].tolist() == ids.tolist()
+    for found, largest in ((card.promoted, True), (card.demoted, False)):
+        ids = found["token_id"].tolist()
+        assert len(set(ids)) == 10
+        # Two logits closer than the arithmetic is exact may change places, and nothing else may.
         np.testing.assert_allclose(found["weight"], logits[ids], atol=1e-5)
-        assert [t.strip() for t in found["token"]] == [
-            model.tokenizer.decode([i]).strip() for i in ids.tolist()
-        ]
+        np.testing.assert_allclose(found["weight"], logits.topk(10, largest=largest)[0], atol=1e-5)
+        assert [t.strip() for t in found["token"]] == [spelled(model.tokenizer, i) for i in ids]
+
+
+def spelled(tokenizer, token):
+    """What plain transformers decodes, or the vocabulary's spelling where it is part of a character."""
+    text = tokenizer.decode([token])
+    return tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text.strip()
 
 
 def test_pitfall_15_the_direction_is_the_neurons_at_gate_and_up_and_a_dimension_at_out(model):
@@ -102,9 +107,11 @@ def test_a_card_says_what_the_table_and_the_ranking_say(card, table, ranking, fi
     assert card.contribution == pytest.approx(float(table.contribution[first]), rel=1e-4)
     assert card.is_sink == bool(table.is_sink[first])
     values = table.values[:, layer, neuron].numpy()
-    for found, order in ((card.highest, np.argsort(-values)), (card.lowest, np.argsort(values))):
-        assert found["prompt_id"].tolist() == table.prompts["prompt_id"].iloc[order[:8]].tolist()
-        np.testing.assert_allclose(found["activation"], values[order[:8]], atol=1e-5)
+    at = pd.Series(values, index=table.prompts["prompt_id"])
+    for found, end in ((card.highest, -np.sort(-values)[:8]), (card.lowest, np.sort(values)[:8])):
+        assert found["prompt_id"].is_unique
+        np.testing.assert_allclose(found["activation"], at[found["prompt_id"]], atol=1e-5)
+        np.testing.assert_allclose(found["activation"], end, atol=1e-5)
         assert ["".join(tokens) for tokens in found["tokens"]] == found["text"].tolist()
     ranked = ranking.frame[(ranking.frame["layer"] == layer) & (ranking.frame["neuron"] == neuron)]
     both = card.relations.merge(ranked, on=["score", "relation", "language"], suffixes=("", "_r"))

@@ -68,11 +68,11 @@ def test_equals_hugging_face_with_forward_hooks(
     if not trees:
         monkeypatch.setattr(reading, "takes_trees", lambda _model: False)
     found = collateral_damage(
-        model, ranking, (8, 24), text=text, mode=mode, positions=positions, batch_size=2
+        model, ranking, (24, 60), text=text, mode=mode, positions=positions, batch_size=2
     )
     assert tuple(found.columns) == COLUMNS
     conditions = plan_sweep(
-        ranking, (8, 24), control_draws=1, control_kinds=["control_contribution"]
+        ranking, (24, 60), control_draws=1, control_kinds=["control_contribution"]
     )
     assert len(conditions) == len(found) == 3 * 2 * 2
     means = ranking.neurons.set_index(["layer", "neuron"])["mean"]

@@ -157,10 +157,15 @@ def test_negatives_are_those_of_the_same_language(speaker):
             table.take(table.prompts["language"] == language),
             recall[recall["language"] == language],
         ).frame
-        here = both[both["language"] == language].reset_index(drop=True)
-        columns = ["score", "relation", "rank", "layer", "neuron", "ap", "d_prime", "mean_negative"]
+        here = both[both["language"] == language]
         assert set(alone["score"]) >= {"specific", "background"}
-        assert here[columns].equals(alone[columns])
+        # By neuron and not by rank, as planted neurons are alike to the last bits.
+        keys = ["score", "relation", "layer", "neuron"]
+        one, other = (
+            frame.set_index(keys)[["ap", "d_prime", "mean_negative"]].sort_index()
+            for frame in (here, alone)
+        )
+        pd.testing.assert_frame_equal(one, other, check_exact=False, atol=1e-6, rtol=1e-6)
 
 
 def test_facts_that_are_not_linked_between_languages_are_refused(speaker):

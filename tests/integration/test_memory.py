@@ -73,6 +73,9 @@ def _same(one, other):
     np.testing.assert_allclose(one.logprob, other.logprob, atol=1e-4, rtol=0)
     sure = np.abs(one.margin) > 1e-3
     assert (one.correct == other.correct)[sure].all()
+    right = sure & one.correct  # between wrong answers rounding may choose, which no margin shows
+    said = [np.array(outcomes.predicted)[right].tolist() for outcomes in (one, other)]
+    assert said[0] == said[1] and right.any()
 
 
 @pytest.mark.parametrize("batched", [contextlib.nullcontext, padded_rows])
@@ -89,7 +92,6 @@ def test_batches_that_do_not_fit_are_halved_and_outcomes_stay(model, prompts, ba
         assert max(batch.tokens.numel() for batch in batches) <= 120
         assert sorted(row for b in batches for row in b.rows) == list(range(len(plan.sequences)))
         _same(halved, whole)
-        assert halved.predicted == whole.predicted
         with room_for(model, 120) as failed:
             answer_prompts(model, plan, batches=batches)
         assert not failed  # whoever goes on with the same batches does not fail again

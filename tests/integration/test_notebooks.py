@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,7 +16,20 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = [
+    FOLDER / f"{name}.ipynb"
+    for name in (
+        "01_hooks_and_neurons",
+        "02_finding_relation_neurons",
+        "03_cumulativity",
+        "04_versatility",
+        "05_interference",
+        "06_planted_truth",
+        "07_your_own_relation",
+        "08_llama2_paper",
+    )
+]
+"""Those that are shipped; whoever works in the folder leaves others beside them."""
 LARGEST = 400_000
 """Bytes of a notebook with its outputs; plotly.js alone would be ten times as much."""
 
@@ -42,8 +59,35 @@ def headline(notebook: nbformat.NotebookNode) -> str:
     return output["data"]["text/plain"]
 
 
-def test_there_are_eight_in_order():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, 9)]
+def test_the_documentation_lists_those_that_are_shipped():
+    page = (FOLDER.parent / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE) == [p.stem for p in NOTEBOOKS]
+
+
+def ruff(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ruff", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_shipped_notebooks_are_linted_and_formatted():
+    """By name, as the folder is left out of what ruff finds by itself."""
+    for arguments in (("check", "--no-cache"), ("format", "--check", "--no-cache")):
+        done = ruff(*arguments, *NOTEBOOKS, cwd=FOLDER.parent)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_that_a_user_leaves_in_results_or_notebooks_are_not_linted(tmp_path):
+    """And one in the package is, under the same settings."""
+    shutil.copy(FOLDER.parent / "pyproject.toml", tmp_path)
+    scratch = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os,sys")])
+    for folder in ("results", "results/mine", "notebooks", "relation_neurons"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "scratch.py").write_text("import os,sys\n")
+        nbformat.write(scratch, tmp_path / folder / "scratch.ipynb")
+    done = ruff("check", "--no-cache", "--output-format", "json", ".", cwd=tmp_path)
+    found = {Path(one["filename"]).relative_to(tmp_path) for one in json.loads(done.stdout)}
+    assert {path.parts[0] for path in found} == {"relation_neurons"}
+    assert {path.suffix for path in found} == {".py", ".ipynb"}
 
 
 @each
