@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-collect_ignore = ["tests/closed.py", "tests/killed.py", "tests/ray_runs.py"]
+collect_ignore = ["tests/programs"]
 other = (
     ("hooked_transformer", "hooked_transformer_configs")
     if int(version("transformer_lens").split(".")[0]) >= 4

@@ -16,9 +16,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import tiny_families
-
 import relation_neurons as rn
+from helpers import tiny_families
 from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.inference.forward import final_residual, unembed

@@ -12,9 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("RELATION_NEURONS_QUIET", "1")  # kernels of notebooks inherit it
 
-import tiny
-
 import relation_neurons as rn
+from helpers import tiny
 
 
 @pytest.fixture(scope="session")

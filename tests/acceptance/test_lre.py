@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import relation_neurons as rn
+from helpers.paths import ROOT
 from relation_neurons.relations import lre
 from relation_neurons.relations.relation import subject_key
 
-FOLDER = Path(__file__).parents[3] / "shared" / "lre"
+FOLDER = ROOT.parent / "shared" / "lre"
 
 
 there = pytest.mark.skipif(not FOLDER.is_dir(), reason="no folder shared/lre beside the repository")

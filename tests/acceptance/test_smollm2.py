@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
+from helpers.paths import ROOT
 from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.formatting import number
@@ -176,7 +176,7 @@ def test_a_small_run_is_the_same_bytes_twice(smollm2, tmp_path):
 
 def test_the_committed_reference_run_is_reproduced(smollm2):
     """One of its ablations, made again from its own prompts and ranking."""
-    folder = Path(__file__).parents[2] / "results" / "reference"
+    folder = ROOT / "results" / "reference"
     results = rn.load_results(folder)
     prompts = read_prompts(folder / "prompts.parquet").held_out
     if BACKEND.name == "HookedTransformer":  # a bridge has other names for the same weights
@@ -193,7 +193,7 @@ def test_the_committed_reference_run_is_reproduced(smollm2):
 
 
 def test_the_committed_reference_run_loads_and_says_what_the_readme_says():
-    root = Path(__file__).parents[2]
+    root = ROOT
     results = rn.load_results(root / "results" / "reference")
     rows = {r["what"]: r for r in results.summary["headline"] if r["relation"] == "all relations"}
     lines = (root / "README.md").read_text(encoding="utf-8").splitlines()

@@ -10,9 +10,9 @@ from plotly.offline import get_plotlyjs
 
 from relation_neurons import plots
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "plots"))
 
-import test_plots
+import test_figures
 
 NAMES = [f"a_relation_called_{i}" for i in range(48)]
 CROWDED = """() => ['ytick', 'xtick'].flatMap(axis => {
@@ -32,7 +32,7 @@ CROWDED = """() => ['ytick', 'xtick'].flatMap(axis => {
 
 @pytest.fixture(scope="module")
 def figures():
-    return test_plots.make_all(NAMES)
+    return test_figures.make_all(NAMES)
 
 
 @pytest.mark.parametrize(

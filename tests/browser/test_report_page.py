@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from finished import EVIL, NAMES, make_results
 
+from helpers.fake_results import EVIL, NAMES, make_results
+from helpers.paths import ROOT
 from relation_neurons.report.page import build_report
 from relation_neurons.results.results import load_results
 
-REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+REFERENCE = ROOT / "results" / "reference"
 DESKTOP, PHONE, PAPER = ({"width": wide, "height": 900} for wide in (1280, 390, 700))
 PATIENCE = 240_000  # milliseconds: the machine may be busy
 LARGEST = 8e6

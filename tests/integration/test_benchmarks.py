@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+from helpers.paths import ROOT
+
+sys.path.insert(0, str(ROOT))
 
 from benchmarks import (
     breakdown,
@@ -40,7 +41,7 @@ KEYS = {"what", "goal", "measured", "ratio", "command", "note"}
     ],
 )
 def test_every_row_is_whole(module, as_a_user, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(ROOT)
     rows = module.rows("small")
     assert rows
     for row in rows:

@@ -16,10 +16,10 @@ import pytest
 import typer
 
 import relation_neurons as rn
+from helpers.paths import ROOT
 from relation_neurons.cli.app import app
 from relation_neurons.relations.selection import draw_facts
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 
-import bilingual
 import pandas as pd
 import pytest
 
 import relation_neurons as rn
+from helpers import bilingual
 from relation_neurons.errors import LeftOutWarning
 from relation_neurons.experiment.rank_stage import rank_stage
 from relation_neurons.relations.prompts import BACKGROUND

@@ -15,7 +15,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
+from helpers.paths import ROOT
+
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = [
     FOLDER / f"{name}.ipynb"
     for name in (

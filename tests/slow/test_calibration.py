@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from helpers.paths import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
 
 import calibration
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "audit.py"
+from helpers.paths import ROOT
+
+SCRIPT = ROOT / "scripts" / "audit.py"
 spec = importlib.util.spec_from_file_location("audit", SCRIPT)
 audit = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(audit)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import types
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from finished import EVIL
 
+from helpers.fake_results import EVIL
+from helpers.paths import ROOT
 from relation_neurons.activations.table import ActivationTable
 from relation_neurons.experiment.comparison import Comparison
 from relation_neurons.progress import progress_bar
@@ -20,7 +20,7 @@ from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.results.results import load_results, read_prompts
 
-REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+REFERENCE = ROOT / "results" / "reference"
 ALLOWED = {"div", "style", "strong", "p", "table", "thead", "tbody", "tr", "th", "td"}
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "scoring.py"
+from helpers.paths import ROOT
+
+PATH = ROOT / "benchmarks" / "scoring.py"
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")

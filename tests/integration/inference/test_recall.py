@@ -1,0 +1,271 @@
+"""Pooling and recall against run_with_cache, Hugging Face's generate, and other batch sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import relation_neurons as rn
+from helpers import tiny
+from relation_neurons.activations.pooling import POOLS, pool
+from relation_neurons.errors import ActivationError, AnswerError, HookError, UnknownOptionError
+from relation_neurons.inference.batches import make_batches
+from relation_neurons.inference.recall import answer_prompts, plan_passes
+from relation_neurons.relations.prompts import answer_tokens
+
+
+def pooled_by_hand(values, how):
+    """The four poolings, written out for one prompt without padding."""
+    return {
+        "mean": values[1:].mean(0),
+        "last": values[-1],
+        "max": values[1:].amax(0),
+        "include_first": values.mean(0),
+    }[how]
+
+
+@pytest.mark.parametrize("how", POOLS)
+@pytest.mark.parametrize("site", ["post", "gate", "up", "out"])
+def test_pooling_in_the_hook_equals_pooling_what_run_with_cache_returns(model, prompts, how, site):
+    some = prompts.detection.take(np.arange(len(prompts.detection)) % 9 == 0)
+    table = rn.collect_activations(model, some, pool=how, site=site, batch_size=5)
+    names = {
+        "post": "mlp.hook_post",
+        "gate": "mlp.hook_pre",
+        "up": "mlp.hook_pre_linear",
+        "out": "hook_mlp_out",
+    }
+    for row in range(len(some)):
+        tokens = torch.tensor([some.tokens[row]])
+        with torch.inference_mode():
+            _, cache = model.run_with_cache(tokens, attention_mask=torch.ones_like(tokens))
+        for layer in range(model.cfg.n_layers):
+            expected = pooled_by_hand(cache[f"blocks.{layer}.{names[site]}"][0], how)
+            torch.testing.assert_close(table.values[row, layer], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_pitfall_1_padding_never_enters_the_pool():
+    values = torch.randn(2, 6, 4)
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[1, :3] = False
+    for how in POOLS:
+        before = pool(values, mask, how)
+        loud = values.clone()
+        loud[1, :3] = 1e6
+        assert torch.equal(before, pool(loud, mask, how))
+
+
+def test_pitfall_3_the_first_attended_position_is_left_out_unless_asked_for():
+    values = torch.zeros(1, 4, 2)
+    values[0, 1] = 300.0  # the sink, behind one pad
+    mask = torch.tensor([[False, True, True, True]])
+    assert pool(values, mask, "mean").abs().max() == 0
+    assert pool(values, mask, "max").abs().max() == 0
+    assert pool(values, mask, "include_first").max() == 100.0
+    values[0, 1] = torch.inf  # in half precision a sink may overflow where nothing is pooled
+    assert pool(values, mask, "mean").abs().max() == 0
+
+
+def test_pooling_one_token_or_with_an_unknown_name_is_an_error():
+    with pytest.raises(ActivationError, match="one token"):
+        pool(torch.ones(1, 1, 2), torch.ones(1, 1, dtype=torch.bool))
+    with pytest.raises(UnknownOptionError, match="include_first"):
+        pool(torch.ones(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), "include")
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_pitfall_2_batched_equals_single(model, prompts, recall, table, batch_size):
+    """Pooled activations, log-probability and correctness, intact and ablated."""
+    again = rn.measure_recall(model, prompts, batch_size=batch_size)
+    np.testing.assert_allclose(again["logprob"], recall["logprob"], atol=1e-4)
+    clear = recall["margin"].abs() > 1e-3
+    assert (again["known"] == recall["known"])[clear].all()
+    pooled = rn.collect_activations(model, prompts.detection, batch_size=batch_size)
+    torch.testing.assert_close(pooled.values, table.values, atol=1e-5, rtol=1e-4)
+    plan = plan_passes(prompts.held_out)
+    neurons = [(0, 5), (1, 7), (1, 30)]
+    with rn.ablated(model, neurons) as hooks:
+        one = answer_prompts(model, plan, batch_size=batch_size, before_batch=hooks.start)
+    with rn.ablated(model, neurons) as hooks:
+        other = answer_prompts(model, plan, batch_size=16, before_batch=hooks.start)
+    np.testing.assert_allclose(one.logprob, other.logprob, atol=1e-4)
+
+
+@pytest.mark.parametrize("ablate", [False, True])
+def test_greedy_recall_equals_generate(model, tiny_folder, prompts, ablate):
+    """One teacher-forced pass decides what Hugging Face's greedy decoding produces."""
+    hf_model = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
+    asked = prompts.take((prompts.frame["kind"] == "fact") & (prompts.frame["prompt_id"] % 4 == 0))
+    neurons = [(0, n) for n in range(0, 96, 3)] if ablate else []
+
+    def zero(_module, args):
+        hidden = args[0].clone()
+        first = 0 if hidden.shape[1] > 1 else 1  # cached steps hold no first position
+        hidden[:, 1 - first :, [n for _, n in neurons]] = 0
+        return (hidden,)
+
+    handle = (
+        hf_model.model.layers[0].mlp.down_proj.register_forward_pre_hook(zero) if ablate else None
+    )
+    expected = []
+    for tokens, answers in zip(asked.tokens, asked.answers, strict=True):
+        out = hf_model.generate(
+            torch.tensor([tokens]),
+            attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
+            max_new_tokens=max(map(len, answers)),
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, len(tokens) :].tolist()
+        expected.append(any(tuple(out[: len(a)]) == a for a in answers))
+    if handle is not None:
+        handle.remove()
+        with rn.ablated(model, neurons) as hooks:
+            found = answer_prompts(model, plan_passes(asked), before_batch=hooks.start)
+    else:
+        found = answer_prompts(model, plan_passes(asked))
+    clear = np.abs(found.margin) > 1e-3  # arithmetic decides a tie
+    assert clear.mean() > 0.9
+    assert (found.correct == expected)[clear].all()
+    assert 0 < sum(expected) < len(expected) or ablate
+
+
+def test_what_the_tiny_checkpoint_knows_is_decided_by_clear_margins(prompts, recall):
+    """So that no other test rests on what a processor's arithmetic leaves of a tie."""
+    facts = recall.merge(prompts.frame[["prompt_id", "kind", "answer"]], on="prompt_id")
+    facts = facts[facts["kind"] == "fact"]
+    assert (facts["known"] == (facts["answer"] != "grey")).all()
+    assert facts["margin"].abs().min() > 0.5
+
+
+def test_margin_and_logprob_are_their_formulas(model, prompts):
+    asked = prompts.take(prompts.frame["kind"] == "fact").take(np.arange(30) < 6)
+    out = answer_prompts(model, plan_passes(asked))
+    for row in range(len(asked)):
+        tokens, (answer,) = asked.tokens[row], asked.answers[row]
+        with torch.inference_mode():
+            logits = model(torch.tensor([tokens + answer]))[0, len(tokens) - 1 : -1]
+        own = logits[range(len(answer)), list(answer)]
+        others = logits.clone()
+        others[range(len(answer)), list(answer)] = -torch.inf
+        assert out.margin[row] == pytest.approx(float((own - others.amax(1)).min()), abs=1e-4)
+        logprob = float(logits.log_softmax(1)[range(len(answer)), list(answer)].sum())
+        assert out.logprob[row] == pytest.approx(logprob, abs=1e-4)
+
+
+def test_the_best_of_several_accepted_answers_counts(model, relations):
+    """Aliases: the best margin, and each answer's own log-probability (pitfalls 6 and 9)."""
+    (capital,) = [r for r in relations if r.name == "country_capital"]
+    fact = capital.facts[0]
+    wrong = next(f.objects[0] for f in capital.facts if f.objects != fact.objects)
+    single, aliased = (
+        rn.make_prompts(
+            [
+                rn.Relation(
+                    "x", (rn.Fact(fact.subject, objects), *capital.facts[1:]), capital.templates
+                )
+            ],
+            model.tokenizer,
+            held_out=0.4,
+            background=False,
+        )
+        for objects in (fact.objects, (wrong, *fact.objects))
+    )
+    a, b = rn.measure_recall(model, single), rn.measure_recall(model, aliased)
+    here = a["subject"] == fact.subject
+    np.testing.assert_allclose(a["margin"][here], b["margin"][here], atol=1e-5)
+    np.testing.assert_allclose(a["logprob"][here], b["logprob"][here], atol=1e-5)
+
+
+def test_a_sequence_that_begins_another_is_run_once(prompts):
+    plan = plan_passes(prompts.held_out)
+    answers = sum(len(a) for a in prompts.held_out.answers)
+    assert sum(map(len, plan.reads)) == answers
+    for shorter in plan.sequences:
+        assert not any(o != shorter and o[: len(shorter)] == shorter for o in plan.sequences)
+
+
+@pytest.mark.parametrize("make", [tiny.byte_level_tokenizer, tiny.sentencepiece_tokenizer])
+def test_pitfall_5_answers_are_continuations_with_both_kinds_of_tokenizer(make):
+    tokenizer = make()
+    prompt = "The capital of Aldor is"
+    ids = tokenizer(prompt)["input_ids"]
+    answer = answer_tokens(tokenizer, prompt, ids, " ", "Paris")
+    assert tuple(tokenizer(prompt + " Paris")["input_ids"]) == (*ids, *answer)
+    assert tokenizer.decode([*ids, *answer], skip_special_tokens=True).strip() == f"{prompt} Paris"
+    alone = tuple(tokenizer("Paris", add_special_tokens=False)["input_ids"])
+    if make is tiny.byte_level_tokenizer:
+        assert answer != alone  # the leading space is part of the token
+    assert tokenizer.bos_token_id not in answer
+
+
+def test_where_the_tokenizer_merges_across_the_seam_no_token_is_lost():
+    tokenizer = tiny.byte_level_tokenizer()
+    prompt = "The capital of Aldor is P"  # without separator, "P" + "aris" is one token
+    ids = tokenizer(prompt)["input_ids"]
+    assert tokenizer.decode(answer_tokens(tokenizer, prompt, ids, "", "aris")) == "aris"
+    with pytest.raises(AnswerError, match="no continuation"):
+        answer_tokens(tokenizer, prompt, ids, "", "")
+
+
+def test_batches_are_left_padded_longest_first_and_complete():
+    sequences = [[5] * n for n in (3, 9, 1, 9, 4)]
+    batches = list(make_batches(sequences, batch_size=2, pad_id=0))
+    assert [b.tokens.shape[1] for b in batches] == [9, 4, 1]
+    assert sorted(int(r) for b in batches for r in b.rows) == [0, 1, 2, 3, 4]
+    for batch in batches:
+        assert batch.mask[:, -1].all()
+        assert [len(sequences[r]) for r in batch.rows] == batch.lengths.tolist()
+        assert (batch.tokens[~batch.mask] == 0).all()
+
+
+def test_pitfall_18_a_hook_that_does_not_fire_is_an_error(model, prompts, monkeypatch):
+    monkeypatch.setattr(
+        "relation_neurons.activations.collect.site_hook",
+        lambda m, s, layer: f"blocks.{min(layer, 0)}.mlp.hook_post",
+    )
+    monkeypatch.setattr("relation_neurons.activations.collect.Collector.hook", lambda *a, **k: None)
+    with pytest.raises(HookError, match="did not fire"):
+        rn.collect_activations(model, prompts.detection)
+
+
+def test_pitfall_4_a_neuron_with_nan_is_named(model, prompts):
+    weight = model.blocks[1].mlp.W_in
+    before = weight[0, 17].item()
+    weight[0, 17] = float("nan")
+    try:
+        with pytest.raises(ActivationError, match="L1N17"):
+            rn.collect_activations(model, prompts.detection)
+    finally:
+        weight[0, 17] = before
+
+
+def test_half_precision_is_scored_in_float32(tiny_folder, prompts):
+    half = rn.load_model(tiny_folder, dtype="bfloat16", device="cpu")
+    table = rn.collect_activations(half, prompts.detection)
+    assert table.values.dtype == table.contribution.dtype == torch.float32
+
+
+def test_split_and_prompts_keep_subjects_and_templates_apart(prompts, relations):
+    facts = prompts.frame[prompts.frame["kind"] == "fact"]
+    sides = facts.groupby("subject")["side"].nunique()
+    assert (sides == 1).all()
+    for relation in relations:
+        here = facts[facts["relation"] == relation.name]
+        seen = {side: set(rows["template"]) for side, rows in here.groupby("side")}
+        assert not seen["detection"] & seen["held_out"]
+    assert facts.loc[facts["side"] == "held_out", "template_held_out"].all()
+    nonsense = prompts.frame[prompts.frame["kind"] == "nonsense"]
+    assert (nonsense["side"] == "detection").all() and not set(nonsense["subject"]) & set(
+        facts["subject"]
+    )
+
+
+def test_pitfall_17_the_same_seed_gives_the_same_prompts(model, relations):
+    made = [
+        rn.make_prompts(relations, model.tokenizer, held_out=0.4, seed=s).frame for s in (1, 1, 2)
+    ]
+    assert made[0].equals(made[1])
+    assert not made[0].equals(made[2])
