@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import relation_neurons as rn
-from benchmarks import timing
+from benchmarks import fixtures, timing
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import tree_residual
 from relation_neurons.inference.prefix_trees import make_tree_batches

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import relation_neurons as rn
-from benchmarks import timing
+from benchmarks import fixtures, timing
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 import relation_neurons as rn
-from benchmarks import timing
+from benchmarks import fixtures, timing
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.relations.prompts import Prompts
 

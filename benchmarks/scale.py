@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 import relation_neurons as rn
-from benchmarks import scoring, timing
+from benchmarks import fixtures, scoring, timing
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.plots.style import TEMPLATE
 from relation_neurons.scoring.scores import family_scores

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import relation_neurons as rn
-from benchmarks import timing
+from benchmarks import fixtures, timing
 from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import final_residual, tree_residual
 from relation_neurons.inference.recall import Outcomes, TeacherForcing, answer_prompts, plan_passes

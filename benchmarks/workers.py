@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 import relation_neurons as rn
-from benchmarks import timing
+from benchmarks import fixtures, timing
 from relation_neurons.ablation.prompt_job import PromptJob
 from relation_neurons.ablation.sets import AblatedSets, Condition
 

@@ -15,6 +15,7 @@ from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import final_residual, unembed
 from relation_neurons.inference.recall import answer_prompts, plan_passes
 from relation_neurons.models import checkpoints
+from relation_neurons.models.registry import PACKAGED_MODELS
 
 NAME = "gemma3-270m"
 pytestmark = [
