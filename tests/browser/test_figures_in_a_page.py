@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from plotly.offline import get_plotlyjs
 
+from helpers import fake_tables
 from relation_neurons import plots
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "plots"))
-
-import test_figures
 
 NAMES = [f"a_relation_called_{i}" for i in range(48)]
 CROWDED = """() => ['ytick', 'xtick'].flatMap(axis => {
@@ -32,7 +26,7 @@ CROWDED = """() => ['ytick', 'xtick'].flatMap(axis => {
 
 @pytest.fixture(scope="module")
 def figures():
-    return test_figures.make_all(NAMES)
+    return fake_tables.make_all(NAMES)
 
 
 @pytest.mark.parametrize(

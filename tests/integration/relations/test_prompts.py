@@ -1,4 +1,4 @@
-"""Few-shot prompts, held-out templates, and the facts that options leave out."""
+"""Prompts and their answers' tokens, few-shot prompts, held-out templates, and facts left out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 import relation_neurons as rn
 from helpers import tiny
 from relation_neurons.activations.pooling import pool
-from relation_neurons.errors import TemplateError, TooFewFactsError
+from relation_neurons.errors import AnswerError, TemplateError, TooFewFactsError
 from relation_neurons.experiment.run import choose_facts
+from relation_neurons.relations.prompts import answer_tokens
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.relations.selection import draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates
@@ -308,3 +309,49 @@ def test_the_options_leave_facts_out_before_the_split(model):
     described = {row["name"]: row["facts"] for row in results.manifest["relations"]}
     assert described == {one.name: len(one.facts) for one in chosen}
     assert np.all([row["majority_share"] <= 0.3 for row in results.manifest["relations"]])
+
+
+@pytest.mark.parametrize("make", [tiny.byte_level_tokenizer, tiny.sentencepiece_tokenizer])
+def test_pitfall_5_answers_are_continuations_with_both_kinds_of_tokenizer(make):
+    tokenizer = make()
+    prompt = "The capital of Aldor is"
+    ids = tokenizer(prompt)["input_ids"]
+    answer = answer_tokens(tokenizer, prompt, ids, " ", "Paris")
+    assert tuple(tokenizer(prompt + " Paris")["input_ids"]) == (*ids, *answer)
+    assert tokenizer.decode([*ids, *answer], skip_special_tokens=True).strip() == f"{prompt} Paris"
+    alone = tuple(tokenizer("Paris", add_special_tokens=False)["input_ids"])
+    if make is tiny.byte_level_tokenizer:
+        assert answer != alone  # the leading space is part of the token
+    assert tokenizer.bos_token_id not in answer
+
+
+def test_where_the_tokenizer_merges_across_the_seam_no_token_is_lost():
+    tokenizer = tiny.byte_level_tokenizer()
+    prompt = "The capital of Aldor is P"  # without separator, "P" + "aris" is one token
+    ids = tokenizer(prompt)["input_ids"]
+    assert tokenizer.decode(answer_tokens(tokenizer, prompt, ids, "", "aris")) == "aris"
+    with pytest.raises(AnswerError, match="no continuation"):
+        answer_tokens(tokenizer, prompt, ids, "", "")
+
+
+def test_split_and_prompts_keep_subjects_and_templates_apart(prompts, relations):
+    facts = prompts.frame[prompts.frame["kind"] == "fact"]
+    sides = facts.groupby("subject")["side"].nunique()
+    assert (sides == 1).all()
+    for relation in relations:
+        here = facts[facts["relation"] == relation.name]
+        seen = {side: set(rows["template"]) for side, rows in here.groupby("side")}
+        assert not seen["detection"] & seen["held_out"]
+    assert facts.loc[facts["side"] == "held_out", "template_held_out"].all()
+    nonsense = prompts.frame[prompts.frame["kind"] == "nonsense"]
+    assert (nonsense["side"] == "detection").all() and not set(nonsense["subject"]) & set(
+        facts["subject"]
+    )
+
+
+def test_pitfall_17_the_same_seed_gives_the_same_prompts(model, relations):
+    made = [
+        rn.make_prompts(relations, model.tokenizer, held_out=0.4, seed=s).frame for s in (1, 1, 2)
+    ]
+    assert made[0].equals(made[1])
+    assert not made[0].equals(made[2])
