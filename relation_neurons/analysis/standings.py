@@ -50,7 +50,7 @@ def comparison_table(
         difference_low and difference_high. The last row of a contender, `all relations`, has no
         control of its own.
     """
-    shown: dict[str, Any] = {"quantity": quantity, "score": contrast, "seed": seed}
+    shown: dict[str, Any] = {"quantity": quantity, "contrast": contrast, "seed": seed}
     parts = []
     for names, rows in effects.groupby(CONTENDER, sort=False, observed=True):
         table = specificity_intervals(rows, **shown).rename(columns={"ablated": "relation"})

@@ -35,9 +35,9 @@ _CHUNK = 1 << 20  # activations that a thread takes at a time
 
 
 def average_precision(
-    activations: Float[Tensor, prompt * neuron] | Int[Tensor, prompt * neuron],
+    activations: Float[Tensor, " prompt *neuron"] | Int[Tensor, " prompt *neuron"],
     labels: Int[Tensor, " prompt"],
-) -> Float[Tensor, relation * neuron]:
+) -> Float[Tensor, " relation *neuron"]:
     """Average precision of each neuron as a detector of each relation against all others.
 
     Args:
