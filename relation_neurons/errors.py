@@ -1,8 +1,9 @@
-"""Errors: each says what was found, what was expected, and how to mend it.
+"""Every exception and warning of the package, and the redaction of secrets in their text.
 
-Every error is a `RelationNeuronsError`, and also the builtin that a caller would expect
-(`UnknownRelationError` is a `KeyError`), so either kind of `except` works. `LeftOutWarning` is no error:
-the result is sound, and not about everything that was asked for.
+A message says what was found, what was expected, and how to fix it. Every error is a
+`RelationNeuronsError`, and also the builtin that a caller would expect (`UnknownRelationError` is a
+`KeyError`), so either kind of `except` works. `LeftOutWarning` is not an error: the result is sound, but
+does not cover everything that was asked for.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ _FORMS = (
 )
 
 _SHORTEST = 8
-"""A shorter value of a variable is a word that may stand anywhere."""
+"""Shorter values are not hidden: they are words that may occur anywhere."""
 
 
 def redacted(text: str) -> str:
-    """Hides access tokens: by their form, and by the environment variables that hold them.
+    """Hides access tokens, recognised by their form or by the environment variables that hold them.
 
     >>> redacted("401 for https://me:pass@example.org with hf_abcdefghijkl")
     '401 for https://[hidden]@example.org with [hidden]'
@@ -66,25 +67,25 @@ def redacted(text: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """An error's kind and first line, at most 200 characters, without secrets."""
+    """Returns an error's type and first line, at most 200 characters, without secrets."""
     lines = str(error).strip().splitlines()
     return redacted(f"{type(error).__name__}: {lines[0] if lines else ''}")[:200].rstrip(" .")
 
 
 class RelationNeuronsError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of every error that this package raises deliberately."""
 
     def __str__(self) -> str:
-        # KeyError would print the repr of its argument; a message is for reading, by anyone.
+        # KeyError would print the repr of its argument; a message is meant to be read.
         return redacted(str(self.args[0])) if self.args else ""
 
 
 class RelationFormatError(RelationNeuronsError, ValueError):
-    """Relation data that cannot be read: its file or row and the expected form are named."""
+    """Relation data that cannot be read; the message names the file or row and the expected form."""
 
 
 class TemplateError(RelationFormatError):
-    """A template without exactly one `{}`, or one that would spoil the answer's tokens."""
+    """A template without exactly one `{}`, or one that would corrupt the answer's tokens."""
 
 
 class TooFewFactsError(RelationNeuronsError, ValueError):
@@ -92,15 +93,15 @@ class TooFewFactsError(RelationNeuronsError, ValueError):
 
 
 class LeftOutWarning(UserWarning):
-    """Relations that a ranking leaves out, each with its reason and what helps."""
+    """Relations that a ranking leaves out, each with the reason and a remedy."""
 
 
 class UnknownRelationError(RelationNeuronsError, KeyError):
-    """A relation (or shipped set) that is not there; the near matches are named."""
+    """A relation (or shipped set) that does not exist; the message names near matches."""
 
 
 class UnknownModelError(RelationNeuronsError, KeyError):
-    """A model name that is neither known, nor a folder, nor a `.gguf` file."""
+    """A model name that is neither a known name, nor a folder, nor a `.gguf` file."""
 
 
 class UnknownSiteError(RelationNeuronsError, KeyError):
@@ -108,7 +109,7 @@ class UnknownSiteError(RelationNeuronsError, KeyError):
 
 
 class UnknownOptionError(RelationNeuronsError, ValueError):
-    """An option value outside its choices; the choices are named."""
+    """An option value that is not one of the choices; the message names them."""
 
 
 class ModelLoadError(RelationNeuronsError, RuntimeError):
@@ -124,19 +125,19 @@ class ContextLengthError(RelationNeuronsError, ValueError):
 
 
 class ActivationError(RelationNeuronsError, ValueError):
-    """Activations with NaN or Inf; the first neuron and prompt are named."""
+    """Activations that contain NaN or Inf; the message names the first neuron and prompt."""
 
 
 class HookError(RelationNeuronsError, RuntimeError):
-    """A hook that did not fire, so a number would silently be the intact model's."""
+    """A hook that did not fire, so that a number would silently be the intact model's."""
 
 
 class AblationError(RelationNeuronsError, RuntimeError):
-    """An ablation whose values are not what was asked for, or neurons that do not exist."""
+    """An ablation that did not set the requested values, or neurons that do not exist."""
 
 
 class DoseError(RelationNeuronsError, ValueError):
-    """A dose above the number of neurons there are, or below one."""
+    """A dose below one, or above the number of available neurons."""
 
 
 class EngineError(RelationNeuronsError, RuntimeError):
@@ -144,7 +145,7 @@ class EngineError(RelationNeuronsError, RuntimeError):
 
 
 class OutOfMemoryError(RelationNeuronsError, MemoryError):
-    """One prompt alone, or the model itself, does not fit into memory; what would is said."""
+    """A single prompt, or the model itself, does not fit into memory; the message says what would."""
 
 
 class ResultsError(RelationNeuronsError, OSError):
@@ -152,7 +153,7 @@ class ResultsError(RelationNeuronsError, OSError):
 
 
 def near_matches(found: str, known: Iterable[str]) -> str:
-    """Ends an error message with the near matches of `found`, or with what is known.
+    """Returns the end of an error message: the near matches of `found`, or the known names.
 
     >>> near_matches("country_captial", ["country_capital", "star_constellation"])
     'Did you mean country_capital?'

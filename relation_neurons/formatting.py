@@ -1,4 +1,4 @@
-"""Numbers as people read them: signed changes, intervals, three figures."""
+"""Numbers as text: signed changes, intervals, three significant figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DIGITS = 2
 
 
 def number(value: float | None, digits: int = _DIGITS) -> str:
-    """Returns a signed change with a true minus sign; `n/a` where there is none.
+    """Returns a signed change with a true minus sign, or `n/a` for a missing value.
 
     >>> number(-0.123), number(0.0), number(0.5)
     ('\N{MINUS SIGN}0.12', '0.00', '+0.50')
@@ -24,12 +24,12 @@ def number(value: float | None, digits: int = _DIGITS) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Returns an interval in words."""
+    """Returns an interval as text: `low to high`."""
     return f"{number(low)} to {number(high)}"
 
 
 def three_figures(value: float, *, sign: bool = True) -> str:
-    """Returns a number to three significant figures, with a true minus.
+    """Returns a number to three significant figures, with a true minus sign.
 
     >>> three_figures(-0.01234), three_figures(1234.5, sign=False), three_figures(0.0)
     ('\N{MINUS SIGN}0.0123', '1,234', '0')

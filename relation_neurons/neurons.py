@@ -1,4 +1,4 @@
-"""Neurons by name (`L16N302`), and doses: how many neurons are ablated, as counts or shares."""
+"""Names of neurons (`L16N302`), and doses: how many neurons are ablated, as counts or shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["neuron_name", "parse_neuron", "resolve_doses"]
 
 
 def neuron_name(layer: int, neuron: int) -> str:
-    """Names a neuron.
+    """Returns a neuron's name.
 
     >>> neuron_name(16, 302)
     'L16N302'
@@ -20,23 +20,23 @@ def neuron_name(layer: int, neuron: int) -> str:
 
 
 def parse_neuron(name: str) -> tuple[int, int]:
-    """Reads a neuron's name.
+    """Parses a neuron's name into its layer and index.
 
     >>> parse_neuron("L16N302")
     (16, 302)
     """
     match = re.fullmatch(r"L(\d+)N(\d+)", name.strip(), flags=re.IGNORECASE)
     if match is None:
-        raise AblationError(f"{name!r} names no neuron; expected the form L16N302.")
+        raise AblationError(f"{name!r} is not the name of a neuron; expected the form L16N302.")
     return int(match[1]), int(match[2])
 
 
 def resolve_doses(
     doses: Sequence[int | float | str], neurons: int | None = None
 ) -> tuple[int, ...]:
-    """Turns doses (a count, or a share such as `"0.2%"`) into increasing counts.
+    """Converts doses (counts, or shares such as `"0.2%"`) to counts in increasing order.
 
-    Without the number of neurons, only their form is checked.
+    Without the number of neurons, only the form of the doses is checked.
 
     Raises:
         DoseError: a dose below 1 or above the number of neurons.
@@ -53,11 +53,11 @@ def resolve_doses(
                 count = int(dose)
         except (ValueError, TypeError, OverflowError) as error:
             raise DoseError(
-                f"{dose!r} is no dose; expected a count or a share such as 0.2%."
+                f"{dose!r} is not a dose; expected a count or a share such as 0.2%."
             ) from error
         if count < 1 or (neurons is not None and count > neurons):
-            there = f"this model has {neurons}" if neurons else "one is the least"
-            raise DoseError(f"A dose of {dose} is {count} neurons; {there}.")
+            there = f"this model has {neurons}" if neurons else "expected at least 1"
+            raise DoseError(f"A dose of {dose} means {count} neurons; {there}.")
         counts.add(count)
     if not counts:
         raise DoseError("No dose was given; expected at least one.")

@@ -1,6 +1,6 @@
-"""The HTML of objects in a notebook: a heading, a line, and small tables.
+"""The HTML that `_repr_html_` methods show in a notebook: a heading, a note, and small tables.
 
-It knows no class of the package; each class calls it in its `_repr_html_`. Jinja escapes text from data.
+It depends on no class of the package; each class calls `table_view`. Jinja escapes text from data.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 __all__ = ["ROWS", "make_environment", "table_view"]
 
 ROWS = 12
-"""Rows of a table that a notebook shows; more are counted."""
+"""How many rows of a table a notebook shows; the rest are counted."""
 
 
 def make_environment() -> Environment:
-    """Returns a Jinja environment over the package's templates, with every value from data escaped."""
+    """Returns a Jinja environment over the package's templates that escapes every value from data."""
     return Environment(
         loader=PackageLoader("relation_neurons"),
         autoescape=True,
@@ -37,10 +37,10 @@ def table_view(
     """Returns a heading with tables below it, each cut to its first rows.
 
     Args:
-        title: the heading; underscores become spaces.
-        note: a sentence below it.
-        tables: the names of a table's columns, and its rows.
-        shown: rows of each table that are shown.
+        title: the heading; underscores are shown as spaces.
+        note: a sentence below the heading.
+        tables: for each table, its column names and its rows.
+        shown: how many rows of each table are shown.
     """
     parts = [(head, list(rows)) for head, rows in tables]
     return (

@@ -1,4 +1,7 @@
-"""The version, in one place: `pyproject.toml` reads it here, and so does every manifest."""
+"""The version of the package, those of the packages that decide its numbers, and renamed keywords.
+
+`pyproject.toml` and every manifest read the version here.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,16 @@ R = TypeVar("R")
 
 
 def package_versions() -> dict[str, str]:
-    """Returns the versions of the packages that decide a run's numbers."""
+    """Returns the versions of this package and of those that decide a run's numbers."""
     others = ("torch", "transformer_lens", "transformers", "numpy", "pandas")
     return {
-        "relation_neurons": __version__,  # not the metadata: those of an old checkout may be stale
+        "relation_neurons": __version__,  # not from metadata, which may be stale in an old checkout
         **{name: importlib.metadata.version(name) for name in others},
     }
 
 
 def renamed(**earlier: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets a function take a keyword under its earlier name, too, with a DeprecationWarning.
+    """Lets a function accept a keyword under its earlier name too, with a DeprecationWarning.
 
     >>> @renamed(score="contrast")
     ... def top(*, contrast="specific"):
@@ -35,10 +38,10 @@ def renamed(**earlier: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     'background'
 
     Args:
-        earlier: the name that a keyword has now, by its earlier one.
+        earlier: maps a keyword's earlier name to its present one.
 
     Raises:
-        TypeError: a keyword was given under both names.
+        TypeError: a keyword is given under both names.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -46,9 +49,12 @@ def renamed(**earlier: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for old in earlier.keys() & kwargs.keys():
                 if earlier[old] in kwargs:
-                    raise TypeError(f"{function.__name__} got both {old!r} and {earlier[old]!r}.")
+                    raise TypeError(
+                        f"{function.__name__} got both {old!r} and its present name {earlier[old]!r}; "
+                        "expected one of them."
+                    )
                 warnings.warn(
-                    f"{function.__name__}: {old!r} is called {earlier[old]!r} now.",
+                    f"{function.__name__}: the keyword {old!r} is now called {earlier[old]!r}.",
                     DeprecationWarning,
                     stacklevel=2,
                 )

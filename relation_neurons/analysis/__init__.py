@@ -1,1 +1,1 @@
-"""Tables and statistics from the effects table; no model is needed."""
+"""Tables and statistics from the effects table, without a model."""

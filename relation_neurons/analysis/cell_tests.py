@@ -1,20 +1,20 @@
-"""Cell tests: whether a ranked set's effect on a relation is more than its controls would do.
+"""Tests of cells: whether a ranked set's effect on a relation exceeds that of its controls.
 
-Two things vary, and a cell is significant only where the effect stands out from both:
+Two things vary, and a cell is significant only if the effect stands out from both:
 
 - the facts: a sign-flip test over facts on the ranked set's change minus the mean of its controls';
-- the set: another set of random neurons, matched in the same way, does something else to the same
+- the set: another set of random neurons, matched in the same way, has another effect on the same
   prompts. The mean change under the ranked set is compared with the spread of the means under its
-  control draws, by Student's t. A variance from few draws is a poor one, so it is moderated (as in
-  Smyth 2004, with a fixed prior): s^2 = (4 s0^2 + d s^2) / (4 + d), s0^2 being pooled over all sets
-  judged on the same relation and d the draws less one. The pooled variance counts for less than 4 where
-  the other sets have fewer degrees of freedom: what is not there is not counted twice.
+  control draws, by Student's t. A variance from few draws is imprecise, so it is moderated (as in
+  Smyth 2004, with a fixed prior): s^2 = (4 s0^2 + d s^2) / (4 + d), where s0^2 is pooled over all sets
+  judged on the same relation and d is the number of draws minus one. The pooled variance counts for
+  less than 4 if the other sets have fewer degrees of freedom, so that none is counted twice.
 
-Ranked sets can differ among themselves by more than matched random ones do, though nothing is there: on
-a random model by a third more variance, and then one shuffled run in eight claims a cell. So the matrix
-is asked itself, by genomic control (Devlin and Roeder 1999): the median over the cells away from home of
-the chi-square that belongs to p_draws, over the 0.455 it should be, is the `inflation`; where it is above
-1, the variances are multiplied by it. Cells whose controls all do the same have no spread to compare.
+Ranked sets can differ from one another by more than matched random ones do without any effect: on a
+random model by a third more variance, and then one shuffled run in eight claims a cell. The matrix itself
+shows how much, by genomic control (Devlin and Roeder 1999): the median, over the cells away from home, of
+the chi-square that corresponds to p_draws, divided by its expected 0.455, is the `inflation`; if it is
+above 1, the variances are multiplied by it. Cells whose controls all have the same effect are left out.
 
 The p-value of a cell is the larger of the two (an intersection-union test, so its level holds), and
 Benjamini-Hochberg corrects it over the matrix (method 11; pitfall 26).
@@ -46,17 +46,17 @@ __all__ = [
 ALPHA = 0.05
 """False-discovery rate at which a cell is called significant."""
 PRIOR_FREEDOM = 4
-"""Degrees of freedom that the pooled variance counts for, at most those of the other sets."""
+"""Degrees of freedom that the pooled variance counts for, limited to those of the other sets."""
 LEAST_CELLS = 6
-"""Cells away from home that tell the inflation: those of three relations."""
+"""Fewest cells away from home that the inflation is estimated from: those of three relations."""
 _ROUNDING = 1e-12
-"""Differences and spreads below it are sums that were rounded."""
+"""Smaller differences and spreads are rounding errors."""
 
 
 def control_draw_means(
     effects: pd.DataFrame, by: Sequence[str], *, contrast: str, control: str, quantity: str
 ) -> pd.DataFrame:
-    """Mean change of each cell's prompts under each control draw.
+    """Returns the mean change of each cell's prompts under each control draw.
 
     Returns:
         A row per cell of `by` and draw: change.
@@ -69,15 +69,15 @@ def control_draw_means(
 
 
 def draw_spread(draws: pd.DataFrame, by: Sequence[str], judged: Sequence[str]) -> pd.DataFrame:
-    """Variance between the control draws of each cell, moderated by those judged on the same prompts.
+    """Returns the variance between control draws of each cell, moderated by cells judged on the same prompts.
 
     Args:
         draws: from `control_draw_means`.
-        by: what names a cell.
-        judged: those of its names that say what is judged (relation, language).
+        by: the columns that name a cell.
+        judged: those of them that say what is judged (relation, language).
 
     Returns:
-        A row per cell: draws, variance (NaN with one draw everywhere) and freedom (degrees of).
+        A row per cell: draws, variance (NaN with one draw everywhere) and freedom (degrees of freedom).
     """
     cells = draws.groupby(list(by))["change"].agg(["size", "var"]).reset_index()
     cells["own"] = cells["size"] - 1
@@ -105,11 +105,11 @@ def judge_cells(
     """Averages and tests the cells of one dose.
 
     Returns:
-        What `effect_cells` gives, and draws (of the control), draw_error (standard error of the
+        The columns of `effect_cells`, and draws (of the control), draw_error (standard error of the
         difference between sets, inflation included) with its degrees of freedom, inflation (see
         `inflation`), p_draws, p_value (the larger of p_sign_flip and p_draws), q_value
         (Benjamini-Hochberg over all cells) and significant (q_value at most `ALPHA`).
-        With one control draw the spread is not known: p_draws is NaN and nothing is significant.
+        With one control draw the spread is unknown: p_draws is NaN and nothing is significant.
     """
     cells = effect_cells(paired, by, quantity=quantity, seed=seed)
     if len(draws):
@@ -130,10 +130,10 @@ def judge_cells(
 
 
 def inflation(p_draws: pd.Series) -> float:
-    """How much more the ranked sets vary than their controls say: genomic control's factor, 1 or more.
+    """Returns how much more ranked sets vary than their controls: genomic control's factor, at least 1.
 
-    median(chi-square of one degree of freedom that belongs to p) / 0.455, over cells where nothing is
-    expected; 1 with fewer than `LEAST_CELLS` of them.
+    median(chi-square of one degree of freedom that corresponds to p) / 0.455, over cells without an
+    expected effect; 1 with fewer than `LEAST_CELLS` of them.
 
     >>> inflation(pd.Series([0.6] * 6)), round(inflation(pd.Series([0.3173] * 6)), 2)
     (1.0, 2.2)
@@ -146,7 +146,7 @@ def inflation(p_draws: pd.Series) -> float:
 
 
 def two_sided(difference: Any, error: Any, freedom: Any) -> np.ndarray:
-    """Student's two-sided p-value; 1 where there is neither a difference nor an error.
+    """Returns Student's two-sided p-value; 1 where both difference and error are 0.
 
     >>> two_sided([2.0, 0.0], [1.0, 0.0], [9, 9]).round(3).tolist()
     [0.077, 1.0]
@@ -159,7 +159,7 @@ def two_sided(difference: Any, error: Any, freedom: Any) -> np.ndarray:
 
 
 def pooled_draw_test(home: pd.DataFrame) -> float:
-    """p_draws of the mean over prompts of several relations' cells, whose draws are independent.
+    """Returns p_draws of the mean over prompts of several relations' cells, whose draws are independent.
 
     t = sum(w d) / sqrt(sum(w^2 e^2)), w = n / sum(n), e = draw_error; freedom by Welch-Satterthwaite
     """
@@ -176,7 +176,7 @@ def pooled_draw_test(home: pd.DataFrame) -> float:
 
 
 def false_discovery(p_values: pd.Series) -> np.ndarray:
-    """Benjamini-Hochberg q-values; NaN stays NaN and is not counted.
+    """Returns Benjamini-Hochberg q-values; NaN stays NaN and is not counted.
 
     >>> false_discovery(pd.Series([0.01, 0.04, float("nan"), 0.5])).round(2).tolist()
     [0.03, 0.06, nan, 0.5]

@@ -1,4 +1,4 @@
-"""Summary: what the report says in figures, from the tables alone."""
+"""The headline of a run: home effects against controls, other sets and checks, from the tables alone."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def known_by_language(
 def headline(
     effects: pd.DataFrame, *, dose: int, contrast: str = "specific", seed: int = 0
 ) -> pd.DataFrame:
-    """The effect at home and elsewhere, and of both controls at home, at one dose.
+    """Returns the effect at home and elsewhere, and that of both controls at home, at one dose.
 
     Returns:
         relation, what (`home` / `elsewhere` / `control_contribution` / `control_layer`), effect (net
-        flips per prompt over all held-out prompts), low, high, n; the last rows are over all relations.
+        flips per prompt over all held-out prompts), low, high, n; the last rows cover all relations.
     """
     effects = within_language(effects)
     rows = effects[(effects["score"] == contrast) & (effects["dose"] == dose)]
@@ -73,12 +73,12 @@ def headline(
 def known_against_others(
     effects: pd.DataFrame, *, dose: int, contrast: str = "specific", seed: int = 0
 ) -> pd.DataFrame:
-    """The home effect of each ranking at one dose: known facts against the checks.
+    """Returns the home effect under each contrast at one dose: known facts beside the checks.
 
     Returns:
         relation, score, effect, low, high, control (mean effect of its contribution-matched
-        control at home, NaN where none was drawn), n. Relation `all relations` pools the prompts
-        of those relations that have every contrast.
+        control at home, NaN if none was drawn), n. The relation `all relations` pools the prompts of
+        the relations that have every contrast.
     """
     curves = []
     here = effects[effects["dose"] == dose]
@@ -130,16 +130,16 @@ def contrasts(
     seed: int = 0,
     matrix: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """What a relation's set does to its own facts, minus what else does to the same prompts.
+    """Compares the effect of a relation's set on its own facts with other effects on the same prompts.
 
     `against` is a control kind (mean of its draws), `others` (mean of the other relations' sets), or
-    the relation's set under another contrast. Paired per prompt, so that neither the prompts'
-    difficulty nor what any damage does to them enters.
+    the relation's set under another contrast. Differences are paired per prompt, so that neither the
+    prompts' difficulty nor the effect of damage in general enters.
 
     Returns:
         relation, against, difference (net flips per prompt), low, high (95% bootstrap over facts), n
         (prompts), p_sign_flip, and for the contribution-matched control p_draws and p_value (see
-        `cell_tests`; one named comparison each, not corrected); the last rows are over all relations.
+        `cell_tests`; one named comparison each, not corrected); the last rows cover all relations.
     """
     if matrix is None:
         matrix = interference_matrix(effects, dose=dose, contrast=contrast)
@@ -186,7 +186,7 @@ def contrasts(
 
 
 def _draw_tests(matrix: pd.DataFrame) -> dict[str, float]:
-    """p_draws of each relation's set at home, and of all of them together."""
+    """Returns p_draws of each relation's set at home, and of all of them together."""
     home = matrix[(matrix["ablated"] == matrix["relation"]) & (matrix["draws"] > 0)]
     found = dict(zip(home["relation"], home["p_draws"].astype(float), strict=True))
     return {**found, ALL_RELATIONS: pooled_draw_test(home)} if len(home) else found

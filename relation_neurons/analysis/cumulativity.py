@@ -1,6 +1,6 @@
 """Cumulativity: the more of r's neurons are ablated, the more facts of r are lost.
 
-Finding (i) of the paper. Read from the sweep's table, at home (facts of r) and elsewhere.
+This is finding (i) of the paper, read from the sweep's table at home (facts of r) and elsewhere.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _SET = ["ablated", "ablated_language", "where"]
 def dose_curves(
     effects: pd.DataFrame, *, contrast: str = "specific", quantity: str = "correct", seed: int = 0
 ) -> pd.DataFrame:
-    """Change against the intact model at every dose, for ranked sets and both controls.
+    """Returns the change against the intact model at every dose, for ranked sets and both controls.
 
     Args:
-        effects: the sweep's table. Of several languages, each set is judged in its own.
-        contrast: which ranking's sets.
+        effects: the sweep's table. With several languages, each set is judged in its own.
+        contrast: the contrast of the ranking whose sets are used.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
 
     Returns:
@@ -87,26 +87,26 @@ def dose_numbers(
     control: str = "control_contribution",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Says each dose curve in numbers: how large, from which dose on, how much in all, and whether it falls.
+    """Summarises each dose curve in numbers: its size, half-effect dose, area and trend.
 
         area = integral of the effect over log dose / range of log dose: the mean effect over doses
 
-    The trend is Page's test (see `trend_test`) over the swept doses. The intact model is no column of
-    it: with it, harm that is the same at every dose would already count as a trend.
+    The trend is Page's test (see `trend_test`) over the swept doses. The intact model is not one of its
+    columns: with it, equal harm at every dose would already count as a trend.
 
     Args:
-        effects: the sweep's table. Of several languages, each set is judged in its own.
-        contrast: which ranking's sets.
+        effects: the sweep's table. With several languages, each set is judged in its own.
+        contrast: the contrast of the ranking whose sets are used.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        control: what the area is compared with.
-        seed: of the bootstrap, which draws facts.
+        control: the control that the area is compared with.
+        seed: of the bootstrap over facts.
 
     Returns:
         A row per (ablated, ablated_language, where) and, as `all relations`, per (ablated_language,
-        where): n (prompts), facts, doses, largest_effect (in size) and largest_dose (where it is),
-        last_effect (at the largest dose); half_dose, at which half of last_effect is first reached on
-        straight lines over log dose, half_low and half_high (an end at the smallest dose means there
-        or below it), and half_reason (why these are NaN, or empty); area, area_low, area_high;
+        where): n (prompts), facts, doses, largest_effect (by size) and largest_dose (where it occurs),
+        last_effect (at the largest dose); half_dose, at which half of last_effect is first reached by
+        linear interpolation over log dose, half_low and half_high (an end at the smallest dose means
+        that dose or below), and half_reason (why these are NaN, or empty); area, area_low, area_high;
         control_doses (doses with a control) and, over these, control_area and area_difference (area
         minus control_area) with difference_low and difference_high, NaN without a control; p_trend,
         NaN below three doses. Intervals are 95%.
@@ -135,17 +135,17 @@ def dose_numbers(
 
 
 def trend_test(changes: Float[np.ndarray, "fact dose"]) -> float:
-    """Page's trend test: one-sided p-value that changes fall as the dose grows.
+    """Returns the one-sided p-value of Page's test that changes fall as the dose grows.
 
         L = sum over doses of (place of the dose * sum over facts of the rank of its harm)
 
-    Facts are the rows and doses the columns. Facts with the same change at every dose say nothing of
-    order and are left out. Without ties `scipy.stats.page_trend_test` gives p; ties within a fact,
-    the rule for flips, get mean ranks and the normal distribution with their own variance, which
-    the untied one would make too large.
+    Facts are the rows and doses the columns. Facts with the same change at every dose carry no
+    information on order and are left out. Without ties p is that of `scipy.stats.page_trend_test`;
+    ties within a fact, usual for flips, get mean ranks and the normal distribution with their own
+    variance, because the variance without ties would be too large.
 
     Returns:
-        NaN below three doses, 1 where fewer than two facts differ between doses.
+        p; NaN below three doses, 1 if fewer than two facts differ between doses.
 
     >>> round(trend_test(np.array([[0.0, -1.0, -2.0], [0.0, -0.5, -0.6], [0.1, -0.1, -0.3]])), 4)
     0.0046
@@ -166,32 +166,32 @@ def trend_test(changes: Float[np.ndarray, "fact dose"]) -> float:
 
 
 def joint_effect(blocks: pd.DataFrame, *, quantity: str = "margin", seed: int = 0) -> pd.DataFrame:
-    """Compares what disjoint blocks of a ranking do together with the sum of what each does alone.
+    """Compares the effect of disjoint blocks of a ranking together with the sum of their effects alone.
 
         difference = effect of all blocks at once - sum of the blocks' effects, per prompt
 
-    Below 0, the blocks do more harm together than one by one: no single block, and so no single
-    neuron, carries the relation; what one loses the others make good. Above 0, they overlap in what
+    Below 0, the blocks do more harm together than alone: no single block, and so no single neuron,
+    carries the relation; the others compensate for the loss of one. Above 0, they overlap in what
     they break. Net flips are bounded by -1, so sums are read in `margin`. Blocks of random neurons
-    (`block_sweep(control_draws=…)`) say how far any such neurons add up.
+    (`block_sweep(control_draws=…)`) show how effects of any such neurons add up.
 
     Args:
         blocks: from `block_sweep`.
         quantity: `margin` (logits) or `correct` (net flips per prompt).
-        seed: of the bootstrap, which draws facts.
+        seed: of the bootstrap over facts.
 
     Returns:
-        A row per (ablated, ablated_language, score, kind): size (neurons a block), blocks, n (prompts),
+        A row per (ablated, ablated_language, score, kind): size (neurons per block), blocks, n (prompts),
         facts, joint, sum_of_blocks, difference with its 95% interval low and high, and
         block_1, block_2, … (the effect of each).
 
     Raises:
-        RelationFormatError: no column `block`, or blocks without their joint ablation.
+        RelationFormatError: there is no column `block`, or no joint ablation.
     """
     _check(quantity)
     if "block" not in blocks.columns or not (blocks["block"] == 0).any():
         raise RelationFormatError(
-            "The table has no joint ablation (block 0); expected what block_sweep gives."
+            "The table has no joint ablation (block 0); expected what block_sweep returns."
         )
     change = blocks[quantity].astype(float) - blocks[f"{quantity}_intact"].astype(float)
     rows = blocks.assign(change=change, fact=fact_keys(blocks))
@@ -223,7 +223,9 @@ def joint_effect(blocks: pd.DataFrame, *, quantity: str = "margin", seed: int = 
 
 def _check(quantity: str) -> None:
     if quantity not in QUANTITIES:
-        raise UnknownOptionError(f"No quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}")
+        raise UnknownOptionError(
+            f"There is no quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}"
+        )
 
 
 def _where(rows: pd.DataFrame) -> np.ndarray:
@@ -232,7 +234,7 @@ def _where(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _fact_curves(cell: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A row per fact, a column per dose; the mean over facts is that over prompts."""
+    """Returns a row per fact and a column per dose, with the mean over facts equal to that over prompts."""
     table = cell.groupby(["prompt_id", "fact", "dose"])[column].mean().unstack("dose")
     facts = table.index.get_level_values("fact")
     return pd.DataFrame({int(dose): by_fact(table[dose].to_numpy(), facts) for dose in table})
@@ -249,7 +251,7 @@ def _sizes(curve: pd.DataFrame) -> dict[str, float]:
 
 
 class _Half(NamedTuple):
-    """The dose at half effect, with its interval, or why there is none."""
+    """The dose at half effect with its interval, or the reason why there is none."""
 
     half_dose: float = float("nan")
     half_low: float = float("nan")
@@ -279,7 +281,7 @@ def _half(curve: pd.DataFrame, seed: int) -> _Half:
 def _half_doses(
     curves: Float[np.ndarray, "curve dose"], doses: Float[np.ndarray, " dose"]
 ) -> Float[np.ndarray, " curve"]:
-    """Where each curve first reaches half of its last value: -inf at the first dose, inf if no harm."""
+    """Returns where each curve first reaches half its last value: -inf at the first dose, inf if no harm."""
     half = curves[:, -1] / 2
     at = (curves <= half[:, None]).argmax(axis=1)
     row, before = np.arange(len(curves)), np.maximum(at - 1, 0)
@@ -308,7 +310,7 @@ def _areas(curve: pd.DataFrame, control: pd.DataFrame, seed: int) -> dict[str, f
 
 
 def _area(curve: pd.DataFrame) -> Float[np.ndarray, " fact"]:
-    """Each fact's mean change over log dose, by the trapezoid rule; at one dose, the change there."""
+    """Returns each fact's mean change over log dose, by the trapezoid rule; with one dose, that change."""
     logs = np.log(curve.columns.to_numpy(dtype=np.float64))
     if len(logs) == 1:
         return curve.to_numpy()[:, 0]

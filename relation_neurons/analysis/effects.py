@@ -1,9 +1,9 @@
-"""Statistics: an ablation's effect, paired per prompt and against its controls.
+"""The effect of an ablation, paired per prompt with its controls, in cells and per fact.
 
-Every held-out prompt counts, known or not: known facts can only fall and unknown ones only rise. The
-comparison is the same prompt under the mean of the set's control draws (method 11; pitfalls 23 and
-26). What is resampled is the fact: its prompts in several templates move together, so intervals and
-tests over single prompts would be too sure of themselves.
+Every held-out prompt counts, known or not: known facts can only be lost and unknown ones only gained.
+Each prompt is compared with itself under the mean of the set's control draws (method 11; pitfalls 23
+and 26). The unit of resampling is the fact: its prompts in several templates change together, so
+intervals and tests over single prompts would be too narrow.
 """
 
 from __future__ import annotations
@@ -44,17 +44,19 @@ def paired_changes(
 
     Args:
         effects: the sweep's table.
-        contrast: which ranking's sets.
+        contrast: the contrast of the ranking whose sets are used.
         control: `control_contribution` (default) or `control_layer`.
 
     Returns:
         A row per (ablated set, dose, prompt): ablated, ablated_language, score, dose, prompt_id,
         relation, language, fact (see `fact_keys`), and for both quantities `<quantity>_change`,
-        `<quantity>_control` and `<quantity>_difference`; the control columns are NaN where none was
+        `<quantity>_control` and `<quantity>_difference`; the last two are NaN where no control was
         drawn.
     """
     if control not in CONTROL_KINDS:
-        raise UnknownOptionError(f"No control {control!r}. {near_matches(control, CONTROL_KINDS)}")
+        raise UnknownOptionError(
+            f"There is no control {control!r}. {near_matches(control, CONTROL_KINDS)}"
+        )
     rows = of_contrast(effects, contrast).assign(
         correct_change=lambda t: t["correct"].astype(float) - t["correct_intact"].astype(float),
         margin_change=lambda t: t["margin"].astype(float) - t["margin_intact"].astype(float),
@@ -81,12 +83,12 @@ def paired_changes(
 
 
 def same_language(effects: pd.DataFrame) -> pd.DataFrame:
-    """Keeps what sets do to prompts of their own language; the rest is transfer."""
+    """Keeps the effects of sets on prompts of their own language; the rest is transfer."""
     return effects[effects["ablated_language"].astype(str) == effects["language"].astype(str)]
 
 
 def within_language(effects: pd.DataFrame) -> pd.DataFrame:
-    """Keeps the same, and names `ablated` and `relation` with their language where there are several."""
+    """Keeps what `same_language` does; with several languages, names include the language."""
     rows = same_language(effects)
     if len(rows) == len(effects) and rows["language"].nunique() < 2:
         return effects
@@ -101,7 +103,7 @@ def within_language(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_contrast(effects: pd.DataFrame, contrast: str) -> pd.DataFrame:
-    """Keeps the sets of one ranking.
+    """Keeps the sets of one contrast.
 
     Raises:
         UnknownOptionError: no set of that contrast was ablated.
@@ -109,15 +111,15 @@ def of_contrast(effects: pd.DataFrame, contrast: str) -> pd.DataFrame:
     known = set(effects["score"].astype(str))
     if contrast not in known:
         raise UnknownOptionError(
-            f"No effects of the contrast {contrast!r}. {near_matches(contrast, known)}"
+            f"There are no effects of the contrast {contrast!r}. {near_matches(contrast, known)}"
         )
     return effects[effects["score"] == contrast]
 
 
 def fact_keys(effects: pd.DataFrame) -> pd.Series:
-    """Names the fact of each row, the same in each of its templates and languages.
+    """Returns a key for the fact of each row, the same in all its templates and languages.
 
-    A table without the column `fact` (made before there was one) has each prompt for its own fact.
+    In an older table without the column `fact`, each prompt counts as a fact of its own.
     """
     if "fact" not in effects.columns:
         return effects["prompt_id"].astype(str)
@@ -128,10 +130,10 @@ def fact_keys(effects: pd.DataFrame) -> pd.Series:
 
 
 def fact_changes(rows: pd.DataFrame, quantity: str = "correct") -> Float[np.ndarray, " fact"]:
-    """Change against the intact model per fact; a prompt's draws or sets are averaged first.
+    """Returns the change against the intact model per fact; a prompt's draws or sets are averaged first.
 
     Args:
-        rows: of `effects`, with `fact` from `fact_keys`.
+        rows: rows of `effects`, with `fact` from `fact_keys`.
         quantity: `correct` or `margin`.
     """
     change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
@@ -143,7 +145,7 @@ def fact_changes(rows: pd.DataFrame, quantity: str = "correct") -> Float[np.ndar
 def effect_cells(
     paired: pd.DataFrame, by: Sequence[str], *, quantity: str = "correct", seed: int = 0
 ) -> pd.DataFrame:
-    """Averages paired changes within cells.
+    """Averages paired changes within cells, with intervals and sign-flip tests over facts.
 
     Returns:
         A row per cell of `by`: n (prompts), facts, effect (mean change under the ranked set), control,
@@ -151,7 +153,9 @@ def effect_cells(
         p_sign_flip (see `sign_flip_test`).
     """
     if quantity not in QUANTITIES:
-        raise UnknownOptionError(f"No quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}")
+        raise UnknownOptionError(
+            f"There is no quantity {quantity!r}. {near_matches(quantity, QUANTITIES)}"
+        )
     rows = []
     for key, cell in paired.groupby(list(by), sort=True, observed=True):
         difference = by_fact(cell[f"{quantity}_difference"].to_numpy(), cell["fact"])
@@ -173,10 +177,10 @@ def effect_cells(
 
 
 def only_dose(paired: pd.DataFrame, dose: int | None) -> tuple[pd.DataFrame, int]:
-    """Keeps one dose, the middle one of those there are where none is named.
+    """Keeps one dose, by default the middle one of those swept.
 
     Raises:
-        DoseError: a dose that was not swept.
+        DoseError: the dose was not swept.
     """
     doses = sorted(int(d) for d in paired["dose"].unique())
     chosen = doses[len(doses) // 2] if dose is None else int(dose)

@@ -1,9 +1,8 @@
-"""Flips: which facts an ablation turns right or wrong, by name, and how often it says the majority answer.
+"""Flips: which facts an ablation turns right or wrong, and how often the majority answer is said.
 
 Finding (iii) of the paper says that ablating one relation's neurons improves another. Net flips hide
-two things: facts near the border flip under random neurons too (so each flip stands beside its
-control), and a model that says a relation's commonest answer everywhere looks improved (pitfalls 7
-and 23).
+two things: facts near a tie flip under random neurons too (so each flip is shown beside its control),
+and a model that says a relation's commonest answer everywhere seems improved (pitfalls 7 and 23).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from relation_neurons.version import renamed
 __all__ = ["NEAR_TIE", "majority_answers", "majority_share", "says", "turned_right"]
 
 NEAR_TIE = 0.2
-"""Facts whose intact margin is smaller than this many logits flip 36% of the time at random."""
+"""Facts with an intact margin below this many logits flip 36% of the time under random ablation."""
 
 _PAIR = ["relation", "language"]
 _KEYS = ["ablated", "ablated_language", "prompt_id"]
@@ -48,28 +47,29 @@ def turned_right(
     control: str = "control_contribution",
     relations: Sequence[Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
-    """Names the facts that a ranked set turns right, and those that it turns wrong.
+    """Lists the facts that a ranked set turns right, and those that it turns wrong.
 
     Args:
-        effects: the sweep's table. Of several languages, each set is judged in its own.
+        effects: the sweep's table. With several languages, each set is judged in its own.
         prompts: the frame of `Prompts` (`prompts.parquet`).
-        recall: what `measure_recall` gives, for what the intact model says.
+        recall: from `measure_recall`, for what the intact model says.
         dose: neurons ablated; the middle dose by default.
-        contrast: which ranking's sets.
-        control: whose draws a flip is compared with.
-        relations: the manifest's, for their majority answers; counted in `prompts` by default.
+        contrast: the contrast of the ranking whose sets are used.
+        control: the control whose draws a flip is compared with.
+        relations: those of the manifest, for their majority answers; by default these are counted in
+            `prompts`.
 
     Returns:
         A row per flip: ablated, ablated_language, where (`home` / `elsewhere`), relation, language,
         flip (`right` / `wrong`), prompt_id, subject, answer, text, predicted_intact, predicted,
-        margin_intact, margin (logits), control_share (of the control's draws, those that flip the same
-        prompt, which is in the same way; NaN without a control), near_tie (intact margin within
+        margin_intact, margin (logits), control_share (the share of the control's draws that flip the same
+        prompt, necessarily in the same way; NaN without a control), near_tie (intact margin within
         0.2 logits of 0) and majority (`predicted` is the relation's majority answer; see `says`).
-        Right before wrong, rarest under the control first.
+        Facts turned right come first, and within each, those that flip most rarely under the control.
 
     Raises:
         RelationFormatError: a table lacks a column.
-        DoseError: a dose that was not swept.
+        DoseError: the dose was not swept.
     """
     rows = _judged(effects, prompts, recall, dose, contrast, control, relations)
     rows = rows.assign(
@@ -102,14 +102,14 @@ def majority_share(
     relations: Sequence[Mapping[str, Any]] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How often the model says a relation's majority answer, intact, under each set and its control.
+    """Returns how often the model says a relation's majority answer: intact, ablated and under control.
 
-    Where accuracy rises and this share rises with it, the set has made the model say one answer more
-    often, and has not made it know more (pitfall 7).
+    If accuracy rises and this share rises with it, the set has made the model say one answer more
+    often and has not made it know more (pitfall 7).
 
     Args:
-        effects: the sweep's table. Of several languages, each set is judged in its own.
-        prompts: see `turned_right`; so are recall, dose, score, control and relations.
+        effects: the sweep's table. With several languages, each set is judged in its own.
+        prompts: see `turned_right`, also for recall, dose, contrast, control and relations.
         seed: of the bootstrap.
 
     Returns:
@@ -117,7 +117,7 @@ def majority_share(
         (the answer), baseline (share of facts that it answers), intact, share (under the ranked set)
         and control (mean over draws), all as shares of held-out prompts; difference (share - control)
         with its 95% interval over facts, low and high; unclear (share under the ranked set whose wrong
-        start begins the majority answer and another one, not counted in share; see `says`);
+        start fits the majority answer and another one, not counted in share; see `says`);
         turned_right (prompts that the ranked set turns right) and turned_right_majority (of these,
         those that say the majority answer, which is certain).
 
@@ -160,8 +160,8 @@ def majority_answers(source: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.D
     """Finds each relation's commonest answer, over all facts of both sides (pitfall 7).
 
     Args:
-        source: the frame of `Prompts`, where each fact counts once, with its first object; or the
-            manifest's relations, which count every accepted object.
+        source: the frame of `Prompts`, in which each fact counts once, with its first object; or the
+            manifest's relations, in which every accepted object counts.
 
     Returns:
         A row per (relation, language): majority_answer and baseline (the share of facts it answers).
@@ -189,11 +189,11 @@ def majority_answers(source: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.D
 
 
 def says(predicted: str, answer: str, others: Iterable[str] = (), *, whole: bool) -> bool | None:
-    """Whether a prediction is an answer, as far as `predicted` tells; None where it does not.
+    """Returns whether a prediction is an answer, or None if `predicted` does not tell.
 
-    A correct prediction is there as a whole and must equal the answer; another accepted spelling of it
-    is not recognised. A wrong one ends at its first wrong token, so it need only begin the answer, and
-    where it begins one of the others too ("the", "South") it is unclear which was meant.
+    A correct prediction is complete and must equal the answer; another accepted spelling of it is not
+    recognised. A wrong one ends at its first wrong token, so it need only begin the answer; if it
+    begins one of the others too ("the", "South"), it is unclear which was meant.
 
     >>> says(" Guinea", "Guinea-Bissau", whole=True), says(" Pa", "Paris", whole=False)
     (False, True)
@@ -218,9 +218,11 @@ def _judged(
     control: str,
     relations: Sequence[Mapping[str, Any]] | None,
 ) -> pd.DataFrame:
-    """One dose's rows with what was asked, what the intact model says, and whether either is majority."""
+    """Returns one dose's rows with prompts, intact predictions, and whether each is the majority answer."""
     if control not in CONTROL_KINDS:
-        raise UnknownOptionError(f"No control {control!r}. {near_matches(control, CONTROL_KINDS)}")
+        raise UnknownOptionError(
+            f"There is no control {control!r}. {near_matches(control, CONTROL_KINDS)}"
+        )
     _require(
         effects,
         (
@@ -247,7 +249,7 @@ def _judged(
     if rows["majority_answer"].isna().any():
         name = rows.loc[rows["majority_answer"].isna(), "relation"].iloc[0]
         raise RelationFormatError(
-            f"No majority answer of {name!r}; expected the relations of this run."
+            f"No majority answer of {name!r} was found; expected the relations of this run."
         )
     facts = prompts[prompts["kind"] == "fact"].astype(dict.fromkeys(_PAIR, str))
     others = {pair: list(dict.fromkeys(own)) for pair, own in facts.groupby(_PAIR)["answer"]}

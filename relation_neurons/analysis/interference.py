@@ -1,7 +1,7 @@
 """Interference: ablating r's neurons changes, often improves, facts of another relation.
 
-Finding (iii) of the paper. An improvement counts where it beats the control on the same prompts,
-over all held-out facts, with the share of majority answers beside it (pitfalls 7 and 23).
+This is finding (iii) of the paper. An improvement counts if it exceeds the control on the same prompts,
+over all held-out facts, and is read beside the share of majority answers (pitfalls 7 and 23).
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ def interference_matrix(
     control: str = "control_contribution",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Effect of every relation's set on every relation's held-out facts, at one dose.
+    """Returns the effect of every relation's set on every relation's held-out facts, at one dose.
 
     Args:
-        effects: the sweep's table. Of several languages, each set is judged in its own; for the rest
-            see `transfer_matrix`.
+        effects: the sweep's table. With several languages, each set is judged in its own; for the
+            others see `transfer_matrix`.
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        contrast: which ranking's sets.
-        control: what the effect is compared with.
+        contrast: the contrast of the ranking whose sets are used.
+        control: the control that the effect is compared with.
 
     Returns:
         A row per (ablated, relation): dose, n (prompts), facts, effect, control, difference (effect -
         control) with its 95% interval low and high, p_sign_flip, draws, p_draws, p_value, q_value and
-        significant (see `cell_tests`), and intact (share of prompts the intact model gets right).
+        significant (see `cell_tests`), and intact (share of prompts that the intact model gets right).
     """
     effects = within_language(effects)
     paired, chosen = only_dose(paired_changes(effects, contrast=contrast, control=control), dose)
@@ -69,7 +69,7 @@ def interference_matrix(
 
 
 def specificity(matrix: pd.DataFrame, *, column: str = "effect") -> pd.DataFrame:
-    """Specificity of each relation's set, both ways (method 10; pitfall 24).
+    """Returns the specificity of each relation's set, both ways (method 10; pitfall 24).
 
     Row: its effect at home minus its mean effect elsewhere. Column: its effect at home minus the
     mean effect of the other relations' sets there. Negative is specific harm.
@@ -79,13 +79,14 @@ def specificity(matrix: pd.DataFrame, *, column: str = "effect") -> pd.DataFrame
         column: `effect`, or `difference` for the effect beyond the control.
 
     Returns:
-        ablated, home, elsewhere, others_here, row, column. NaN where there is one relation only.
+        ablated, home, elsewhere, others_here, row, column. NaN if there is only one relation.
     """
     table = matrix.pivot(index="ablated", columns="relation", values=column)
     unjudged = sorted(set(table.index) - set(table.columns))
     if unjudged:
         raise UnknownRelationError(
-            f"{unjudged[0]!r} was ablated but not judged; specificity needs the effect at home."
+            f"{unjudged[0]!r} was ablated but not judged; expected its effect at home, which specificity "
+            "needs."
         )
     rows = []
     for relation in table.index:
@@ -115,22 +116,22 @@ def specificity_intervals(
     control: str = "control_contribution",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Specificity of each relation's set, both ways, with 95% bootstrap intervals over facts.
+    """Returns the specificity of each relation's set, both ways, with 95% bootstrap intervals over facts.
 
-    The facts of each judged relation are drawn anew, the same ones for every set, so that row and
+    The facts of each judged relation are resampled, the same ones for every set, so that row and
     column keep their pairing.
 
     Args:
-        effects: the sweep's table. Of several languages, each set is judged in its own.
+        effects: the sweep's table. With several languages, each set is judged in its own.
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        contrast: which ranking's sets.
-        control: kept for the pairing; the effects are those against the intact model.
+        contrast: the contrast of the ranking whose sets are used.
+        control: used for pairing only; the effects are those against the intact model.
         seed: of the bootstrap.
 
     Returns:
         ablated, home, home_low, home_high, elsewhere, others_here, row, row_low, row_high, column,
-        column_low, column_high; last, `all relations`: the mean over relations. See `specificity`.
+        column_low, column_high (see `specificity`). The last row, `all relations`, is the mean of all.
     """
     paired, _ = only_dose(
         paired_changes(within_language(effects), contrast=contrast, control=control), dose
@@ -159,18 +160,19 @@ def specificity_intervals(
 def _cell_means(
     paired: pd.DataFrame, names: list[str], quantity: str, seed: int
 ) -> tuple[Float[np.ndarray, "ablated relation"], Float[np.ndarray, "draw ablated relation"]]:
-    """Mean change of each cell, as it is and with each relation's facts drawn anew."""
+    """Returns the mean change of each cell, as measured and with each relation's facts resampled."""
     means = np.full((len(names), len(names)), np.nan)
     resampled = np.full((RESAMPLES, len(names), len(names)), np.nan)
     for j, relation in enumerate(names):
         here = paired[paired["relation"] == relation]
         if here.empty:
             raise UnknownRelationError(
-                f"{relation!r} was ablated but not judged; specificity needs the effect at home."
+                f"{relation!r} was ablated but not judged; expected its effect at home, which specificity "
+                "needs."
             )
         table = here.pivot(index="prompt_id", columns="ablated", values=f"{quantity}_change")
         facts = here.drop_duplicates("prompt_id").set_index("prompt_id")["fact"].loc[table.index]
-        judged = [name in table.columns for name in names]  # a set of another language is not
+        judged = [name in table.columns for name in names]  # sets of another language are not
         values = np.column_stack([by_fact(table[name].to_numpy(), facts) for name in table.columns])
         values = values[:, [table.columns.get_loc(n) for n in np.array(names)[judged]]]
         count = len(values)
@@ -183,7 +185,7 @@ def _cell_means(
 def _both_ways(
     cells: Float[np.ndarray, "*draw ablated relation"],
 ) -> dict[str, Float[np.ndarray, "*draw ablated"]]:
-    """Home, elsewhere, others_here, row and column from a matrix of effects."""
+    """Computes home, elsewhere, others_here, row and column from a matrix of effects."""
     there = ~np.isnan(cells)
     home = np.diagonal(cells, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 RESAMPLES = 2000
-"""Bootstrap resamples."""
+"""Number of bootstrap resamples."""
 
 _FLIPS = 9999
 
@@ -27,7 +27,7 @@ _FLIPS = 9999
 def by_fact(
     values: Float[np.ndarray, " prompt"], facts: np.ndarray | pd.Series | pd.Index
 ) -> Float[np.ndarray, " fact"]:
-    """Sums prompts' values within facts, scaled so that their mean is that over prompts.
+    """Sums prompts' values within facts, scaled so that their mean equals that over prompts.
 
         v_f = (sum of f's values) * facts / prompts
 
@@ -41,9 +41,10 @@ def by_fact(
 
 
 def sign_flip_test(values: Float[np.ndarray, " fact"], *, seed: int = 0) -> float:
-    """The sign-flip test: p-value of a mean of paired differences that were as likely reversed.
+    """Returns the p-value of the sign-flip test of a mean of paired differences.
 
-    Two-sided; exact where there are at most 9,999 sign patterns, else from as many random ones.
+    Under the null each difference is as likely with the opposite sign. Two-sided; exact with at most
+    9,999 sign patterns, otherwise from as many random ones.
 
     >>> sign_flip_test(np.array([-1.0, -1.0, -1.0, -1.0, -1.0]))
     0.0625
@@ -71,12 +72,13 @@ def _mean(values: np.ndarray, axis: int) -> Any:
 def bootstrap_interval(
     values: np.ndarray, *, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Bootstrap interval of a mean; the mean itself where all values are equal, NaN where there is one.
+    """Returns the bootstrap interval of a mean: the mean itself if all values are equal, NaN for one value.
 
-    The percentile interval, expanded for small samples (Hesterberg 2015, section 3.3): its tails are
-    Phi(-sqrt(n / (n - 1)) t), t being Student's quantile, as a plain one is too narrow by the factor
-    sqrt((n - 1) / n) z / t. Where few facts change, resamples often hold none of them and the interval
-    is too short on one side (it then covers 85% to 92%), so each end is at least as far out as Student's.
+    It is the percentile interval, expanded for small samples (Hesterberg 2015, section 3.3): its tails
+    are Phi(-sqrt(n / (n - 1)) t), where t is Student's quantile, because a plain one is too narrow by the
+    factor sqrt((n - 1) / n) z / t. If few facts change, resamples often contain none of them and the
+    interval is too short on one side (it then covers 85% to 92%), so each end is at least as far out as
+    Student's.
 
     >>> low, high = bootstrap_interval(np.array([-1.0, 0.0, -1.0, 0.0] * 5))
     >>> round(low, 2), round(high, 2)
@@ -103,7 +105,7 @@ def bootstrap_interval(
 def resampled_interval(
     value: float, drawn: Float[np.ndarray, " draw"], facts: int, *, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The interval of `bootstrap_interval` for what is computed anew from each resample of the facts.
+    """Returns the interval of `bootstrap_interval` for a value recomputed from each resample of the facts.
 
     Student's half width is its quantile times the spread of the draws times sqrt(facts / (facts - 1)).
 
@@ -120,7 +122,7 @@ def resampled_interval(
 
 
 def expanded_tail(count: int, confidence: float = 0.95) -> float:
-    """The share of bootstrap resamples on either side of the expanded percentile interval.
+    """Returns the share of bootstrap resamples beyond each end of the expanded percentile interval.
 
     >>> round(expanded_tail(20), 4), round(expanded_tail(10_000), 4)
     (0.0159, 0.025)

@@ -1,11 +1,11 @@
-"""Standings: which of several ways of choosing neurons is the most specific.
+"""Standings of several ways of choosing neurons, by how specific their sets are.
 
     S = mean over relations r of (effect of r's set on r - mean effect of the other sets on r)
 
 That is the column specificity. Averaged over relations it equals the row specificity (both are the mean
 of the matrix's diagonal minus that of the rest), so S judges both ways at once, and a set that breaks
-every relation gains nothing by it (method 10; pitfall 24). Negative is specific harm; the most negative
-comes first.
+every relation gains nothing (method 10; pitfall 24). Negative is specific harm; the most negative comes
+first.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ CONTENDER = ["by", "site", "end"]
 def comparison_table(
     effects: pd.DataFrame, *, quantity: str = "correct", contrast: str = "specific", seed: int = 0
 ) -> pd.DataFrame:
-    """Tabulates what each contender's set of each relation does, at home and elsewhere.
+    """Tabulates the effect of each contender's set for each relation, at home and elsewhere.
 
     Args:
-        effects: of a `Comparison`, one dose per contender.
+        effects: from a `Comparison`, with one dose per contender.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        contrast: whose sets were ablated.
+        contrast: the contrast of the ranking whose sets were ablated.
         seed: of the bootstrap.
 
     Returns:
         A row per contender and relation: by, site, end, score, dose, relation; home, elsewhere,
         others_here, row and column with intervals (see `specificity_intervals`); and control, the
-        contribution-matched control's mean at home, with difference (home - control),
+        mean of the contribution-matched control at home, with difference (home - control),
         difference_low and difference_high. The last row of a contender, `all relations`, has no
         control of its own.
     """
-    shown: dict[str, Any] = {"quantity": quantity, "score": contrast, "seed": seed}
+    shown: dict[str, Any] = {"quantity": quantity, "contrast": contrast, "seed": seed}
     parts = []
     for names, rows in effects.groupby(CONTENDER, sort=False, observed=True):
         table = specificity_intervals(rows, **shown).rename(columns={"ablated": "relation"})
@@ -70,21 +70,22 @@ def comparison_table(
 def comparison_standings(
     effects: pd.DataFrame, *, quantity: str = "correct", contrast: str = "specific", seed: int = 0
 ) -> pd.DataFrame:
-    """Orders contenders by specificity, each also beside the first one on the same facts.
+    """Orders contenders by specificity, and compares each with the first one on the same facts.
 
-    The facts of each judged relation are drawn anew, the same ones for every contender, so that the
+    The facts of each judged relation are resampled, the same ones for every contender, so that the
     difference of two contenders is paired.
 
     Args:
-        effects: of a `Comparison`; the first contender in it is the one the others stand beside.
+        effects: from a `Comparison`; its first contender is the one that the others are compared with.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        contrast: whose sets were ablated.
+        contrast: the contrast of the ranking whose sets were ablated.
         seed: of the bootstrap.
 
     Returns:
-        The most specific first: place, by, site, end, dose; home and control (means over relations);
-        specificity with its 95% interval low and high; and against_first, its specificity minus that of
-        the first contender (negative: more specific), with against_first_low and against_first_high.
+        A row per contender, the most specific first: place, by, site, end, dose; home and control (means
+        over relations); specificity with its 95% interval low and high; and against_first, its
+        specificity minus that of the first contender (negative: more specific), with against_first_low
+        and against_first_high.
     """
     contenders, changes = [], []
     for names, rows in effects.groupby(CONTENDER, sort=False, observed=True):
@@ -123,7 +124,7 @@ def comparison_standings(
 
 
 def _specific_changes(paired: pd.DataFrame, quantity: str) -> list[Float[np.ndarray, " fact"]]:
-    """For each judged relation and fact: the change under its own set minus the mean under the others."""
+    """Returns, per judged relation and fact, the change under its own set minus the mean under the others."""
     found = []
     for relation in sorted(set(paired["ablated"])):
         here = paired[paired["relation"] == relation]
@@ -135,7 +136,7 @@ def _specific_changes(paired: pd.DataFrame, quantity: str) -> list[Float[np.ndar
 
 
 def count_valued(sets: pd.DataFrame) -> pd.DataFrame:
-    """Counts the neurons of each set that the criterion itself chose, not the order after it."""
+    """Counts the neurons of each set that the criterion itself chose, not its tie-breaking order."""
     several = sets["language"].nunique() > 1
     labels = [
         relation_label(relation, language, several=several)

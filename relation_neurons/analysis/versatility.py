@@ -1,8 +1,8 @@
 """Versatility: neurons shared by relations, or by languages.
 
-Finding (ii) of the paper. Overlap is read from `background` rankings: sets ranked against one
-another are disjoint by theorem. Where AP = 1, every positive of r stands above every positive of
-r'; the AP of the same neuron for an r' of equal size is then at most
+This is finding (ii) of the paper. Overlap is read from `background` rankings, because sets ranked
+against one another are nearly disjoint by theorem. If AP = 1, every positive of r lies above every
+positive of r'; the AP of the same neuron for an r' of equal size is then at most
 
     1 - ln 2 = 0.31  (n positives at ranks n + 1 ... 2n: the mean of i / (n + i) tends to 1 - ln 2)
 
@@ -30,15 +30,15 @@ def overlap_matrix(
     """Counts the neurons that two relations (or languages) share among their top `dose`.
 
     Args:
-        ranking: what `rank_neurons` gives.
+        ranking: from `rank_neurons`.
         dose: size of each top set.
-        contrast: `background` by default; see the module's text on `specific`.
+        contrast: `background` by default; see the module docstring on `specific`.
 
     Returns:
         A row per ordered pair: relation, language, other, other_language, shared, expected (by
         chance: dose^2 / neurons), ratio, jaccard, and p_value (hypergeometric, at least as many).
         `attrs["left_out"]` names the relations without such a set, with the reason, and `attrs["shots"]`
-        says whether solved examples stood in front of the prompts; the figure says both.
+        says whether solved examples preceded the prompts; the figure shows both.
     """
     total = len(ranking.neurons)
     sets = _top_sets(ranking, dose, contrast)
@@ -69,30 +69,30 @@ def overlap_matrix(
 def set_intersections(
     ranking: Ranking, *, dose: int = 100, contrast: str = "background", smallest: int = 2
 ) -> pd.DataFrame:
-    """Groups the neurons of the top sets by just which relations they belong to.
+    """Groups the neurons of the top sets by exactly which relations they belong to.
 
-    Each neuron counts once, under all of its relations, as in an UpSet plot. For R sets of dose d
-    drawn at random from N neurons, a combination of k holds
+    Each neuron counts once, under all its relations, as in an UpSet plot. For R sets of dose d drawn
+    at random from N neurons, a combination of k holds
 
         N (d / N)^k (1 - d / N)^(R - k)
 
     neurons on average.
 
     Args:
-        ranking: what `rank_neurons` gives.
+        ranking: from `rank_neurons`.
         dose: size of each top set.
-        contrast: `background` by default; see the module's text on `specific`.
+        contrast: `background` by default; see the module docstring on `specific`.
         smallest: combinations of fewer relations are left out.
 
     Returns:
-        A row per combination that holds a neuron, the largest first: relations (a tuple, named with
+        A row per combination that holds any neuron, the largest first: relations (a tuple, named with
         their language where there are several), degree, shared, expected, names (of the neurons, in
-        (layer, index) order), score, dose. No row where no neuron is in `smallest` sets.
-        `attrs["left_out"]` as in `overlap_matrix`.
+        (layer, index) order), score, dose. There is no row if no neuron is in `smallest` sets.
+        `attrs` is as in `overlap_matrix`.
 
     Raises:
-        UnknownOptionError: no ranking of that contrast.
-        DoseError: a dose that the ranking does not hold.
+        UnknownOptionError: there is no ranking of that contrast.
+        DoseError: the ranking does not hold that dose.
     """
     labels = ranking.labels(contrast)
     sets = _top_sets(ranking, dose, contrast)
@@ -136,22 +136,22 @@ def transfer_matrix(
     min_prompts: int = 10,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How far one relation's sets carry over, between relations and between languages.
+    """Returns how far each relation's set transfers to other relations and languages.
 
     Args:
         effects: the sweep's table, with sets and held-out prompts of every language.
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        contrast: which ranking's sets.
-        control: what the effect is compared with.
+        contrast: the contrast of the ranking whose sets are used.
+        control: the control that the effect is compared with.
         min_prompts: cells with fewer held-out prompts have no transfer.
         seed: of the bootstrap.
 
     Returns:
         A row per (ablated, ablated_language, relation, language): dose, n, effect, control,
-        difference, low, high, and transfer: the difference as a share of what the judged relation's
-        own set does to it in that language (1 at home). It is NaN where a share of it would be
-        noise: too few prompts, or an own set whose interval holds 0.
+        difference, low, high, and transfer: the difference as a share of the effect of the judged
+        relation's own set in that language (1 at home). It is NaN where that share would be noise:
+        with too few prompts, or if the interval of the own set contains 0.
     """
     paired, chosen = only_dose(paired_changes(effects, contrast=contrast, control=control), dose)
     keys = ["ablated", "ablated_language", "relation", "language"]
@@ -172,7 +172,7 @@ def transfer_matrix(
 
 
 def _noting(table: pd.DataFrame, ranking: Ranking, contrast: str) -> pd.DataFrame:
-    """Notes in the table which relations are not in it, and whether solved examples were shown."""
+    """Records in `attrs` which relations the table lacks, and whether solved examples were shown."""
     table.attrs["left_out"] = ranking.missing(contrast)
     table.attrs["shots"] = ranking.shots
     return table
@@ -181,12 +181,12 @@ def _noting(table: pd.DataFrame, ranking: Ranking, contrast: str) -> pd.DataFram
 def _top_sets(
     ranking: Ranking, dose: int, contrast: str
 ) -> dict[tuple[str, str], set[tuple[int, int]]]:
-    """The (layer, neuron) pairs of every relation's top set, by relation and language."""
+    """Returns the (layer, neuron) pairs of every relation's top set, by relation and language."""
     pairs = ranking.labels(contrast)
     if not pairs:
         contrasts = set(ranking.frame["score"])
         raise UnknownOptionError(
-            f"No ranking of the contrast {contrast!r}. {near_matches(contrast, contrasts)}"
+            f"There is no ranking of the contrast {contrast!r}. {near_matches(contrast, contrasts)}"
         )
     sets = {}
     for relation, language in pairs:

@@ -1,4 +1,4 @@
-"""Findings: what is wrong, odd or worth knowing in relation data, before anything is run on it."""
+"""`check_relations`: what is wrong, odd or worth knowing in relation data, reported without a model."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _Found = tuple[str, int, bool, list[str]]
 
 
 def check_relations(source: Any, *, languages: Sequence[str] | str | None = None) -> pd.DataFrame:
-    """Reads any source that `load_relations` reads and reports what is in it.
+    """Reads any source that `load_relations` reads, and reports what is in it.
 
     Args:
-        source: see `load_relations`; relations that it would refuse are reported, not raised.
+        source: see `load_relations`; relations that it would reject are reported instead.
         languages: see `load_relations`.
 
     Returns:
-        A row per finding: relation, language, finding, count, stops (whether a run would stop),
-        and examples. Findings with a count of 0 are left out, but for `rows read`.
+        A row per finding: relation, language, finding, count, stops (whether it would stop a run),
+        and examples. Findings with a count of 0 are left out, except `rows read`.
 
     Raises:
-        RelationFormatError: a source that cannot be read as relations at all.
-        UnknownRelationError: no such set, relation or path.
+        RelationFormatError: the source cannot be read as relations at all.
+        UnknownRelationError: there is no such set, relation or path.
 
     >>> findings = check_relations("demo/country_capital")
     >>> bool(findings["stops"].any())
@@ -100,7 +100,7 @@ def _try(raw: RawRelation) -> tuple[RawRelation, Relation | None, str]:
 
 
 def _in_rows(raw: RawRelation) -> list[_Found]:
-    """What reading does to the rows."""
+    """Finds what reading does to the rows."""
     objects: dict[str, dict[str, None]] = defaultdict(dict)
     subjects: dict[str, str] = {}
     empty: list[str] = []
@@ -139,7 +139,7 @@ def _in_rows(raw: RawRelation) -> list[_Found]:
 
 
 def _in_relation(relation: Relation) -> list[_Found]:
-    """What a relation that can be built does to a run."""
+    """Finds what a relation that can be built means for a run."""
     facts, templates = relation.facts, relation.templates
     copied = [f"{f.subject} -> {f.objects[0]}" for f in facts if f.copied]
     part = [f"{f.subject} -> {f.objects[0]}" for f in facts if not f.copied and f.copied_in_part]
@@ -201,7 +201,7 @@ def _in_relation(relation: Relation) -> list[_Found]:
 
 
 def _across(relations: Sequence[Relation]) -> list[_Found]:
-    """What relations have in common."""
+    """Finds what concerns several relations at once."""
     where: dict[str, set[str]] = defaultdict(set)
     spelt: dict[str, str] = {}
     for relation in relations:

@@ -1,6 +1,6 @@
-"""Sources: rows and templates as they stand in a file, before anything is merged or refused.
+"""Parsers of CSV, TSV, JSON, JSON Lines and LRE files into rows that are not yet validated.
 
-`readers` makes relations of them, and `findings` reports what is wrong with them.
+`loading` builds relations from them, and `checks` reports what is wrong with them.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class Row(NamedTuple):
 
 @dataclass
 class RawRelation:
-    """A relation as a source states it."""
+    """A relation as its source states it."""
 
     name: str
     language: str
     where: str
-    """The file, or what else it was read from."""
+    """The file or other source it was read from."""
     rows: list[Row] = field(default_factory=list)
     templates: list[dict[str, Any]] = field(default_factory=list)
-    """Each with `text`, and `form`, `side` and `separator` where they are stated."""
+    """Each with `text`, and with `form`, `side` and `separator` if stated."""
     description: str = ""
     source: str = ""
 
@@ -64,8 +64,8 @@ class RawRelation:
 def read_rows(frame: pd.DataFrame, where: str) -> list[RawRelation]:
     """Reads a table with a row per fact: relation, subject, object.
 
-    Optional columns: language, id, year; and template, form, side and separator, of which each
-    distinct template is taken once, on whichever row it stands.
+    Optional columns are language, id and year, and template, form, side and separator; each distinct
+    template is read once, whichever row it is on.
 
     Raises:
         RelationFormatError: a column is missing, or a row has no relation.
@@ -80,8 +80,8 @@ def read_rows(frame: pd.DataFrame, where: str) -> list[RawRelation]:
     missing = [column for column in _COLUMNS if column not in frame.columns]
     if missing:
         raise RelationFormatError(
-            f"{where} lacks the column {missing[0]!r}; expected relation, subject, object, and "
-            f"template where the relation is not a shipped one. Found: {', '.join(map(str, frame.columns))}."
+            f"{where} lacks the column {missing[0]!r}; expected relation, subject and object, and "
+            f"template if the relation is not a shipped one. Found: {', '.join(map(str, frame.columns))}."
         )
     texts = pd.DataFrame(
         {
@@ -97,7 +97,8 @@ def read_rows(frame: pd.DataFrame, where: str) -> list[RawRelation]:
     nameless = np.flatnonzero(texts["relation"] == "")
     if nameless.size:
         raise RelationFormatError(
-            f"{where}: row {nameless[0] + 1} has no relation; {nameless.size} rows lack one."
+            f"{where}: row {nameless[0] + 1} has no relation; expected one in every row, and "
+            f"{nameless.size} lack it."
         )
     found = []
     for (name, language), group in texts.groupby(["relation", "language"], sort=True):
@@ -125,7 +126,7 @@ def read_rows(frame: pd.DataFrame, where: str) -> list[RawRelation]:
 
 
 def _refuse_columns(columns: list[Any], where: str) -> None:
-    """Refuses columns that come twice, and those that look like one that is missing."""
+    """Rejects columns that occur twice, and those that look like a misspelt one."""
     known = (*_COLUMNS, *_OPTIONAL)
     for column in map(str, columns):
         name, _, number = column.rpartition(".")
@@ -136,13 +137,13 @@ def _refuse_columns(columns: list[Any], where: str) -> None:
         near += [name for name in ("language",) if column.strip().lower() == "lang"]
         if column not in known and near and near[0] not in columns:
             raise RelationFormatError(
-                f"{where} has a column {column!r}, which is not read; is it {near[0]!r}? Rename it, or "
-                "leave it out."
+                f"{where} has a column {column!r}, which is not read; did you mean {near[0]!r}? Rename it, "
+                "or leave it out."
             )
 
 
 def _cell(value: Any, column: str, where: str) -> str:
-    """A cell as text; whole numbers without their decimals, several objects with line breaks."""
+    """Returns a cell as text: whole numbers without decimals, several objects joined by line breaks."""
     if isinstance(value, (list, tuple)) and column == "object":
         return "\n".join(_cell(item, "one object", where) for item in value)
     if not pd.api.types.is_scalar(value):
@@ -164,14 +165,16 @@ def _year(text: str, where: str) -> int | None:
     try:
         return int(float(text)) if text.strip() else None
     except (ValueError, OverflowError) as error:
-        raise RelationFormatError(f"{where}: the year {text!r}; expected a number.") from error
+        raise RelationFormatError(
+            f"{where}: found the year {text!r}; expected a number."
+        ) from error
 
 
 def read_table_file(path: Path) -> pd.DataFrame:
     """Reads a CSV or TSV file as text.
 
     Raises:
-        RelationFormatError: another encoding, separator or width of rows.
+        RelationFormatError: the file is not UTF-8, or its separator or number of fields is wrong.
     """
     try:
         with warnings.catch_warnings():
@@ -190,22 +193,22 @@ def read_table_file(path: Path) -> pd.DataFrame:
         ) from error
     except (ValueError, OSError, pd.errors.ParserWarning) as error:  # parser errors are ValueErrors
         raise RelationFormatError(
-            f"{path} cannot be read as a table: {str(error).strip()}. Each row takes as many fields as the "
-            "header; put a value with a comma into quotation marks."
+            f"{path} cannot be read as a table: {str(error).strip()}. Each row needs as many fields as the "
+            "header; put a value that contains a comma into quotation marks."
         ) from error
     if len(table.columns) == 1 and any(mark in str(table.columns[0]) for mark in ";\t"):
         raise RelationFormatError(
             f"{path} is not separated by {'tabs' if path.suffix.lower() == '.tsv' else 'commas'}: its header "
-            f"is {table.columns[0]!r}. Save it so, or as a DataFrame: pandas.read_csv(path, sep=';')."
+            f"is {table.columns[0]!r}. Save it that way, or pass a DataFrame: pandas.read_csv(path, sep=';')."
         )
     return table
 
 
 def read_path(path: Path) -> list[RawRelation]:
-    """Reads a file, or every file of a folder and the folders in it.
+    """Reads a file, or every file in a folder and its subfolders.
 
     Raises:
-        RelationFormatError: nothing to read, or a file in none of the formats.
+        RelationFormatError: there is nothing to read, or a file is in none of the formats.
     """
     if path.is_dir():
         files = sorted(
@@ -225,7 +228,7 @@ def read_path(path: Path) -> list[RawRelation]:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise RelationFormatError(
-            f"{path} is a {suffix or 'nameless'} file; expected {', '.join(SUFFIXES)}."
+            f"{path} has {f'the suffix {suffix}' if suffix else 'no suffix'}; expected {', '.join(SUFFIXES)}."
         )
     if suffix in (".csv", ".tsv"):
         return read_rows(read_table_file(path), str(path))
@@ -239,7 +242,7 @@ def read_shipped_text(text: str, where: str) -> list[RawRelation]:
     """Reads JSON: one relation in the shipped or the LRE format, or a list of rows.
 
     Raises:
-        RelationFormatError: no JSON, or in neither format.
+        RelationFormatError: the text is not JSON, or is in none of these formats.
     """
     data = _json(text, where)
     if isinstance(data, list):
@@ -271,7 +274,7 @@ def read_shipped_text(text: str, where: str) -> list[RawRelation]:
 
 
 def _from_lre(data: Mapping[str, Any], stem: str, where: str) -> RawRelation:
-    """Zero-shot templates first, then the few-shot ones, each once; the file's name is its name."""
+    """Reads LRE data: zero-shot templates first, then few-shot ones; the relation is named by its file."""
     texts = [
         *_listed(data.get("prompt_templates_zs", [])),
         *_listed(data.get("prompt_templates", [])),
@@ -316,7 +319,7 @@ def _from_json_rows(rows: Iterable[Any], where: str) -> list[RawRelation]:
 
 
 def _row(fact: Any, objects: Any) -> Row:
-    """Takes texts and numbers as they are, and nothing else."""
+    """Reads one fact; its subject and objects must be texts or numbers."""
     listed = objects if isinstance(objects, list) else [objects]
     for value in (fact["subject"], *listed):
         if isinstance(value, bool) or not isinstance(value, (str, int, float)) or value != value:

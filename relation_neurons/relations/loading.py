@@ -1,4 +1,4 @@
-"""Readers: relations from wherever they are - shipped sets, LRE json, tables, a DataFrame."""
+"""`load_relations`: any source, from a shipped set to a DataFrame, to `Relation` objects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from relation_neurons.relations.shipped import _read_shipped, _shipped_files
 __all__ = ["build_relation", "clean_text", "load_relations", "read_source"]
 
 _NO_MEANING = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
-"""Invisible characters that change tokens and nothing else: soft hyphen, zero-width space, marks."""
+"""Invisible characters that change nothing but the tokens: soft hyphen, zero-width space, marks."""
 
 
 def load_relations(
@@ -38,20 +38,20 @@ def load_relations(
     names: Sequence[str] | None = None,
     languages: Sequence[str] | str | None = None,
 ) -> tuple[Relation, ...]:
-    """Reads relations from wherever they are.
+    """Reads relations from any source.
 
     Args:
         source: a shipped set (`demo`, `atlas`), one of its relations (`country_capital`, or
-            `demo/country_capital`), `lre` once it is fetched, a file or a folder of files (json in
-            the shipped or the LRE format, JSON Lines, CSV, TSV), several of these with commas
-            between them, a DataFrame with relation, subject and object, or relations.
+            `demo/country_capital`), `lre` once it is fetched, a file or a folder of files (JSON in
+            the shipped or the LRE format, JSON Lines, CSV, TSV), several of these separated by
+            commas, a DataFrame with relation, subject and object, or relations.
         names: keeps only these relations.
-        languages: keeps only these, or `"all"`. By default a shipped set comes in English, and
-            everything else in whatever languages it has.
+        languages: keeps only these, or `"all"`. By default a shipped set is read in English, and
+            everything else in all the languages it has.
 
     Raises:
-        UnknownRelationError: no such set, relation, language or path.
-        RelationFormatError: data that is not in one of the formats.
+        UnknownRelationError: there is no such set, relation, language or path.
+        RelationFormatError: the data is in none of the formats.
 
     >>> [r.name for r in load_relations("demo")][:1] != []
     True
@@ -65,15 +65,18 @@ def load_relations(
         for wrong in relations:
             if not isinstance(wrong, Relation):
                 raise RelationFormatError(
-                    f"Found a {type(wrong).__name__} where a Relation belongs."
+                    f"Found a {type(wrong).__name__} among the relations; expected Relation objects only."
                 )
     else:
-        raise RelationFormatError(f"Cannot read relations from a {type(source).__name__}.")
+        raise RelationFormatError(
+            f"Cannot read relations from a {type(source).__name__}; expected a name, a path, a DataFrame "
+            "or Relation objects."
+        )
     seen: set[tuple[str, str]] = set()
     for relation in relations:
         key = (relation.name, relation.language)
         if key in seen:
-            raise RelationFormatError(f"Relation {key} comes twice; names must differ.")
+            raise RelationFormatError(f"Relation {key} comes twice; expected names that differ.")
         seen.add(key)
     if languages is not None and _languages(languages) != ("all",):
         wanted = _languages(languages)
@@ -102,7 +105,7 @@ def load_relations(
 def read_source(
     source: str | Path | pd.DataFrame, *, languages: Sequence[str] | str | None = None
 ) -> list[RawRelation]:
-    """Reads what a source states, before anything is merged or refused; see `load_relations`."""
+    """Reads a source as it stands, before anything is merged or rejected; see `load_relations`."""
     if isinstance(source, pd.DataFrame):
         return read_rows(source, "the DataFrame")
     name = str(source)
@@ -137,17 +140,19 @@ def read_source(
         return read_path(lre_folder())
     known = sorted({*sets, *(r for members in sets.values() for r in members)})
     if "/" in name or Path(name).suffix:
-        raise UnknownRelationError(f"There is no file or folder {name!r}, and no shipped relation.")
+        raise UnknownRelationError(
+            f"There is no file, folder or shipped relation {name!r}; expected one of these."
+        )
     raise UnknownRelationError(
-        f"{name!r} is no shipped set, no shipped relation and no path. {near_matches(name, known)}"
+        f"{name!r} is not a shipped set, a shipped relation or a path. {near_matches(name, known)}"
     )
 
 
 def build_relation(raw: RawRelation) -> Relation:
-    """Merges a subject's several objects into one fact and counts what that did (pitfall 9).
+    """Builds a relation; a subject's objects become one fact, and what was merged is counted (pitfall 9).
 
     Raises:
-        TemplateError: a template that cannot be used, or none.
+        TemplateError: a template cannot be used, or there is none.
         RelationFormatError: no fact is left.
     """
     merged: dict[str, Fact] = {}
@@ -183,7 +188,7 @@ def build_relation(raw: RawRelation) -> Relation:
 
 
 def _make_templates(raw: RawRelation) -> list[Template]:
-    """The stated templates; where no side is stated, the last of several is held out."""
+    """Makes the stated templates; if no side is stated, the last of several is held out."""
     stated: list[dict[str, Any]] = []
     for template in raw.templates or _shipped_templates(raw):
         text = template["text"]
@@ -215,7 +220,7 @@ def _shipped_templates(raw: RawRelation) -> list[dict[str, Any]]:
 
 
 def clean_text(text: str) -> str:
-    """Undoes double escapes, drops what is invisible, and evens out white space.
+    """Undoes double escapes, drops invisible characters, and normalises white space.
 
     >>> clean_text("Bras\\\\u00edlia\\u200b ")
     'Brasília'
@@ -229,14 +234,16 @@ def clean_text(text: str) -> str:
 
 
 def _is_dirty(row: Row) -> bool:
-    """Whether more than white space was mended."""
+    """Whether cleaning changes more than white space."""
     return any(clean_text(text) != " ".join(text.split()) for text in (row.subject, *row.objects))
 
 
 def _languages(languages: Sequence[str] | str) -> tuple[str, ...]:
     texts = languages.split(",") if isinstance(languages, str) else languages
     if not isinstance(texts, Iterable) or not all(isinstance(text, str) for text in texts):
-        raise UnknownRelationError(f"languages is {languages!r}; expected texts, such as 'en,de'.")
+        raise UnknownRelationError(
+            f"languages is {languages!r}; expected language codes, such as 'en,de'."
+        )
     return tuple(text.strip().lower() for text in texts if text.strip())
 
 

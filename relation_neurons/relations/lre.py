@@ -1,7 +1,7 @@
-"""LRE: the relations of *Linearity of Relation Decoding in Transformer Language Models*.
+"""Download and verification of the LRE relations, which are not shipped.
 
-They are other people's data (MIT) and not shipped. `fetch_lre` brings the published files of one
-pinned commit into the cache folder, each verified by its SHA-256.
+LRE is the data (MIT) of *Linearity of Relation Decoding in Transformer Language Models*. `fetch_lre`
+downloads the published files of one pinned commit into the cache folder and verifies each by its SHA-256.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _VARIABLE = "RELATION_NEURONS_LRE_URL"
 def fetch_lre(
     folder: str | Path | None = None, *, say: Callable[[str], None] | None = None
 ) -> Path:
-    """Downloads the published LRE files that are not there yet, and verifies all of them.
+    """Downloads the published LRE files that are missing, and verifies all of them.
 
     Args:
         folder: where to put them; the user's cache folder by default, where `load_relations("lre")`
             finds them.
-        say: told what was done.
+        say: called with a line that says what was done.
 
     Returns:
         The folder.
 
     Raises:
-        RelationFormatError: a file that cannot be downloaded or is not the published one. What was
-            verified before it stays.
+        RelationFormatError: a file could not be downloaded, or is not the published one. Files that
+            were verified before it are kept.
     """
     import pooch
 
@@ -60,14 +60,17 @@ def fetch_lre(
         except ValueError as error:  # the hash differs
             raise RelationFormatError(
                 f"{name} from {url} is not the published file: its SHA-256 differs from "
-                f"{listed['sha256'][name]}. It was not kept. Try again, or see what stands between."
+                f"{listed['sha256'][name]}. It was not kept. Try again, or look for a proxy or "
+                "mirror that changes the file."
             ) from error
-        except Exception as error:  # a socket, a proxy, a status, a full disk: all end the same way
+        except (
+            Exception
+        ) as error:  # a socket, a proxy, a status, a full disk: all are reported alike
             raise RelationFormatError(
-                f"{name} cannot be fetched from {url} ({type(error).__name__}). Where there is no network: "
+                f"{name} could not be downloaded from {url} ({type(error).__name__}). Without a network, "
                 f"download the folder '{listed['folder']}' of the repository {listed['repository']} at "
-                f"commit {listed['commit']} elsewhere, and put what is in it into {target}; the same "
-                "command then verifies it."
+                f"commit {listed['commit']} elsewhere and copy its files into {target}; the same "
+                "command then verifies them."
             ) from error
     if say is not None:
         say(f"lre: {len(listed['sha256'])} files verified in {target}")
@@ -75,10 +78,10 @@ def fetch_lre(
 
 
 def lre_folder() -> Path:
-    """Gives the folder that `fetch_lre` filled.
+    """Returns the folder that `fetch_lre` filled.
 
     Raises:
-        UnknownRelationError: it was not fetched, or not whole.
+        UnknownRelationError: the files were not fetched, or some are missing.
     """
     folder = _default_folder()
     listed = _listed()["sha256"]
@@ -86,7 +89,7 @@ def lre_folder() -> Path:
     if missing:
         raise UnknownRelationError(
             f"The LRE relations are not here ({len(missing)} of {len(listed)} files are missing in "
-            f"{folder}). Get them with: relation-neurons relations fetch lre"
+            f"{folder}). Download them with: relation-neurons relations fetch lre"
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Prompts: every prompt of a run, from templates to tokens.
+"""`Prompts` and `make_prompts`: every prompt of a run, from templates to tokens.
 
 An answer is tokenised as the continuation of its prompt, never alone (pitfall 5).
 """
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 KIND_PHRASES = {"fact": "on facts", "nonsense": "with nonsense subjects", "background": "neutral"}
-"""How the kinds of prompts are called in a sentence."""
+"""What the kinds of prompts are called in a sentence."""
 
 BACKGROUND = "(background)"
 """The `relation` of a neutral prompt."""
@@ -50,13 +50,13 @@ class Prompts:
     """prompt_id, kind (`fact` / `background` / `nonsense`), relation, language, fact (its id, or its
     subject's key), subject, answer, template, form, template_held_out, text, side."""
     tokens: tuple[tuple[int, ...], ...]
-    """The tokens of each prompt, with whatever the tokenizer puts before them."""
+    """The tokens of each prompt, including those that the tokenizer adds in front."""
     answers: tuple[tuple[tuple[int, ...], ...], ...]
     """For each prompt, the tokens of each accepted answer; none for background and nonsense."""
     pad_id: int
     context: tuple[int, ...] = ()
-    """For each prompt, how many of its first tokens are demonstrations (few-shot), which are never
-    pooled: they are the same in every prompt of a relation. Empty: none anywhere."""
+    """For each prompt, how many of its first tokens belong to solved examples (few-shot), which are never
+    pooled because they are the same in every prompt of a relation. Empty if no prompt has any."""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -67,7 +67,7 @@ class Prompts:
         return f"Prompts({parts})"
 
     def _repr_html_(self) -> str:
-        """Prompts: the sizes that the split reached, and an example of each relation."""
+        """Shows the sizes that the split reached, and an example of each relation."""
         frame = self.frame
         several = frame["language"].nunique() > 1
         examples = frame[frame["kind"] == "fact"].drop_duplicates(["relation", "language", "side"])
@@ -90,7 +90,7 @@ class Prompts:
         return table_view(f"{len(self):,} prompts", note, (head, rows))
 
     def take(self, keep: np.ndarray | pd.Series) -> Prompts:
-        """Gives the rows where `keep` (a boolean per row) holds; prompt ids stay."""
+        """Returns the rows where `keep` (a boolean per row) is true; prompt ids are kept."""
         rows = np.flatnonzero(np.asarray(keep))
         return replace(
             self,
@@ -102,16 +102,16 @@ class Prompts:
 
     @property
     def detection(self) -> Prompts:
-        """What neurons are found on: detection facts, neutral prompts, nonsense subjects."""
+        """The prompts that neurons are found on: detection facts, neutral prompts, nonsense subjects."""
         return self.take(self.frame["side"] == "detection")
 
     @property
     def held_out(self) -> Prompts:
-        """What ablation is judged on."""
+        """The prompts that ablation is judged on."""
         return self.take(self.frame["side"] == "held_out")
 
     def split_sizes(self) -> pd.DataFrame:
-        """Counts facts and templates a side, per relation: the sizes that the split reached."""
+        """Counts facts and templates per relation and side: the sizes that the split reached."""
         facts = self.frame[self.frame["kind"] == "fact"]
         grouped = facts.groupby(["relation", "language", "side"], sort=True)
         return grouped.agg(
@@ -134,31 +134,31 @@ def make_prompts(
     """Makes every prompt of a run and tokenises it.
 
     Args:
-        relations: what `load_relations` gives.
-        tokenizer: a Hugging Face tokenizer; what it puts before a text (BOS or nothing) stays.
+        relations: from `load_relations`.
+        tokenizer: a Hugging Face tokenizer; what it adds before a text (BOS or nothing) is kept.
         held_out: facts set aside per relation, a count or a share; see `split_subjects`.
-        hold_out_templates: how many templates a relation is judged on and not detected on: the
-            first ones that its data holds out, then the last of the others, of which one at least
-            stays; 0 judges on the detection templates. None: as the data says.
-        single_template: asks everything with the first detection template (the paper's setting);
-            then no template is held out, and the results say so.
-        shots: solved examples in front of each prompt, in the prompt's own template: the same
-            detection facts for every prompt of a relation, which are asked nowhere themselves. The
-            relations' examples stand in front of the neutral prompts too, by lot and evenly, so that
-            solved examples do not tell a relation from no relation.
-        nonsense: nonsense subjects per relation; none where words are written without spaces, as
-            Latin syllables would tell the script there and not the relation.
-        background: whether the neutral prompts are added, in each language that has them.
+        hold_out_templates: how many templates a relation is judged on but not detected on: first
+            those that its data holds out, then the last of the others, of which at least one is
+            kept for detection; 0 judges on the detection templates. None: as the data says.
+        single_template: uses the first detection template everywhere (the paper's setting); then no
+            template is held out, and the results say so.
+        shots: how many solved examples precede each prompt, in the prompt's own template: the same
+            detection facts for every prompt of a relation, which are never asked themselves. Neutral
+            prompts are preceded by the relations' examples too, drawn at random and evenly, so that
+            solved examples do not tell relations from neutral prompts.
+        nonsense: how many nonsense subjects per relation; none in scripts without spaces, where
+            Latin syllables would mark the script and not the relation.
+        background: whether neutral prompts are added, in each language that has them.
         seed: of the split, the shots and the nonsense subjects.
 
     Raises:
-        TooFewFactsError: a relation that cannot be split or that has too few facts for its shots.
-        TemplateError: a relation without a detection template.
-        AnswerError: an answer that is no continuation of its prompt.
+        TooFewFactsError: a relation cannot be split, or has too few facts for its shots.
+        TemplateError: a relation has no detection template.
+        AnswerError: an answer is not a continuation of its prompt.
     """
     if tokenizer is None:
         raise AnswerError(
-            "The model has no tokenizer; give one with load_model(model, tokenizer=…)."
+            "The model has no tokenizer; expected one. Pass it with load_model(model, tokenizer=…)."
         )
     sides = split_subjects(relations, held_out, seed=seed)
     draft = _Draft()
@@ -183,7 +183,7 @@ def make_prompts(
 
 
 class _Draft:
-    """Rows under way to `Prompts`."""
+    """Rows that become `Prompts` once they are tokenised."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -202,7 +202,7 @@ class _Draft:
         side: Side = "detection",
         unseen: bool = False,
     ) -> None:
-        """Adds a fact or a nonsense subject in one template."""
+        """Adds a prompt for a fact or a nonsense subject in one template."""
         context = "".join(
             f"{template.fill(shot.subject)}{template.separator}{shot.objects[0]}\n"
             for shot in shown
@@ -225,7 +225,7 @@ class _Draft:
         self.contexts.append(context)
 
     def add_background(self, neutral: Sequence[tuple[str, str]], language: str, seed: int) -> None:
-        """Adds a language's neutral prompts, behind the examples that stand in front of its facts."""
+        """Adds a language's neutral prompts, preceded by the examples that precede its facts."""
         contexts = {
             context: None
             for row, context in zip(self.rows, self.contexts, strict=True)
@@ -256,7 +256,7 @@ class _Draft:
         self.rows.append({"prompt_id": len(self.rows), **columns})
 
     def tokenised(self, tokenizer: Any) -> Prompts:
-        """Tokenises prompts, and answers as their continuations."""
+        """Tokenises the prompts, and the answers as their continuations."""
         frame = pd.DataFrame(self.rows)
         tokens = [tuple(ids) for ids in tokenizer(list(frame["text"]))["input_ids"]]
         answers = [
@@ -280,11 +280,11 @@ def answer_tokens(
 ) -> tuple[int, ...]:
     """Tokenises `answer` as the continuation of its prompt.
 
-    Where the tokenizer merges across the seam, the continuation is tokenised behind an anchor
-    letter instead, so that no SentencePiece dummy space comes in.
+    Where the tokenizer merges tokens across the boundary, the continuation is tokenised after an
+    anchor letter instead, so that SentencePiece adds no dummy space.
 
     Raises:
-        AnswerError: no tokens are left.
+        AnswerError: the answer has no tokens of its own.
     """
     whole = tokenizer(prompt + separator + answer)["input_ids"]
     start = len(prompt_tokens)
@@ -295,13 +295,13 @@ def answer_tokens(
     if behind[: len(anchor)] == anchor and len(behind) > len(anchor):
         return tuple(behind[len(anchor) :])
     raise AnswerError(
-        f"The answer {answer!r} is no continuation of {prompt!r} for this tokenizer: it gives no "
+        f"The answer {answer!r} is not a continuation of {prompt!r} for this tokenizer: it has no "
         "tokens of its own after the prompt. Reword the template or the answer."
     )
 
 
 def nonsense_subjects(count: int, *, seed: int = 0) -> list[str]:
-    """Makes pronounceable names that no one has, the same for every relation (method 3)."""
+    """Makes up pronounceable names, the same ones for every relation (method 3)."""
     rng = np.random.default_rng([seed, 0x6E6F6E])
     onsets, vowels = list("bdfgklmnprstvz"), list("aeiou")
     names: dict[str, None] = {}
@@ -312,7 +312,7 @@ def nonsense_subjects(count: int, *, seed: int = 0) -> list[str]:
 
 
 def _common_start(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+    """Returns the length of the common prefix of two token sequences."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
@@ -325,7 +325,7 @@ def _pad_id(tokenizer: Any) -> int:
 
 
 def prompts_table(prompts: Prompts) -> pd.DataFrame:
-    """Puts prompts and their tokens into one table."""
+    """Returns prompts and their tokens as one table."""
     return prompts.frame.assign(
         tokens=[list(t) for t in prompts.tokens],
         answers=[[list(a) for a in answers] for answers in prompts.answers],
@@ -335,7 +335,7 @@ def prompts_table(prompts: Prompts) -> pd.DataFrame:
 
 
 def prompts_of(table: pd.DataFrame) -> Prompts:
-    """Gives the prompts of a table that `prompts_table` made."""
+    """Returns the prompts of a table made by `prompts_table`."""
     tokens = tuple(tuple(int(t) for t in row) for row in table["tokens"])
     answers = tuple(tuple(tuple(int(t) for t in a) for a in row) for row in table["answers"])
     context = tuple(int(count) for count in table["context"]) if table["context"].any() else ()

@@ -1,4 +1,4 @@
-"""Relations: facts and the templates that ask for them.
+"""`Fact`, `Template` and `Relation`: facts and the templates that ask for them.
 
 A fact is (subject, relation, object); a relation has facts and prompt templates with exactly one
 `{}`. Templates, like facts, have a side: neurons are found on *detection* templates and judged on
@@ -31,13 +31,13 @@ __all__ = [
 Side = Literal["detection", "held_out"]
 
 MIN_KNOWN = 10
-"""Known facts a relation needs on either side; with 3 positives an AP of 1 is free."""
+"""Known facts that a relation needs on each side; with 3 positives an AP of 1 is easy to reach by chance."""
 
 ALL_RELATIONS = "all relations"
-"""What stands for all of them together in a summary."""
+"""The name under which a summary pools all relations."""
 
 RESERVED = ("(background)", ALL_RELATIONS)
-"""Names that stand for something else in prompts and summaries."""
+"""Names with another meaning in prompts and summaries, so no relation can have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Fact:
     objects: tuple[str, ...]
     """Accepted answers; the first is the one shown, the others are aliases or further objects."""
     id: str = ""
-    """The fact's identity, the same in each of its languages; where empty, the subject's key."""
+    """Identifies the fact in all its languages; if empty, the subject's key is used."""
     year: int | None = None
-    """When the fact held, where it changes."""
+    """The year in which the fact held, for facts that change."""
 
     def __post_init__(self) -> None:
         objects = self.objects
@@ -62,13 +62,14 @@ class Fact:
             )
         if not isinstance(self.subject, str) or not isinstance(self.id, str):
             raise RelationFormatError(
-                f"A subject is {self.subject!r} with the id {self.id!r}; expected texts."
+                f"Found the subject {self.subject!r} with the id {self.id!r}; expected texts."
             )
         try:
             "".join((self.subject, self.id, *objects)).encode()
         except UnicodeEncodeError as error:
             raise RelationFormatError(
-                f"The fact about {self.subject!r} holds half a character; expected valid Unicode."
+                f"The fact about {self.subject!r} contains half a character (a lone surrogate); expected "
+                "valid Unicode."
             ) from error
 
     @property
@@ -78,12 +79,12 @@ class Fact:
 
     @property
     def copied(self) -> bool:
-        """Whether an accepted answer already stands in the subject, as words (pitfall 8)."""
+        """Whether an accepted answer already occurs in the subject, as whole words (pitfall 8)."""
         return any(_stands_in(answer, self.subject) for answer in self.objects)
 
     @property
     def copied_in_part(self) -> bool:
-        """Whether an answer's first or last word stands in the subject, as in family names."""
+        """Whether an answer's first or last word occurs in the subject, as surnames do."""
         ends = ((words[0], words[-1]) for o in self.objects if (words := o.split()))
         return any(_stands_in(word, self.subject) for pair in ends for word in pair)
 
@@ -95,21 +96,21 @@ class Template:
     text: str
     """For example `The capital of {} is`."""
     form: str = "statement"
-    """`statement` or `question`; recorded, so that form and relation can be told apart."""
+    """`statement` or `question`; recorded so that the effects of form and relation can be told apart."""
     side: Side = "detection"
-    """Whether neurons are found or judged on it."""
+    """Whether neurons are found on it (`detection`) or judged on it (`held_out`)."""
     separator: str = " "
-    """What stands between prompt and answer (nothing in Chinese and Japanese)."""
+    """The text between prompt and answer (empty in Chinese and Japanese)."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not isinstance(self.separator, str):
             raise TemplateError(
-                f"A template is {self.text!r} with the separator {self.separator!r}; expected texts."
+                f"Found the template {self.text!r} with the separator {self.separator!r}; expected texts."
             )
         if not (self.text + self.separator).isprintable():
             raise TemplateError(
-                f"Template {self.text!r} holds half a character, a line break or another that cannot "
-                "be printed; expected plain text."
+                f"Template {self.text!r} contains half a character, a line break or another character that "
+                "cannot be printed; expected plain text."
             )
         if self.side not in ("detection", "held_out"):
             raise TemplateError(
@@ -127,11 +128,11 @@ class Template:
         if self.text != self.text.rstrip():
             raise TemplateError(
                 f"Template {self.text!r} ends in white space, which would become a token of its "
-                "own before the answer. Remove it: the separator is added with the answer."
+                "own before the answer. Remove it; the separator is added together with the answer."
             )
 
     def fill(self, subject: str) -> str:
-        """Gives the prompt for `subject`; braces inside the subject stay text."""
+        """Returns the prompt for `subject`; braces in the subject are kept as text."""
         return self.text.replace("{}", subject)
 
 
@@ -146,7 +147,7 @@ class Relation:
     description: str = ""
     source: str = ""
     notes: Mapping[str, int] = field(default_factory=dict, compare=False)
-    """What reading did: rows `read`, `duplicates` dropped, subjects `merged`."""
+    """Counts from reading the source: rows `read`, `duplicates` dropped, subjects `merged`."""
 
     def __post_init__(self) -> None:
         if not self.facts:
@@ -155,7 +156,7 @@ class Relation:
             )
         if not self.name.strip() or self.name in RESERVED or not self.name.isprintable():
             raise RelationFormatError(
-                f"A relation cannot be named {self.name!r}; expected a name of its own."
+                f"A relation cannot be named {self.name!r}; expected a printable name that is not reserved."
             )
         if not self.templates:
             raise TemplateError(f"Relation {self.name!r} has no template; expected at least one.")
@@ -164,7 +165,7 @@ class Relation:
         if twice is not None:
             raise TemplateError(
                 f"Relation {self.name!r} has the template {twice!r} twice; expected each once, on one "
-                "side: what neurons are found on cannot judge them."
+                "side: neurons cannot be judged on the template they are found on."
             )
 
     def __repr__(self) -> str:
@@ -174,7 +175,7 @@ class Relation:
         )
 
     def _repr_html_(self) -> str:
-        """A relation: its templates and first facts."""
+        """Shows the relation's templates and first facts."""
         majority, share = self.majority()
         note = (
             f"{len(self.facts)} facts in {self.language}; the commonest answer, {majority}, would "
@@ -193,17 +194,17 @@ class Relation:
         )
 
     def templates_of(self, side: Side) -> tuple[Template, ...]:
-        """Gives the templates of one side."""
+        """Returns the templates of one side."""
         return tuple(t for t in self.templates if t.side == side)
 
     def with_templates(self, templates: Sequence[Template]) -> Relation:
-        """Gives the same relation asked with other templates."""
+        """Returns the same relation with other templates."""
         return replace(self, templates=tuple(templates))
 
     def majority(self) -> tuple[str, float]:
-        """Gives the commonest object and the share of facts that it answers (pitfall 7).
+        """Returns the commonest object and the share of facts that it answers (pitfall 7).
 
-        Of several that are equally common, the one that most facts name first.
+        Among equally common objects, it is the one that most facts name first.
         """
         counts = Counter(answer for fact in self.facts for answer in set(fact.objects))
         first = Counter(fact.objects[0] for fact in self.facts)
@@ -211,17 +212,17 @@ class Relation:
         return top, counts[top] / len(self.facts)
 
     def copied(self) -> int:
-        """Counts facts whose answer already stands in the subject (pitfall 8)."""
+        """Counts the facts whose answer already occurs in the subject (pitfall 8)."""
         return sum(fact.copied for fact in self.facts)
 
 
 def subject_key(subject: str) -> str:
-    """The identity of a subject in the split: case, width and accents' encoding do not matter."""
+    """Returns a subject's key in the split, which ignores case, width and the encoding of accents."""
     return " ".join(unicodedata.normalize("NFKC", subject).casefold().split())
 
 
 def relation_label(relation: str, language: str, *, several: bool) -> str:
-    """Names a relation in tables and figures, with its language where there are several.
+    """Returns a relation's name for tables and figures, with its language where there are several.
 
     >>> relation_label("country_capital", "de", several=True)
     'country_capital (de)'
@@ -230,7 +231,7 @@ def relation_label(relation: str, language: str, *, several: bool) -> str:
 
 
 def _stands_in(answer: str, subject: str) -> bool:
-    """Whether the answer stands in the subject: as whole words, or anywhere without word breaks."""
+    """Whether the answer occurs in the subject: as whole words, or anywhere in scripts without spaces."""
     found, where = (unicodedata.normalize("NFKC", text).casefold() for text in (answer, subject))
     if re.search(r"[\u3040-\u30ff\u3400-\u9fff]", found):
         return found in where

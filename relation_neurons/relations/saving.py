@@ -1,4 +1,4 @@
-"""Writers: relations to files that `load_relations` and others read."""
+"""`save_relations`: relations to files that `load_relations` and other programs read."""
 
 from __future__ import annotations
 
@@ -20,29 +20,31 @@ FORMATS = ("csv", "tsv", "jsonl", "json", "lre")
 
 
 def save_relations(relations: Any, path: str | Path, *, format: str | None = None) -> list[Path]:
-    """Writes relations.
+    """Writes relations to a file or folder.
 
     `csv`, `tsv` and `jsonl` are one file; `json` (the shipped format) and `lre` are a folder with a
-    file per relation. All but `lre` read back with the same facts and templates; tables have no
-    place for descriptions and sources. LRE has none for ids, years, sides and forms either: the
-    held-out templates come last, and only the last of them is held out again.
+    file per relation. All but `lre` are read back with the same facts and templates; tables cannot
+    hold descriptions and sources. LRE cannot hold ids, years, sides and forms either: the held-out
+    templates come last, and only the last of them is held out when the file is read back.
 
     Args:
         relations: anything that `load_relations` reads.
-        path: the file or folder; folders above it are made.
-        format: one of `FORMATS`; by the path's suffix where it has one, else `json`.
+        path: the file or folder; parent folders are created.
+        format: one of `FORMATS`; by default taken from the path's suffix, or `json` if it has none.
 
     Returns:
         The files written.
 
     Raises:
-        RelationFormatError: an unknown format, or a file that cannot be written.
+        RelationFormatError: the format is unknown, or a file cannot be written.
     """
     loaded, path = load_relations(relations), Path(path)
     suffix = path.suffix.lower().removeprefix(".")
     chosen = format or (suffix if suffix in ("csv", "tsv", "jsonl") else "json")
     if chosen not in FORMATS:
-        raise RelationFormatError(f"No format {chosen!r}. {near_matches(str(chosen), FORMATS)}")
+        raise RelationFormatError(
+            f"There is no format {chosen!r}. {near_matches(str(chosen), FORMATS)}"
+        )
     _refuse(loaded, chosen, path, suffix)
     try:
         if chosen in ("json", "lre"):
@@ -60,35 +62,35 @@ def save_relations(relations: Any, path: str | Path, *, format: str | None = Non
 
 
 def _refuse(relations: Iterable[Relation], chosen: str, path: Path, suffix: str) -> None:
-    """Refuses what would be lost or could not be read back."""
+    """Rejects paths that do not fit the format, and relations that could not be read back."""
     folder = chosen in ("json", "lre")
     if suffix != ("" if folder else chosen):
         kind = "a folder, without a suffix" if folder else f"a file that ends in .{chosen}"
-        raise RelationFormatError(f"{path} is no place for the format {chosen!r}; expected {kind}.")
+        raise RelationFormatError(f"{path} does not fit the format {chosen!r}; expected {kind}.")
     stems: set[str] = set()
     for one in relations if folder else ():
         stem = _stem(one)
         if stem in stems or stem.startswith(".") or (path / f"{stem}.json").exists():
             raise RelationFormatError(
                 f"Relation {one.name!r} would be written to {stem}.json, which is taken or hidden. "
-                "Rename it, or give an empty folder."
+                "Rename the relation, or choose an empty folder."
             )
         stems.add(stem)
         spaced = all(template.separator == " " for template in one.templates)
         if chosen == "lre" and (one.language != "en" or not spaced):
             raise RelationFormatError(
-                f"Relation {one.name!r} in {one.language!r} cannot be written as LRE, which knows neither "
-                "languages nor separators: it would be read as English. Use another format."
+                f"Relation {one.name!r} in {one.language!r} cannot be written as LRE, which has neither "
+                "languages nor separators, so it would be read back as English. Use another format."
             )
 
 
 def relations_frame(relations: Iterable[Relation]) -> pd.DataFrame:
-    """Gives relations as the table that CSV holds: a row per subject and object.
+    """Returns relations as the table that a CSV file holds: a row per subject and object.
 
     Returns:
         relation, language, subject, object, id, year, template, form, side, separator. A relation's
-        templates stand on its first rows, one a row; a row comes twice where there are more
-        templates than rows. A separator of nothing is written `none`.
+        templates are on its first rows, one per row; rows are repeated if there are more templates
+        than rows. An empty separator is written as `none`.
     """
     records = []
     for relation in relations:
@@ -118,7 +120,7 @@ def relations_frame(relations: Iterable[Relation]) -> pd.DataFrame:
 
 
 def _rows(relation: Relation) -> Iterable[dict[str, Any]]:
-    """JSON Lines: a fact a line, the templates on the relation's first."""
+    """Yields rows of JSON Lines: one fact per line, with the templates on the relation's first line."""
     for number, fact in enumerate(relation.facts):
         head: dict[str, Any] = {"relation": relation.name, "language": relation.language}
         if number == 0:
@@ -131,7 +133,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _shipped(relation: Relation) -> str:
-    """One template and one fact a line, so that a change is a line in a diff."""
+    """Returns the shipped format, one template or fact per line, so that a change is one line of a diff."""
     head = {key: getattr(relation, key) for key in ("name", "language", "description", "source")}
     lines = [f" {_dumps(key)}: {_dumps(value)}," for key, value in head.items()]
     parts = {"templates": _templates(relation), "facts": [_fact(fact) for fact in relation.facts]}
@@ -178,7 +180,7 @@ def _fact(fact: Any) -> dict[str, Any]:
 
 
 def _stem(relation: Relation) -> str:
-    """A file's name of a relation's: names are data, and data chooses no folder."""
+    """Returns a file name made from a relation's name, which must not choose a folder."""
     whole = relation.name if relation.language == "en" else f"{relation.name}.{relation.language}"
     return re.sub(r'[/\\:*?"<>|]', "_", whole)
 

@@ -1,4 +1,4 @@
-"""Choose facts: sample, balance answers, drop copied answers, keep the facts that all languages have."""
+"""The choice of facts: sample them, balance answers, drop copied answers, keep those of all languages."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ __all__ = ["by_lot", "draw_facts", "drop_copied", "limit_objects"]
 
 
 def drop_copied(relation: Relation) -> Relation:
-    """Leaves out the facts whose answer stands in the subject, which copying alone answers.
+    """Leaves out the facts whose answer occurs in the subject, so that copying would answer them.
 
     Raises:
-        TooFewFactsError: none is left.
+        TooFewFactsError: no fact is left.
     """
     facts = tuple(fact for fact in relation.facts if not fact.copied)
     if not facts:
         raise TooFewFactsError(
-            f"In every fact of {relation.name!r} the answer stands in the subject, so none is left."
+            f"In every fact of {relation.name!r} the answer occurs in the subject, so none is left. Keep "
+            "copied answers, or leave the relation out."
         )
     return replace(relation, facts=facts)
 
 
 def draw_facts(relation: Relation, count: int, *, seed: int = 0) -> Relation:
-    """Draws `count` facts, by their ids, so that languages with the same facts keep the same ones.
+    """Draws `count` facts by their ids, so that languages with the same facts keep the same ones.
 
     Raises:
-        TooFewFactsError: a count below 1.
+        TooFewFactsError: the count is below 1.
     """
     if count < 1:
         raise TooFewFactsError(f"max_facts is {count}; expected 1 or more.")
@@ -42,7 +43,7 @@ def draw_facts(relation: Relation, count: int, *, seed: int = 0) -> Relation:
 
 
 def by_lot(name: str, facts: Sequence[Fact], seed: int) -> list[Fact]:
-    """Orders facts at random, each by its own lot, whatever others there are."""
+    """Orders facts at random; a fact's place in the draw does not depend on the other facts."""
     return sorted(
         facts, key=lambda fact: hashlib.sha256(f"{seed}/{name}/{fact.key}".encode()).digest()
     )
@@ -51,13 +52,16 @@ def by_lot(name: str, facts: Sequence[Fact], seed: int) -> list[Fact]:
 def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relation:
     """Balances objects: drops facts until no object answers more than `share` of them.
 
-    Facts of the commonest accepted object are dropped, drawn at random, until it is not too common.
+    Facts of the commonest accepted object are drawn at random and dropped until it is no longer too
+    common.
 
     Raises:
-        TooFewFactsError: a share that so few objects cannot reach, or that is none.
+        TooFewFactsError: the share is not between 0 and 1, or too small for so few objects.
     """
     if not 0 < share <= 1:
-        raise TooFewFactsError(f"The largest share of an object is {share}; expected 0 to 1.")
+        raise TooFewFactsError(
+            f"The largest share of an object is {share}; expected more than 0 and at most 1."
+        )
     rng = np.random.default_rng([seed, 0x62616C])
     kept = [relation.facts[int(i)] for i in rng.permutation(len(relation.facts))]
     counts = Counter(answer for fact in kept for answer in set(fact.objects))
@@ -67,8 +71,8 @@ def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relatio
         counts -= Counter(set(kept.pop(place).objects))
     if not kept:
         raise TooFewFactsError(
-            f"Relation {relation.name!r} has too few objects for a choice of facts that leaves each with "
-            f"{share:.0%} or less. Give a larger share, or leave the relation out."
+            f"Relation {relation.name!r} has too few objects for each to answer {share:.0%} of the facts or "
+            "less. Give a larger share, or leave the relation out."
         )
     left = {subject_key(fact.subject) for fact in kept}
     return replace(
@@ -77,7 +81,7 @@ def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relatio
 
 
 def _common(relations: Sequence[Relation]) -> list[Relation]:
-    """Keeps the facts that a relation has in all its languages here."""
+    """Keeps the facts that a relation has in all languages given."""
     keys: dict[str, set[str]] = {}
     for one in relations:
         here = {fact.key for fact in one.facts}
@@ -89,5 +93,8 @@ def _common(relations: Sequence[Relation]) -> list[Relation]:
     ]
     if len(left) < len(relations):
         gone = next(one.name for one in relations if not keys[one.name])
-        raise TooFewFactsError(f"Relation {gone!r} has no fact left that is in all its languages.")
+        raise TooFewFactsError(
+            f"Relation {gone!r} has no fact that all its languages have; expected common ids. Give a fact "
+            "the same 'id' in each language."
+        )
     return left

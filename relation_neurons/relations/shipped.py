@@ -1,4 +1,4 @@
-"""The example: a small spreadsheet of three relations, to run as it is and to put one's own facts into."""
+"""The data that comes with the package: relation sets, neutral prompts and text, the example spreadsheet."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ __all__ = ["list_shipped", "load_background", "neutral_text", "write_example"]
 
 
 def write_example(path: str | Path) -> Path:
-    """Writes the example spreadsheet.
+    """Writes the example: a spreadsheet of three relations, to run as it is or to edit.
 
-    Its facts are common knowledge, typed in by hand (MIT). Facts and wordings were kept where
-    SmolLM2-135M knows them, so that a first heatmap lacks nothing.
+    Its facts are common knowledge, typed in by hand (MIT). Facts and wordings were kept if
+    SmolLM2-135M knows them, so that a first heatmap is complete.
 
     Args:
-        path: the file, `.csv`; the folder above it must be there.
+        path: the file, `.csv`; its folder must exist.
 
     Raises:
-        RelationFormatError: a file that is there already, another suffix, or one that cannot be
-            written.
+        RelationFormatError: the file exists already, has another suffix, or cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".csv":
         raise RelationFormatError(
-            f"{path} is no place for the example; expected a file that ends in .csv."
+            f"{path} does not fit the example; expected a file that ends in .csv."
         )
     text = (resources.files("relation_neurons") / "data" / "example.csv").read_text(
         encoding="utf-8"
@@ -45,7 +44,7 @@ def write_example(path: str | Path) -> Path:
             file.write(text)
     except FileExistsError as error:
         raise RelationFormatError(
-            f"{path} is there already and may hold your facts. Give another name."
+            f"{path} is there already and may hold your facts; expected a new file. Give another name."
         ) from error
     except OSError as error:
         raise RelationFormatError(f"{path} cannot be written: {error}.") from error
@@ -54,7 +53,7 @@ def write_example(path: str | Path) -> Path:
 
 @cache
 def _shipped_files() -> dict[str, dict[str, dict[str, str]]]:
-    """Set, relation, language: the file's name."""
+    """Returns the file names of shipped relations, by set, relation and language."""
     root = resources.files("relation_neurons") / "data"
     sets: dict[str, dict[str, dict[str, str]]] = {}
     for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
@@ -68,13 +67,13 @@ def _shipped_files() -> dict[str, dict[str, dict[str, str]]]:
 
 
 def list_shipped() -> dict[str, tuple[str, ...]]:
-    """Gives the shipped sets and the relations in each."""
+    """Returns the shipped sets and the relations in each."""
     return {name: tuple(members) for name, members in _shipped_files().items()}
 
 
 @cache
 def load_background(language: str = "en") -> tuple[tuple[str, str], ...]:
-    """Gives the neutral prompts of a language, as (text, form); none where there are none."""
+    """Returns the neutral prompts of a language as (text, form), empty if it has none."""
     name = "background.json" if language == "en" else f"background.{language}.json"
     path = resources.files("relation_neurons") / "data" / name
     if not re.fullmatch(r"[\w-]+", language) or not path.is_file():
@@ -90,6 +89,6 @@ def _read_shipped(name: str, relation: str, language: str) -> list[RawRelation]:
 
 
 def neutral_text() -> tuple[str, ...]:
-    """Gives the paragraphs of plain English that come with the package."""
+    """Returns the paragraphs of plain English that come with the package."""
     path = resources.files("relation_neurons") / "data" / "neutral_text.json"
     return tuple(json.loads(path.read_text(encoding="utf-8"))["paragraphs"])

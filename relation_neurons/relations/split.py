@@ -1,4 +1,4 @@
-"""The split: which subjects and templates detect, and which are held out (method 1 and 2).
+"""The split into detection and held-out subjects and templates (method 1 and 2).
 
 The side is decided per entity: a subject that occurs in several relations is one entity, and so
 are the subjects of one fact in its languages (pitfall 16).
@@ -26,10 +26,10 @@ __all__ = [
 
 
 def find_entities(relations: Sequence[Relation]) -> dict[str, str]:
-    """Gives every subject's entity, named by its first subject key.
+    """Returns every subject's entity, named by its first subject key.
 
-    Two subjects are one entity where their `subject_key` is the same, where they stand in one
-    fact (the same relation and id, in two languages), or through others that are.
+    Two subjects are one entity if their `subject_key` is the same, if they belong to one fact (the
+    same relation and id in two languages), or if other subjects link them.
     """
     keys = sorted({subject_key(fact.subject) for one in relations for fact in one.facts})
     number = {key: i for i, key in enumerate(keys)}
@@ -48,10 +48,10 @@ def find_entities(relations: Sequence[Relation]) -> dict[str, str]:
 
 
 def require_links(relations: Sequence[Relation]) -> None:
-    """Refuses a relation in several languages whose facts are not the same facts.
+    """Rejects a relation in several languages whose facts are not linked by ids.
 
     Raises:
-        RelationFormatError: less than half of a language's facts have the id (or the subject) of a
+        RelationFormatError: fewer than half of a language's facts have the id (or the subject) of a
             fact in another language, so that the split could not keep them on one side.
     """
     for one in relations:
@@ -65,9 +65,9 @@ def require_links(relations: Sequence[Relation]) -> None:
         if others and linked < len(one.facts) / 2:
             raise RelationFormatError(
                 f"Relation {one.name!r} comes in several languages, and only {linked} of its "
-                f"{len(one.facts)} facts in {one.language!r} have an id that another language has too. "
-                "Give a fact the same 'id' in all of them: a fact must not detect in one language and "
-                "judge in another."
+                f"{len(one.facts)} facts in {one.language!r} have an id that another language has too; "
+                "expected at least half. Give a fact the same 'id' in all languages: it must not be used "
+                "for detection in one and held out in another."
             )
 
 
@@ -76,8 +76,8 @@ def split_subjects(
 ) -> dict[str, Side]:
     """Decides the side of every subject, once for all relations and languages (pitfall 16).
 
-    Entities are taken in a seeded order; one is held out while at least half of the relations it
-    occurs in still want held-out ones. A relation wants `held_out` of them (a count, or a share
+    Entities are visited in a seeded order; one is held out if at least half of the relations it
+    occurs in still need held-out ones. A relation needs `held_out` of them (a count, or a share
     below 1), and at most half of its own.
 
     Returns:
@@ -95,8 +95,8 @@ def split_subjects(
         entities = {entity_of[subject_key(fact.subject)] for fact in relation.facts}
         if len(entities) < 2:
             raise TooFewFactsError(
-                f"Relation {relation.name!r} has {len(entities)} subject; a split needs two at "
-                "the least, and some 30 to mean anything. Add facts, or leave it out."
+                f"Relation {relation.name!r} has {len(entities)} subject; a split needs at "
+                "least two, and some 30 to mean anything. Add facts, or leave it out."
             )
         count = round(held_out * len(entities)) if held_out < 1 else int(held_out)
         wanted.append(max(1, min(count, len(entities) // 2)))
@@ -120,7 +120,7 @@ def split_subjects(
 def choose_templates(
     relation: Relation, hold_out: int | None = None, single: bool = False
 ) -> tuple[tuple[Template, ...], tuple[Template, ...]]:
-    """Gives the templates that detect and those that judge; see `make_prompts`."""
+    """Returns the templates for detection and those for judging; see `make_prompts`."""
     detect, judge = relation.templates_of("detection"), relation.templates_of("held_out")
     if not detect:
         raise TemplateError(
@@ -141,10 +141,10 @@ def choose_templates(
 def draw_shots(
     relation: Relation, sides: Mapping[str, Side], shots: int, *, seed: int = 0
 ) -> tuple[Fact, ...]:
-    """Draws the facts that are shown solved, from the detection side, the same in each language.
+    """Draws the facts shown as solved examples, from the detection side, the same in each language.
 
     Raises:
-        TooFewFactsError: too few detection facts.
+        TooFewFactsError: there are too few detection facts.
     """
     if shots < 0:
         raise TooFewFactsError(f"shots is {shots}; expected 0 or more.")

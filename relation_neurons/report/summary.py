@@ -45,7 +45,7 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
     effects = results.effects
     asked: dict[str, Any] = {
         "dose": dose,
-        "score": contrast,
+        "contrast": contrast,
         "relations": results.manifest["relations"],
     }
     tables = {

@@ -1,4 +1,4 @@
-"""Columns: activations as the compiled code reads them, and the threads that share their neurons."""
+"""The inputs of the compiled code: activations as raw bits, prompts in groups, and threads over neurons."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _EXACT = (torch.float32, torch.int8, torch.uint8, torch.int16, torch.bool)  # as
 
 
 class Columns:
-    """Activations as the compiled code reads them, whatever their dtype; nothing is copied up front.
+    """Activations of any dtype, as the compiled code reads them; nothing is copied in advance.
 
-    float32 and half precision are read where they lie, a memory-mapped file included. Other layouts and
-    dtypes are converted some neurons at a time: what float32 holds exactly (8 and 16 bits) to float32, the
-    rest to its rank among the neuron's values, as only their order counts.
+    float32 and half precision are read in place, also from a memory-mapped file. Other layouts and
+    dtypes are converted a few neurons at a time: what float32 holds exactly (8 and 16 bits) to float32,
+    the rest to ranks among the neuron's values, because only their order counts.
     """
 
     def __init__(self, activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"]):
@@ -40,7 +40,12 @@ class Columns:
             self._table = every.float().numpy().view(np.uint32)
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None, Any, int, int]:
-        """Gives bits, what half precision stands for, values of their own, and where the neurons lie."""
+        """Reads neurons start to stop as raw bits.
+
+        Returns:
+            bits; the float32 of each half-precision pattern, or None; the float64 values that ranks
+            stand for, or None; and the first and last column of the neurons in `bits`.
+        """
         given = self.activations
         if given.is_contiguous() and (self._halved or given.dtype == torch.float32):
             return self._bits(given), self._table, None, start, stop
@@ -61,7 +66,7 @@ class Columns:
 
 
 def _ranks(values: np.ndarray) -> Float[np.ndarray, "prompt neuron"]:
-    """Numbers each column's distinct values from the lowest; Inf and NaN stay what they are."""
+    """Ranks each column's distinct values from the lowest; Inf and NaN become NaN."""
     order = values.argsort(axis=0)
     ordered = np.take_along_axis(values, order, axis=0)
     ranks = np.zeros(values.shape, dtype=np.float32)
@@ -73,10 +78,13 @@ def _ranks(values: np.ndarray) -> Float[np.ndarray, "prompt neuron"]:
 
 
 def in_threads(work: Callable[[int, int], bool], neurons: int, step: int, what: str) -> bool:
-    """Calls `work(start, stop)` on `step` neurons at a time and says whether all calls were fine.
+    """Calls `work(start, stop)` on `step` neurons at a time, in as many threads as torch uses.
 
-    As many threads as torch uses (`torch.set_num_threads`). numba's own would do too, but its OpenMP
-    layer changes the number of threads that torch uses from then on.
+    numba's own threads would do too, but its OpenMP layer changes the number of threads that torch uses
+    afterwards.
+
+    Returns:
+        Whether all calls returned True.
     """
     starts = range(0, neurons, step)
 
@@ -98,31 +106,34 @@ def in_threads(work: Callable[[int, int], bool], neurons: int, step: int, what: 
 
 @dataclass(frozen=True)
 class PromptGroups:
-    """Prompts by class, and what each class is to each family."""
+    """Prompts by class, and whether each class is positive or negative in each detection task.
+
+    Prompts of one class are positives and negatives of the same tasks.
+    """
 
     labels: UInt64[np.ndarray, " prompt"]
     """The class of each prompt."""
-    positive: Bool[np.ndarray, "family class"]
-    negative: Bool[np.ndarray, "family class"]
+    positive: Bool[np.ndarray, "task class"]
+    negative: Bool[np.ndarray, "task class"]
     sizes: Int[np.ndarray, " class"]
-    """Prompts of each class."""
+    """Number of prompts in each class."""
     hit: Int[np.ndarray, "class hits"]
-    """The families that each class is a positive of; then a family too many, to fill the row."""
+    """The tasks that each class is a positive of; rows are filled up with one task too many."""
     counted: Int[np.ndarray, "class group"]
-    """1 where a class is counted, as a positive or a negative, in the families of a group."""
-    groups: Int[np.ndarray, " family_and_one"]
-    """The group of each family, and of the one too many."""
+    """1 if a class is counted, as a positive or a negative, in the tasks of a group."""
+    groups: Int[np.ndarray, " task_and_one"]
+    """The group of each task, and of the one too many."""
 
 
-def group_prompts(membership: Int8[Tensor, "family prompt"]) -> PromptGroups:
-    """Groups the prompts that are positives and negatives of the same families."""
+def group_prompts(membership: Int8[Tensor, "task prompt"]) -> PromptGroups:
+    """Groups the prompts that are positives and negatives of the same detection tasks."""
     member = membership.numpy()
     kinds, labels, sizes = np.unique(member, axis=1, return_inverse=True, return_counts=True)
     counted, groups = np.unique(kinds >= 0, axis=0, return_inverse=True)
     per_class = (kinds == 1).sum(axis=0)
     hit = np.full((len(sizes), max(1, int(per_class.max()))), len(member), dtype=np.int64)
-    classes, families = np.nonzero(kinds.T == 1)
-    hit[classes, np.arange(len(classes)) - (per_class.cumsum() - per_class)[classes]] = families
+    classes, tasks = np.nonzero(kinds.T == 1)
+    hit[classes, np.arange(len(classes)) - (per_class.cumsum() - per_class)[classes]] = tasks
     return PromptGroups(
         labels=labels.reshape(-1).astype(np.uint64),
         positive=np.ascontiguousarray(kinds == 1),

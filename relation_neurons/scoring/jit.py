@@ -1,9 +1,9 @@
-"""Compiling: numba's, and where it keeps what it compiled.
+"""Compilation with numba, and where compiled code is cached.
 
-numba keeps compiled functions as pickles. Those are this package's own code in another form and hold no
-data, but whoever can write them can run code. So they lie in a folder of the user's own that nobody else
-can write, never beside data or sources that others hand over; where there is no such folder, or with
-`RELATION_NEURONS_COMPILE_ANEW=1`, nothing is kept and each start compiles anew.
+numba caches compiled functions as pickles. They are this package's own code in another form and hold no
+data, but whoever can write them can run code. So they are kept in a folder that only the user can
+write, never beside data or sources from others; without such a folder, or with
+`RELATION_NEURONS_COMPILE_ANEW=1`, nothing is kept and each start compiles again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ANEW = "RELATION_NEURONS_COMPILE_ANEW"
 
 
 def compiled(function: Callable) -> Any:
-    """Compiles the plain function, also where a test's import hook has wrapped it to check shapes."""
+    """Compiles a function with numba, unwrapped from a test's import hook that checks shapes."""
     plain = inspect.unwrap(function)
     folder = None if os.environ.get(_ANEW) else own_folder(cache_folder() / "compiled")
     if folder is None:
@@ -38,13 +38,13 @@ def compiled(function: Callable) -> Any:
 
 
 def own_folder(folder: Path) -> Path | None:
-    """Makes a folder that only this user can write, or gives None where it is not so."""
+    """Creates a folder and returns it, or None unless this user alone can write it."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.stat()
     except OSError:
         return None
-    if os.name == "nt":  # a user's folders are the user's own there
+    if os.name == "nt":  # on Windows a user's folders are private
         return folder
     mine = found.st_uid == os.geteuid() and not found.st_mode & 0o022
     return folder if mine and os.access(folder, os.W_OK) else None

@@ -1,7 +1,8 @@
-"""Scans: one walk through a neuron's sorted prompts serves all families and all ties.
+"""Average precision, AUROC and d' of neurons: one scan of a neuron's sorted prompts serves all tasks.
 
-The sorted keys carry the class of each prompt (see `classes`). A division is made only where a family
-gains a hit. Compiled by numba; neurons are read, sorted and scanned block by block while they are in cache.
+The sorted keys carry the class of each prompt (see `inputs.PromptGroups`). A division is made only where
+a detection task gains a hit. Compiled by numba; neurons are read, sorted and scanned block by block
+while they are in cache.
 """
 
 from __future__ import annotations
@@ -25,31 +26,31 @@ __all__ = ["FLOOR", "Scores", "empty_scores", "score_columns"]
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-FLOOR = 1e-6  # of the two means: below it, a spread is rounding
+FLOOR = 1e-6  # as a share of the two means; a smaller spread is rounding
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one pass over the activations gives; each has a column per neuron, or none."""
+    """The scores from one pass over the activations; each has a column per neuron, or none."""
 
-    average_precision: Float[np.ndarray, "family _"]
-    auroc: Float[np.ndarray, "family _"]
-    d_prime: Float[np.ndarray, "family _"]
-    mean_positive: Float[np.ndarray, "family _"]
-    mean_negative: Float[np.ndarray, "family _"]
+    average_precision: Float[np.ndarray, "task _"]
+    auroc: Float[np.ndarray, "task _"]
+    d_prime: Float[np.ndarray, "task _"]
+    mean_positive: Float[np.ndarray, "task _"]
+    mean_negative: Float[np.ndarray, "task _"]
 
 
-def empty_scores(families: int, neurons: int, wanted: tuple[str, ...]) -> Scores:
-    """Makes room for the scores that are wanted."""
+def empty_scores(tasks: int, neurons: int, wanted: tuple[str, ...]) -> Scores:
+    """Allocates arrays for the wanted scores."""
     names = ("average_precision", "auroc", "d_prime", "mean_positive", "mean_negative")
     needed = {*wanted, *(names[3:] if "d_prime" in wanted else ())}
-    return Scores(*(np.empty((families, neurons if n in needed else 0)) for n in names))
+    return Scores(*(np.empty((tasks, neurons if n in needed else 0)) for n in names))
 
 
 def score_columns(
     columns: Columns, classes: PromptGroups, found: Scores, start: int, stop: int
 ) -> bool:
-    """Scores the neurons from start to stop into `found`; says whether all activations are finite."""
+    """Scores neurons start to stop into `found`; returns whether all activations are finite."""
     bits, table, values, first, last = columns.read(start, stop)
     shift = start - first
     return bool(
@@ -99,7 +100,7 @@ def _score(
 ):
     """Reads neurons block by block; sorts and scans each while its block is in cache."""
     prompts = bits.shape[0]
-    family_count = len(positive)
+    task_count = len(positive)
     moments, ranked = d_prime.shape[1] > 0, precision.shape[1] > 0
     areas = auroc.shape[1] > 0
     keys = np.empty((BLOCK, column_stride(prompts)), dtype=np.uint32)
@@ -121,11 +122,11 @@ def _score(
             at = first + shift + j
             if ranked:
                 _precision(column, hit, counted, groups, seen, hits, gained, total)
-                for f in range(family_count):
+                for f in range(task_count):
                     precision[f, at] = total[f] / hits[f] if hits[f] else np.nan
             if areas:
                 _above(column, hit, counted, groups, seen, before, hits, gained, total)
-                for f in range(family_count):
+                for f in range(task_count):
                     pairs = hits[f] * (seen[groups[f]] - hits[f])
                     auroc[f, at] = 1 - total[f] / pairs if pairs else np.nan
         if moments:
@@ -145,7 +146,7 @@ def _score(
 
 @compiled
 def _precision(column, hit, counted, groups, seen, hits, gained, total):
-    """Sums (hits gained) x (hits / prompts seen) over the thresholds; tied prompts are one."""
+    """Sums (hits gained) x (hits / prompts seen) over the thresholds; tied prompts share one."""
     seen[:] = 0
     hits[:] = 0
     total[:] = 0
@@ -171,7 +172,7 @@ def _precision(column, hit, counted, groups, seen, hits, gained, total):
 
 @compiled
 def _precision_of_one_group(column, hit, counted, groups, seen, hits, gained, total):
-    """The same where all families count the same prompts: what is seen stays in a register."""
+    """`_precision` for tasks that all count the same prompts, so that their number stays in a register."""
     count = np.int64(0)
     at = 0
     while at < len(column):
@@ -193,7 +194,7 @@ def _precision_of_one_group(column, hit, counted, groups, seen, hits, gained, to
 
 @compiled
 def _count_tie(column, at, hit, counted, seen, gained):
-    """Counts the prompts tied from `at` on, and says where they end."""
+    """Counts the prompts tied from `at` on; returns where they end."""
     first = column[at]
     while at < len(column) and column[at] ^ first <= _LOW:
         c = np.intp(column[at] & _LOW)
@@ -207,7 +208,7 @@ def _count_tie(column, at, hit, counted, seen, gained):
 
 @compiled
 def _precision_of_tie(column, at, hit, counted, groups, seen, hits, gained, total):
-    """Adds one threshold of several prompts, and says where they end."""
+    """Adds one threshold of several tied prompts; returns where they end."""
     end = _count_tie(column, at, hit, counted, seen, gained)
     for i in range(at, end):
         c = np.intp(column[i] & _LOW)
@@ -222,7 +223,7 @@ def _precision_of_tie(column, at, hit, counted, groups, seen, hits, gained, tota
 
 @compiled
 def _above(column, hit, counted, groups, seen, before, hits, gained, total):
-    """Counts the negatives above each positive, half of those that are tied with it."""
+    """Counts the negatives above each positive, tied ones as half."""
     seen[:] = 0
     hits[:] = 0
     total[:] = 0
@@ -259,7 +260,7 @@ def _above(column, hit, counted, groups, seen, before, hits, gained, total):
 def _standardise(
     sums, squares, positive, negative, sizes, start, d_prime, mean_positive, mean_negative
 ):
-    """Turns the classes' sums into each family's means and standardised difference."""
+    """Computes each task's means and standardised difference from the sums of the classes."""
     width = sums.shape[1]
     mean, variance = np.empty((2, width)), np.empty((2, width))
     for f in range(len(positive)):

@@ -1,7 +1,7 @@
-"""Permutations: the best of all neurons under the true labels, and under many random ones.
+"""The largest average precision of all neurons, under the true labels and under permuted ones.
 
-Each neuron is sorted once (see `sorting`). Then only positives are visited: each adds (positives so far /
-prompts so far) to every permutation it is a positive of, so the cost is that of the positives alone.
+Each neuron is sorted once (see `radix_sort`). Then only positives are visited: each adds (positives so
+far / prompts so far) to every permutation it is a positive of, so the cost is that of the positives alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHUNK = 1 << 20  # activations that a thread takes at a time
 
 @dataclass(frozen=True)
 class MaximumNull:
-    """What the neurons score for one family, and what the best of them scores by chance."""
+    """The neurons' scores in one detection task, and the best score that chance reaches."""
 
     ap: Float[np.ndarray, " neuron"]
     """Average precision under the true labels."""
@@ -37,42 +37,42 @@ class MaximumNull:
 
     @property
     def line(self) -> float:
-        """The null's 95% quantile: what at most one run in twenty goes beyond by chance.
+        """The null's 95% quantile, which at most one run in twenty exceeds by chance.
 
-        The ceil(0.95 (1 + permutations))-th smallest maximum, so that a neuron lies beyond it exactly
-        where p is at most 0.05.
+        It is the ceil(0.95 (1 + permutations))-th smallest maximum, so that a neuron exceeds it exactly
+        if p is at most 0.05.
         """
         place = math.ceil((1 - LEVEL) * (1 + len(self.maxima)) - 1e-9)
         return float(np.sort(self.maxima)[place - 1])
 
     @property
     def p_value(self) -> float:
-        """The share of permutations that reach the observed maximum, the true labels among them."""
+        """The share of permutations, with the true labels as one, that reach the observed maximum."""
         return float((1 + (self.maxima >= self.ap.max()).sum()) / (1 + len(self.maxima)))
 
 
 def maximum_nulls(
     activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"],
-    membership: Int8[Tensor, "family prompt"],
+    membership: Int8[Tensor, "task prompt"],
     units: Int[np.ndarray, " prompt"],
     *,
     permutations: int,
     seeds: Sequence[Sequence[int]],
 ) -> list[MaximumNull]:
-    """Scores every neuron for each family, under the true labels and under permuted ones.
+    """Scores every neuron in each detection task, under the true labels and under permuted ones.
 
     Each neuron is sorted once. Then only positives are visited: each adds (positives so far / prompts
     so far) to every permutation it is a positive of, so the cost is that of the positives alone.
 
     Args:
         activations: one value per prompt and neuron, ties allowed (pitfall 10).
-        membership: 1 for a positive of the family, 0 for a negative, -1 for neither.
-        units: prompts of the same unit keep one label between them.
-        permutations: how many.
-        seeds: of each family's permutations.
+        membership: 1 for a positive of the task, 0 for a negative, -1 for neither.
+        units: prompts of the same unit always share one label.
+        permutations: how many permutations.
+        seeds: the seed of each task's permutations.
 
     Raises:
-        ActivationError: NaN or Inf in the activations.
+        ActivationError: the activations contain NaN or Inf.
     """
     prompts, neurons = activations.shape
     plans = []
@@ -90,7 +90,7 @@ def maximum_nulls(
         return finite
 
     if not in_threads(work, neurons, max(1, _CHUNK // max(prompts, 1)), "chance"):
-        raise ActivationError("Activations hold NaN or Inf; expected finite values.")
+        raise ActivationError("Activations contain NaN or Inf; expected finite values.")
     return [
         MaximumNull(own.round(12), best.round(12)) for own, best in zip(ap, maxima, strict=True)
     ]
@@ -103,10 +103,10 @@ def permuted_labels(
     *,
     seed: Sequence[int],
 ) -> Bool[np.ndarray, "permutation prompt"]:
-    """Draws positives among a family's prompts, by whole units, as many as there are.
+    """Draws as many positives as there are among a task's prompts, by whole units.
 
-    Units are taken in random order as long as they fit. Where none is left that fits, the number of
-    positives is as near as one more unit brings it.
+    Units are taken in random order as long as they fit. If no remaining unit fits, one more is taken
+    if that brings the number of positives nearer.
     """
     rng = np.random.default_rng(list(seed))
     inside = np.flatnonzero(member >= 0)
@@ -132,7 +132,7 @@ _Plan = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _plan(member: np.ndarray, labels: Bool[np.ndarray, "labelling prompt"]) -> _Plan:
-    """For each prompt: whether it counts, and which labellings (0 is the true one) call it positive."""
+    """Returns whether each prompt counts, and which labellings (0 is the true one) call it positive."""
     prompt, labelling = np.nonzero(labels.T)
     starts = np.searchsorted(prompt, np.arange(len(member) + 1)).astype(np.int64)
     return member >= 0, starts, labelling.astype(np.int64), labels.sum(axis=1).astype(np.float64)
@@ -143,22 +143,22 @@ def _scan_columns(
     start: int,
     stop: int,
     plans: Sequence[_Plan],
-    ap: Float[np.ndarray, "family neuron"],
-) -> tuple[Float[np.ndarray, "family permutation"], bool]:
-    """Sorts and scans the neurons from start to stop; says whether all activations are finite."""
+    ap: Float[np.ndarray, "task neuron"],
+) -> tuple[Float[np.ndarray, "task permutation"], bool]:
+    """Sorts and scans neurons start to stop; returns the maxima, and whether all activations are finite."""
     bits, table, _, first, last = columns.read(start, stop)
     keys = np.empty((stop - start, columns.prompts), dtype=np.uint64)
     number = np.arange(columns.prompts, dtype=np.uint64)
     finite = bool(sort_block(bits, table, first, last, number, keys))
     best = np.zeros((len(plans), len(plans[0][3]) - 1))
-    for family, plan in enumerate(plans):
-        _scan(keys, *plan, ap[family, start:stop], best[family])
+    for task, plan in enumerate(plans):
+        _scan(keys, *plan, ap[task, start:stop], best[task])
     return best, finite
 
 
 @compiled
 def _scan(keys, counts, starts, labelling, positives, ap, best):
-    """Walks each neuron's sorted prompts; tied ones all see the hits at the end of their tie."""
+    """Scans each neuron's sorted prompts; tied ones all count the hits at the end of their tie."""
     neurons, prompts = keys.shape
     low = np.uint64(0xFFFFFFFF)
     high = np.uint64(32)
@@ -170,7 +170,7 @@ def _scan(keys, counts, starts, labelling, positives, ap, best):
         while at < prompts:
             value = keys[neuron, at] >> high
             end = at + 1
-            if end == prompts or keys[neuron, end] >> high != value:  # not tied, as nearly all are
+            if end == prompts or keys[neuron, end] >> high != value:  # not tied, the common case
                 prompt = keys[neuron, at] & low
                 if counts[prompt]:
                     seen += 1.0
@@ -196,7 +196,7 @@ def _scan(keys, counts, starts, labelling, positives, ap, best):
                         total[labelling[k]] += hits[labelling[k]] / seen
             at = end
         ap[neuron] = total[0] / positives[0]
-        for family in range(len(best)):
-            found = total[family + 1] / positives[family + 1]
-            if found > best[family]:
-                best[family] = found
+        for permutation in range(len(best)):
+            found = total[permutation + 1] / positives[permutation + 1]
+            if found > best[permutation]:
+                best[permutation] = found

@@ -1,16 +1,16 @@
-"""Sorting: each neuron's prompts in order of activation, the highest first, exactly.
+"""An exact radix sort of each neuron's prompts by activation, the highest first.
 
-A block of neurons is read once and transposed, so that what is sorted lies side by side in cache:
+A block of neurons is read once and transposed, so that what is sorted is adjacent in cache:
 
 1. The bits of a float32 become an unsigned integer that falls as the activation rises; -0.0 and 0.0
-   become the same one. Half precision is looked up as float32, which holds it exactly.
-2. That key, less the neuron's smallest, stands in the high half of 64 bits; a label that the prompt
-   carries along (its class of relations, or its number) in the low half.
-3. A radix sort takes the 22 highest bits that vary in two passes; the few keys that still stand out of
-   order after that are inserted. Where many do (values that differ in the last bits only, beside one
-   far away), all bits are sorted in three passes, so the time stays linear whatever the values.
+   become the same integer. Half precision is looked up as float32, which holds it exactly.
+2. That key, minus the neuron's smallest, fills the high half of 64 bits; a label that the prompt
+   carries along (its class, or its number) fills the low half.
+3. A radix sort takes the 22 highest bits that vary in two passes; the few keys that are still out of
+   order are inserted. If many are (values that differ in the last bits only, beside one far away), all
+   bits are sorted in three passes, so the time is linear whatever the values.
 
-Compiled by numba, without the GIL: callers give each thread neurons of its own.
+Compiled by numba, without the GIL: callers give each thread its own neurons.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _INFINITE = np.uint32(0x7F800000)
 
 @compiled
 def column_stride(prompts):
-    """Room for a column: more than its prompts, and an odd number of cache lines (other cache sets)."""
+    """Returns a column's length: more than its prompts, and an odd number of cache lines (other sets)."""
     return 16 * ((prompts // 16 + 1) | 1)
 
 
@@ -41,7 +41,7 @@ def column_stride(prompts):
 def read_block(bits, table, values, start, stop, labels, keys, sums, squares):
     """Reads neurons start to stop of every prompt, once, into keys that fall as the activation rises.
 
-    Where `sums` has rows, it and `squares` gather the sum and the sum of squares for each label.
+    If `sums` has rows, it and `squares` collect the sum and the sum of squares for each label.
 
     Returns:
         Whether all values are finite.
@@ -51,11 +51,13 @@ def read_block(bits, table, values, start, stop, labels, keys, sums, squares):
     raw = np.empty(width, dtype=np.uint32)
     floats = raw.view(np.float32)
     touched = np.uint32(0)
-    for i in range(bits.shape[0]):  # few instructions a row, so that rows are fetched side by side
+    for i in range(bits.shape[0]):  # few instructions per row, so that rows are fetched in parallel
         line = bits[i, start:stop]
         for j in range(0, width, 16):
             touched |= np.uint32(line[j])
-    keys[0, bits.shape[0]] = touched  # room that no key needs; unused, the loop would be left out
+    keys[0, bits.shape[0]] = (
+        touched  # not needed by a key; without a use, the loop would be optimised away
+    )
     largest = np.uint32(0)
     for i in range(bits.shape[0]):
         line = bits[i, start:stop]
@@ -90,7 +92,7 @@ def _offsets(counts):
 
 @compiled
 def _insert(keys, most):
-    """Moves what is out of order to its place; gives up, and says so, after `most` moves."""
+    """Moves keys that are out of order to their place; returns False if that takes over `most` moves."""
     last = keys[0] >> _HALF
     moves = 0
     for i in range(1, len(keys)):
@@ -112,7 +114,7 @@ def _insert(keys, most):
 
 @compiled
 def _radix(keys, least, shift, width, passes, labels, one, other, counts):
-    """Sorts by `passes` digits of `width` bits, from the bit `shift` up; gives `one` or `other`."""
+    """Sorts by `passes` digits of `width` bits, from bit `shift` up; returns `one` or `other`."""
     n = len(keys)
     size = 1 << width
     mask = np.uint32(size - 1)
@@ -152,9 +154,9 @@ def sort_column(keys, labels, one, other, counts):
     Args:
         keys: uint32, from `read_block`.
         labels: uint64, below 2^32.
-        one: uint64 room for the prompts.
-        other: as much again.
-        counts: int32 room for 3 x 2048.
+        one: a uint64 buffer as long as the prompts.
+        other: another such buffer.
+        counts: an int32 buffer of 3 x 2048.
 
     Returns:
         `one` or `other`: (key - smallest key) << 32 | label.
@@ -176,14 +178,14 @@ def sort_column(keys, labels, one, other, counts):
             0,
             _DIGIT,
             3,
-        )  # variables: each other mix of constants is compiled anew
+        )  # variables: each combination of constants would be compiled again
         ordered = _radix(keys, least, shift, width, passes, labels, one, other, counts)
     return ordered
 
 
 @compiled
 def sort_block(bits, table, start, stop, labels, found):
-    """Sorts the prompts of neurons start to stop into the rows of `found`; says whether all are finite."""
+    """Sorts the prompts of neurons start to stop into the rows of `found`; returns whether all are finite."""
     prompts = bits.shape[0]
     keys = np.empty((BLOCK, column_stride(prompts)), dtype=np.uint32)
     one, other = np.empty(prompts, dtype=np.uint64), np.empty(prompts, dtype=np.uint64)

@@ -1,12 +1,12 @@
-"""Scores: average precision of every neuron for every relation, exact with ties.
+"""Average precision, AUROC and d' of every neuron in every detection task, exact with ties.
 
     AP = sum over distinct thresholds t of (recall at t - recall before t) * precision at t
     AUROC = share of (positive, negative) pairs with the positive above, half of each tied pair
 
 as scikit-learn defines them: tied activations are one threshold (method 6; pitfall 10).
-Each neuron is read and sorted once; one scan of the sorted prompts then serves every family of
-positives and negatives (see `sorting` and `scans`). Beside the activations, which may be a
-memory-mapped file, memory holds the scores and a few megabytes a thread.
+Each neuron is read and sorted once; one scan of the sorted prompts then serves every detection task, a
+set of positives and negatives (see `radix_sort` and `kernels`). Beside the activations, which may be a
+memory-mapped file, memory holds the scores and a few megabytes per thread.
 
 Activations on a CUDA device are scored there (see `scores_cuda`); results are on the CPU.
 """
@@ -35,27 +35,27 @@ _CHUNK = 1 << 20  # activations that a thread takes at a time
 
 
 def average_precision(
-    activations: Float[Tensor, prompt * neuron] | Int[Tensor, prompt * neuron],
+    activations: Float[Tensor, " prompt *neuron"] | Int[Tensor, " prompt *neuron"],
     labels: Int[Tensor, " prompt"],
-) -> Float[Tensor, relation * neuron]:
-    """Average precision of each neuron as a detector of each relation against all others.
+) -> Float[Tensor, " relation *neuron"]:
+    """Computes the average precision of each neuron as a detector of each relation against all others.
 
     Args:
         activations: one value per prompt and neuron, of any real dtype, without NaN.
-        labels: the relation of each prompt, 0 to R - 1; a negative label is a negative everywhere.
+        labels: the relation of each prompt, 0 to R - 1; a prompt with a label below 0 is a negative of all.
 
     Returns:
         float64, NaN for a relation without prompts.
 
     Raises:
-        ActivationError: NaN or Inf in the activations.
+        ActivationError: the activations contain NaN or Inf, or labels and prompts differ in number.
 
     >>> average_precision(torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([0, 1, 0]))[0]
     tensor([0.8333], dtype=torch.float64)
     """
     if len(labels) != len(activations) or len(labels) == 0:
         raise ActivationError(
-            f"{len(labels)} labels for {len(activations)} prompts; expected one each, and one at least."
+            f"Found {len(labels)} labels for {len(activations)} prompts; expected one each, and at least one."
         )
     labels = labels.cpu()
     relations = int(labels.max()) + 1
@@ -67,32 +67,32 @@ def average_precision(
 
 def family_scores(
     activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"],
-    membership: Int8[Tensor, "family prompt"],
+    membership: Int8[Tensor, "task prompt"],
 ) -> Scores:
-    """Average precision and standardised difference from one pass over the activations.
+    """Computes average precision and standardised difference in one pass over the activations.
 
     Args:
         activations: one value per prompt and neuron.
-        membership: 1 for a positive of the family, 0 for a negative, -1 for neither.
+        membership: 1 for a positive of the task, 0 for a negative, -1 for neither.
 
     Returns:
         float64 arrays; `auroc` is empty.
 
     Raises:
-        ActivationError: NaN or Inf in the activations, or no prompt.
+        ActivationError: the activations contain NaN or Inf, or there is no prompt.
     """
     return _scored(activations, membership, "average_precision", "d_prime")
 
 
 def family_average_precision(
     activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"],
-    membership: Int8[Tensor, "family prompt"],
-) -> Float[Tensor, "family neuron"]:
-    """Average precision for families that each name their own positives and negatives.
+    membership: Int8[Tensor, "task prompt"],
+) -> Float[Tensor, "task neuron"]:
+    """Computes average precision in detection tasks, each with its own positives and negatives.
 
     Args:
         activations: one value per prompt and neuron.
-        membership: 1 for a positive of the family, 0 for a negative, -1 for neither.
+        membership: 1 for a positive of the task, 0 for a negative, -1 for neither.
     """
     found = _scored(activations, membership, "average_precision")
     return torch.from_numpy(found.average_precision)
@@ -100,12 +100,12 @@ def family_average_precision(
 
 def family_auroc(
     activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"],
-    membership: Int8[Tensor, "family prompt"],
-) -> Float[Tensor, "family neuron"]:
-    """Area under the ROC curve, for families as in `family_average_precision`.
+    membership: Int8[Tensor, "task prompt"],
+) -> Float[Tensor, "task neuron"]:
+    """Computes the area under the ROC curve, in tasks as in `family_average_precision`.
 
     Returns:
-        float64; 0.5 is chance, NaN for a family without positives or without negatives.
+        float64; 0.5 is chance, NaN for a task without positives or without negatives.
 
     >>> member = torch.tensor([[1, 0, 1, 0]], dtype=torch.int8)
     >>> family_auroc(torch.tensor([[3.0], [2.0], [1.0], [1.0]]), member)
@@ -116,25 +116,25 @@ def family_auroc(
 
 def standardised_difference(
     activations: Float[Tensor, "prompt neuron"] | Int[Tensor, "prompt neuron"],
-    membership: Int8[Tensor, "family prompt"],
-) -> tuple[Float[Tensor, "family neuron"], ...]:
-    """The standardised mean difference, with the two means it is made of.
+    membership: Int8[Tensor, "task prompt"],
+) -> tuple[Float[Tensor, "task neuron"], ...]:
+    """Computes the standardised mean difference and the two means it is made of.
 
         d' = (mean of positives - mean of negatives) / sqrt((variance of positives + of negatives) / 2)
 
     Returns:
-        d_prime, mean_positive, mean_negative. d' is 0 where both variances are.
+        d_prime, mean_positive, mean_negative. d' is 0 if both variances are.
     """
     found = _scored(activations, membership, "d_prime")
     parts: tuple[np.ndarray, ...] = (found.d_prime, found.mean_positive, found.mean_negative)
     return tuple(torch.from_numpy(part) for part in parts)
 
 
-def _scored(activations: Tensor, membership: Int8[Tensor, "family prompt"], *wanted: str) -> Scores:
-    """Scores some neurons at a time, on the device that the activations are on."""
+def _scored(activations: Tensor, membership: Int8[Tensor, "task prompt"], *wanted: str) -> Scores:
+    """Scores the neurons part by part, on the device of the activations."""
     prompts, neurons = activations.shape
     if prompts == 0:
-        raise ActivationError("There is no prompt to score on; expected one at least.")
+        raise ActivationError("There is no prompt to score on; expected at least one.")
     classes = group_prompts(membership.cpu())
     found = empty_scores(len(membership), neurons, wanted)
     if activations.is_cuda:
@@ -148,5 +148,5 @@ def _scored(activations: Tensor, membership: Int8[Tensor, "family prompt"], *wan
             " and ".join(name.replace("_", " ") for name in wanted),
         )
     if not finite:
-        raise ActivationError("Activations hold NaN or Inf; expected finite values.")
+        raise ActivationError("Activations contain NaN or Inf; expected finite values.")
     return found

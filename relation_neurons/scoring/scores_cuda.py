@@ -1,9 +1,9 @@
-"""Scores on a graphics card: the same scores as `scans`, by torch's own operations.
+"""The scores of `kernels` computed with torch, for activations on a GPU.
 
     AP = sum over positives of (hits / prompts seen at the end of its tie) / number of positives
 
-Nothing here needs CUDA; `scores` takes it for activations that lie on such a device, where torch's sort
-along rows is the fastest there is.
+Nothing here needs CUDA; `scores` uses it for activations on such a device, where torch's sort along rows
+is the fastest available.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relation_neurons.scoring.kernels import FLOOR, Scores
 
 __all__ = ["score"]
 
-_CELLS = 1 << 24  # activations at a time: about 1.5 GB with everything made from them
+_CELLS = 1 << 24  # activations at a time: about 1.5 GB with all intermediate tensors
 
 
 @torch.inference_mode()
@@ -27,7 +27,7 @@ def score(
     classes: PromptGroups,
     found: Scores,
 ) -> bool:
-    """Scores all neurons into `found`, on the device of the activations; says whether all are finite."""
+    """Scores all neurons into `found`, on the activations' device; returns whether all are finite."""
     prompts, neurons = activations.shape
     step = max(1, _CELLS // prompts)
     finite = True
@@ -48,7 +48,7 @@ def score(
 
 
 def _ranked(part: Tensor, classes: PromptGroups, found: Scores, here: slice) -> None:
-    """Sorts each neuron once, then walks the families."""
+    """Sorts each neuron once, then scores it in each task."""
     device = part.device
     ordered, order = part.T.contiguous().sort(dim=1, descending=True)
     first, last = _ties(ordered)
@@ -56,29 +56,29 @@ def _ranked(part: Tensor, classes: PromptGroups, found: Scores, here: slice) -> 
     counted = torch.from_numpy(classes.counted).to(device)
     positive = torch.from_numpy(classes.positive).to(device)
     seen_by_group: dict[int, Tensor] = {}
-    for family, group in enumerate(classes.groups[:-1].tolist()):
+    for task, group in enumerate(classes.groups[:-1].tolist()):
         if group not in seen_by_group:
             seen_by_group = {group: counted[:, group][label].cumsum(1, dtype=torch.int32)}
         seen = seen_by_group[group]
-        hit = positive[family][label]
+        hit = positive[task][label]
         hits = hit.cumsum(1, dtype=torch.int32)
         total = hits[:, -1].double()
         if found.average_precision.shape[1]:
             precision = hits.gather(1, last).double() / seen.gather(1, last).clamp(min=1)
             ap = (precision * hit).sum(1) / total
-            found.average_precision[family, here] = ap.cpu().numpy()
+            found.average_precision[task, here] = ap.cpu().numpy()
         if found.auroc.shape[1]:
             misses = seen - hits
             missed = (seen - hits - (counted[:, group][label] - hit.int())).gather(1, first)
             above = ((misses.gather(1, last) + missed).double() / 2 * hit).sum(1)
             area = 1 - above / (total * misses[:, -1])
-            found.auroc[family, here] = area.cpu().numpy()
+            found.auroc[task, here] = area.cpu().numpy()
 
 
 def _ties(
     ordered: Tensor,
 ) -> tuple[Int[Tensor, "neuron prompt"], Int[Tensor, "neuron prompt"]]:
-    """For each place the first and the last place with the same activation."""
+    """Returns, for each place, the first and the last place with the same activation."""
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     final: Bool[Tensor, "neuron prompt"] = torch.ones_like(new)
@@ -91,8 +91,8 @@ def _ties(
 
 def _standardised(
     values: Float[Tensor, "prompt neuron"], classes: PromptGroups
-) -> tuple[Float[Tensor, "family neuron"], ...]:
-    """The standardised difference and the two means, from sums over each class."""
+) -> tuple[Float[Tensor, "task neuron"], ...]:
+    """Computes the standardised difference and the two means from sums over each class."""
     label = torch.from_numpy(classes.labels.astype(np.int64)).to(values.device)
     size = (len(classes.sizes), values.shape[1])
     sums = values.new_zeros(size).index_add_(0, label, values)

@@ -117,7 +117,7 @@ def test_offline_it_says_what_to_download_and_where_to_put_it(server, monkeypatc
 def test_a_missing_file_is_an_error_that_names_it(server):
     served, _ = server
     del served["factual/r2.json"]
-    with pytest.raises(RelationFormatError, match=r"r2\.json cannot be fetched"):
+    with pytest.raises(RelationFormatError, match=r"r2\.json could not be downloaded"):
         rn.fetch_lre()
 
 

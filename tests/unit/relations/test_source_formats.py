@@ -367,7 +367,7 @@ def test_nothing_is_overwritten_or_written_where_it_cannot_be_read(tmp_path):
     with pytest.raises(RelationFormatError, match="neither languages nor separators"):
         rn.save_relations(MINE, tmp_path / "lre", format="lre")
     for name, form in (("x.xlsx", None), ("x.json", None), ("y.csv", "jsonl")):
-        with pytest.raises(RelationFormatError, match="is no place for"):
+        with pytest.raises(RelationFormatError, match="does not fit"):
             rn.save_relations(MINE, tmp_path / name, format=form)
     assert not list(tmp_path.iterdir())
 
