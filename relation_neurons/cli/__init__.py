@@ -1,5 +1,5 @@
 """The command line; nothing heavy is imported until a command runs."""
 
-from relation_neurons.cli.app import app, main
+from relation_neurons.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

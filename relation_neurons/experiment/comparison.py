@@ -201,7 +201,7 @@ def compare_criteria(
     effects, sets = (
         pd.concat([found[c][i] for c in contenders], ignore_index=True) for i in range(2)
     )
-    shown: dict[str, Any] = {"quantity": quantity, "score": contrast, "seed": seed}
+    shown: dict[str, Any] = {"quantity": quantity, "contrast": contrast, "seed": seed}
     table = comparison_table(effects, **shown).merge(count_valued(sets), how="left")
     return Comparison(comparison_standings(effects, **shown), table, effects, sets)
 

@@ -80,7 +80,7 @@ def run(
     chosen = make_options(preset, **options)
     folder = Path(out) if out is not None else None
     parse_size(memory)
-    store = TableStore(folder, memory=memory, **({"say": say} if say else {}))
+    store = TableStore(folder, memory=memory, **({"log": say} if say else {}))
     loaded = choose_facts(load_relations(relations), chosen)
     chosen = across_languages(chosen, loaded, stated=options)
     resolve_doses(chosen.doses, neuron_count(model, chosen.site))

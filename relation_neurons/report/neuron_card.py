@@ -84,6 +84,11 @@ class NeuronCard:
         """The contrast that the card leads with: `specific`, or `background` for one relation."""
         return "specific" if (self.relations["score"] == "specific").any() else "background"
 
+    @property
+    def score(self) -> str:
+        """The earlier name of `contrast`."""
+        return self.contrast
+
     def to_frame(self) -> pd.DataFrame:
         """Gives a row per relation under the leading contrast, with its effects, the best AP first."""
         rows = self.relations[self.relations["score"] == self.contrast]

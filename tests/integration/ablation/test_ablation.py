@@ -487,7 +487,7 @@ def test_last_holds_where_one_prompt_begins_another(model):
 
 
 def test_one_relation_says_what_it_takes(model, relations):
-    with pytest.raises(TooFewFactsError, match="score `background`"):
+    with pytest.raises(TooFewFactsError, match="contrast `background`"):
         rn.run(model, relations[:1], held_out=10, nonsense=0, min_known=5, doses=(3,), checks=())
     results = rn.run(
         model,

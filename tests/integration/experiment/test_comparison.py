@@ -278,7 +278,7 @@ def test_criteria_that_cannot_rank_the_score_are_left_out_by_name(model, prompts
         control_draws=1,
         min_known=5,
         bottom=False,
-        stages=TableStore(None, said.append),
+        store=TableStore(None, said.append),
     )
     assert set(found.effects["score"]) == {"background"}
     assert found.standings["by"].tolist() == ["d_prime"]

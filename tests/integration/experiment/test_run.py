@@ -78,7 +78,8 @@ def test_a_run_leaves_what_the_design_lists(folder):
     assert set(ranking["score"]) >= {"specific", "background", "nonsense"}
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["seed"] == 0 and len(manifest["model"]["weight_hash"]) == 64
-    assert set(manifest["options"]) == {f for f in Options.__dataclass_fields__ if f != "seed"}
+    recorded = {"score" if f == "contrast" else f for f in Options.__dataclass_fields__}
+    assert set(manifest["options"]) == recorded - {"seed"}
     assert {"bos", "padding", "relation_data_hash", "versions"} <= set(manifest)
     assert manifest["versions"]["relation_neurons"] == rn.__version__
     assert not list(folder.glob(".*.part"))
