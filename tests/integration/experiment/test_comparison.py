@@ -282,7 +282,7 @@ def test_criteria_that_cannot_rank_the_score_are_left_out_by_name(model, prompts
     )
     assert set(found.effects["score"]) == {"background"}
     assert found.standings["by"].tolist() == ["d_prime"]
-    assert said[0] == "left out: attribution cannot rank the score background"
+    assert said[0] == "left out: attribution cannot rank the contrast background"
 
 
 def invoke(tmp_path, tiny_folder, *more):
