@@ -1,13 +1,13 @@
 """Collateral damage: what an ablation costs language as such, on neutral text.
 
-A set that hurts its relation only because it hurts everything is no relation's set. So the model
-reads ordinary prose, and two numbers say how far the ablation changes what it expects next:
+A set that hurts its relation only because it hurts everything is not specific to it. So the model
+reads ordinary prose, and two numbers say how far the ablation changes what it predicts next:
 
     log-loss = mean over tokens of -log q(token),  KL = mean over tokens of sum_v p(v) log(p(v) / q(v))
 
 with p the intact model's next-token distribution over the whole vocabulary and q the ablated one's,
-in nats per token, in float32 whatever the model's dtype. Every token is predicted but the first of
-each paragraph. The text that comes with the package is English; give your own for other languages.
+in nats per token, in float32 whatever the model's dtype. Every token is predicted except the first of
+each paragraph. The text that comes with the package is English; pass your own for other languages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from relation_neurons.ablation.jobs import Engine, run_job
-from relation_neurons.ablation.sets import AblatedSets, plan_sweep
+from relation_neurons.ablation.sets import AblatedSets, Condition, plan_sweep
 from relation_neurons.ablation.text_job import TextJob
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import DoseError, TooFewFactsError, UnknownOptionError
@@ -26,7 +26,7 @@ from relation_neurons.relations.shipped import neutral_text
 from relation_neurons.storage.chunks import Chunks
 from relation_neurons.version import renamed
 
-__all__ = ["collateral_damage", "largest_dose"]
+__all__ = ["collateral_damage", "collateral_of_sets", "largest_dose"]
 
 
 @renamed(score="contrast")
@@ -49,8 +49,8 @@ def collateral_damage(
     """Reads neutral text under every relation's ranked set and its contribution-matched controls.
 
     Args:
-        model: what `load_model` gives.
-        ranking: what `rank_neurons` gives; its site is the one ablated.
+        model: what `load_model` returns.
+        ranking: what `rank_neurons` returns; its site is the one ablated.
         doses: neurons ablated, as counts or as shares of all (`"0.2%"`).
         contrast: the ranking that is ablated.
         control_draws: draws of the contribution-matched control; 0 for none.
@@ -58,10 +58,10 @@ def collateral_damage(
             model's context is read in pieces of that length.
         mode: `zero`, `mean` or `scale`, as in `ablation_sweep`.
         value: the factor of `scale`.
-        positions: see `ablated`. Text has no answer, so `last` counts every position as one.
+        positions: see `ablated`. Text has no answer, so `last` takes every position as an answer position.
         seed: of the control draws, which are those of a sweep with the same seed.
         batch_size: paragraphs a pass; it changes the numbers by no more than rounding.
-        chunks: where each ablated set's row is kept as soon as it is there, and read again.
+        chunks: where each ablated set's row is kept as soon as it is computed, and read on resuming.
         engine: where it is computed; in this process by default, see `RayEngine`.
 
     Returns:
@@ -87,6 +87,44 @@ def collateral_damage(
     )
     if not conditions:
         raise TooFewFactsError(f"No relation has a ranking of the contrast {contrast!r} to ablate.")
+    return collateral_of_sets(
+        model,
+        ranking,
+        conditions,
+        text=text,
+        mode=mode,
+        value=value,
+        positions=positions,
+        batch_size=batch_size,
+        chunks=chunks,
+        engine=engine,
+    )
+
+
+def collateral_of_sets(
+    model: HookedModel,
+    ranking: Ranking,
+    conditions: Sequence[Condition],
+    *,
+    text: str | Sequence[str] | None = None,
+    mode: str = "zero",
+    value: float | None = None,
+    positions: str = "no_first",
+    batch_size: int = 16,
+    chunks: Chunks | None = None,
+    engine: Engine | None = None,
+) -> pd.DataFrame:
+    """Reads neutral text under sets that were planned before, as `collateral_damage` does.
+
+    Args:
+        model: what `load_model` returns.
+        ranking: the one that the sets are of.
+        conditions: what `plan_sweep` returns, one set or more.
+        text: as in `collateral_damage`, and so are mode, value, positions, batch_size, chunks and engine.
+
+    Returns:
+        The columns of `collateral_damage`.
+    """
     sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions=positions)
     read = neutral_text() if text is None else (text,) if isinstance(text, str) else tuple(text)
     job = TextJob(sets, read, batch_size)
@@ -95,14 +133,14 @@ def collateral_damage(
 
 
 def largest_dose(collateral: pd.DataFrame, budget: float) -> int:
-    """Gives the largest dose whose ranked sets change the model's expectations little enough.
+    """Returns the largest dose whose ranked sets change the model's predictions by no more than a budget.
 
-    What counts is KL at a dose, averaged over the ranked sets of all relations; every smaller dose
+    The measure is the KL at a dose, averaged over the ranked sets of all relations; every smaller dose
     has to stay within the budget too.
 
     Args:
-        collateral: what `collateral_damage` gives.
-        budget: KL (nats per token) that may not be exceeded.
+        collateral: what `collateral_damage` returns.
+        budget: the largest KL allowed, in nats per token.
 
     Raises:
         DoseError: no dose stays within the budget, or the table has no ranked set.
@@ -113,7 +151,7 @@ def largest_dose(collateral: pd.DataFrame, budget: float) -> int:
     """
     ranked = collateral[collateral["kind"] == "ranked"]
     if ranked.empty:
-        raise DoseError("The table has no ranked set; expected what collateral_damage gives.")
+        raise DoseError("The table has no ranked set; expected what collateral_damage returns.")
     kl = ranked.groupby("dose")["kl"].mean().sort_index()
     within = (kl <= budget).cumprod().astype(bool)
     if not within.any():

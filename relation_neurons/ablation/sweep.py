@@ -1,7 +1,7 @@
-"""The ablation sweep: one table, a row for each (ablated set, dose, draw, held-out prompt).
+"""The ablation sweep: one table with a row for each (ablated set, dose, draw, held-out prompt).
 
-Beside every ranked set stand its controls. Cumulativity, versatility and interference are all read
-from this table, so they cannot disagree (method 9).
+Every ranked set has its controls in the same table. Cumulativity, versatility and interference are all
+read from it, so they cannot disagree (method 9).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from relation_neurons.relations.prompts import Prompts
 from relation_neurons.storage.chunks import Chunks
 from relation_neurons.version import renamed
 
-__all__ = ["ablation_sweep", "block_sweep"]
+__all__ = ["ablate_blocks", "ablate_sets", "ablation_sweep", "block_sweep"]
 
 
 @renamed(scores="contrasts")
@@ -51,12 +51,12 @@ def ablation_sweep(
     chunks: Chunks | None = None,
     engine: Engine | None = None,
 ) -> pd.DataFrame:
-    """Ablates every relation's ranked sets and controls and asks every held-out prompt again.
+    """Ablates every relation's ranked sets and controls, and asks every held-out prompt each time.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         prompts: `prompts.held_out`, in every language; those of left-out relations are not asked.
-        ranking: what `rank_neurons` gives; its site is the one ablated.
+        ranking: what `rank_neurons` returns; its site is the one ablated.
         doses: neurons ablated, as counts or as shares of all (`"0.2%"`).
         contrasts: the rankings that are ablated.
         control_draws: draws of each kind of control, or a number for each kind.
@@ -65,10 +65,10 @@ def ablation_sweep(
         mode: `zero`, `mean` (each neuron's mean over the detection prompts) or `scale`.
         value: the factor of `scale`.
         positions: see `ablated`.
-        batch_size: prompts a pass, or 16 times as many tokens where prompts share what they begin
-            with (see `prefixes`); it changes log-probabilities by no more than rounding.
+        batch_size: prompts a pass, or 16 times as many tokens where prompts share a prefix (see
+            `prefix_trees`); it changes log-probabilities by no more than rounding.
         seed: of the control draws.
-        chunks: where each ablated set's rows are kept as soon as they are there, and read again.
+        chunks: where each ablated set's rows are kept as soon as they are computed, and read on resuming.
         engine: where it is computed; in this process by default, see `RayEngine`.
 
     Returns:
@@ -77,8 +77,6 @@ def ablation_sweep(
         logprob_intact, logprob, predicted.
     """
     check_scale(mode, value)
-    named = pd.MultiIndex.from_frame(prompts.frame[["relation", "language"]])
-    asked = judged(prompts, named.isin(ranking.pairs))
     conditions = plan_sweep(
         ranking,
         doses,
@@ -89,10 +87,53 @@ def ablation_sweep(
         seed=seed,
     )
     check_planned(conditions, contrasts)
+    return ablate_sets(
+        model,
+        prompts,
+        ranking,
+        conditions,
+        mode=mode,
+        value=value,
+        positions=positions,
+        batch_size=batch_size,
+        chunks=chunks,
+        engine=engine,
+    )
+
+
+def ablate_sets(
+    model: HookedModel,
+    prompts: Prompts,
+    ranking: Ranking,
+    conditions: Sequence[Condition],
+    *,
+    mode: str = "zero",
+    value: float | None = None,
+    positions: str = "no_first",
+    batch_size: int = BATCH_SIZE,
+    chunks: Chunks | None = None,
+    engine: Engine | None = None,
+) -> pd.DataFrame:
+    """Ablates sets that were planned before, as `ablation_sweep` does.
+
+    Args:
+        model: what `load_model` returns.
+        prompts: `prompts.held_out`.
+        ranking: the one that the sets are of.
+        conditions: what `plan_sweep` returns, one set or more.
+        mode: as in `ablation_sweep`, and so are value, positions, batch_size, chunks and engine.
+
+    Returns:
+        The columns of `ablation_sweep`.
+
+    Raises:
+        DoseError: there is no held-out prompt of a ranked relation.
+    """
+    named = pd.MultiIndex.from_frame(prompts.frame[["relation", "language"]])
+    asked = judged(prompts, named.isin(ranking.pairs))
     sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions=positions)
     job = PromptJob(sets, asked, batch_size)
-    tables = run_job(model, job, "ablation sweep", engine=engine, chunks=chunks)
-    return tabled(tables)
+    return tabled(run_job(model, job, "ablation sweep", engine=engine, chunks=chunks))
 
 
 @renamed(score="contrast")
@@ -116,20 +157,20 @@ def block_sweep(
 ) -> pd.DataFrame:
     """Ablates disjoint blocks of each ranking, alone and all at once, on the relation's own facts.
 
-    Block b holds the ranks (b - 1) size + 1 to b size. Read through `joint_effect`.
+    Block b holds the ranks (b - 1) size + 1 to b size. `joint_effect` summarises the table.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         prompts: `prompts.held_out`.
-        ranking: what `rank_neurons` gives.
+        ranking: what `rank_neurons` returns.
         size: neurons a block, as a count or as a share of all.
-        blocks: how many, two or more; all at once are the ranked set at the dose size x blocks.
+        blocks: how many, two or more; all at once, they are the ranked set at the dose size x blocks.
         contrast: the ranking that is ablated.
         control_draws: draws of random neurons, in blocks too: the sweep's own at that dose.
         control_kinds: how they are matched.
         mode: as in `ablation_sweep`, and so are value, positions and batch_size.
         seed: of the control draws.
-        chunks: where each ablated set's rows are kept as soon as they are there, and read again.
+        chunks: where each ablated set's rows are kept as soon as they are computed, and read on resuming.
         engine: where it is computed; in this process by default, see `RayEngine`.
 
     Returns:
@@ -151,6 +192,48 @@ def block_sweep(
         seed=seed,
     )
     check_planned(conditions, (contrast,))
+    return ablate_blocks(
+        model,
+        prompts,
+        ranking,
+        conditions,
+        blocks=blocks,
+        mode=mode,
+        value=value,
+        positions=positions,
+        batch_size=batch_size,
+        chunks=chunks,
+        engine=engine,
+    )
+
+
+def ablate_blocks(
+    model: HookedModel,
+    prompts: Prompts,
+    ranking: Ranking,
+    conditions: Sequence[Condition],
+    *,
+    blocks: int,
+    mode: str = "zero",
+    value: float | None = None,
+    positions: str = "no_first",
+    batch_size: int = BATCH_SIZE,
+    chunks: Chunks | None = None,
+    engine: Engine | None = None,
+) -> pd.DataFrame:
+    """Ablates the blocks of sets that were planned before, as `block_sweep` does.
+
+    Args:
+        model: what `load_model` returns.
+        prompts: `prompts.held_out`.
+        ranking: the one that the sets are of.
+        conditions: all blocks at once, so their dose is the size of a block x blocks.
+        blocks: how many each of them is divided into.
+        mode: as in `ablation_sweep`, and so are value, positions, batch_size, chunks and engine.
+
+    Returns:
+        The columns of `block_sweep`.
+    """
     wholes: dict[tuple[str, str], list[Condition]] = {}
     for condition in conditions:
         wholes.setdefault((condition.ablated, condition.language), []).append(condition)
@@ -159,7 +242,9 @@ def block_sweep(
         frame = prompts.frame
         home = (frame["relation"] == relation) & (frame["language"] == language)
         planned = [
-            (block, part) for whole in joint for block, part in _in_blocks(whole, each, blocks)
+            (block, part)
+            for whole in joint
+            for block, part in _in_blocks(whole, whole.dose // blocks, blocks)
         ]
         sets = AblatedSets.of(
             [part for _, part in planned], ranking, mode=mode, value=value, positions=positions
@@ -173,7 +258,7 @@ def block_sweep(
 
 
 def _in_blocks(whole: Condition, size: int, blocks: int) -> list[tuple[int, Condition]]:
-    """All blocks at once, as block 0, and each on its own."""
+    """Returns all blocks at once, as block 0, and each on its own."""
     parts = [
         replace(whole, dose=size, neurons=whole.neurons.iloc[i * size : (i + 1) * size])
         for i in range(blocks)

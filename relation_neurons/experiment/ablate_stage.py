@@ -7,26 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.ablation.collateral import collateral_damage
+from relation_neurons.ablation.collateral import collateral_of_sets
 from relation_neurons.ablation.jobs import Engine
-from relation_neurons.ablation.sets import plan_sweep
-from relation_neurons.ablation.sweep import ablation_sweep, block_sweep
+from relation_neurons.ablation.prompt_job import check_planned
+from relation_neurons.ablation.sweep import ablate_blocks, ablate_sets
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.prompts import Prompts
 from relation_neurons.results.options import Options
-from relation_neurons.results.plan import (
-    block_count,
-    checked_contrasts,
-    judged_dose,
-    sweep_controls,
-)
+from relation_neurons.results.plan import AblationPlan, Plan
 from relation_neurons.results.table_store import TableStore
 
 __all__ = ["Ablations", "ablate_stage", "read_ablate_stage"]
-
-_NAMES = ("ablated", "ablated_language", "kind", "score", "relation", "language", "fact")
 
 
 @dataclass(frozen=True)
@@ -53,116 +45,60 @@ def ablate_stage(
 ) -> Ablations:
     """Collateral damage of every set, the sweep over all doses, and the checks at the judged one.
 
-    Each set is worked off by the engine; in this process by default.
+    The engine computes each set; by default that is this process.
     """
-    counts = resolve_doses(options.doses, len(ranking.neurons))
-    shared: dict[str, Any] = {
+    plan = Plan(options, len(ranking.neurons))
+    how: dict[str, Any] = {
         "mode": options.mode,
         "positions": options.positions,
-        "seed": options.seed,
         "engine": engine,
     }
-    collateral = store.get_or_make(
-        "collateral",
-        lambda: collateral_damage(
-            model,
-            ranking,
-            counts,
-            contrast=options.contrast,
-            chunks=store.chunks("collateral"),
-            **shared,
-        ),
-    )
-    dose = judged_dose(options, ranking, collateral)
-    shared["batch_size"] = options.batch_size
-    effects = store.get_or_make(
-        "effects", lambda: _sweep(model, prompts, ranking, options, dose, store, shared)
-    )
+
+    def make_collateral() -> pd.DataFrame:
+        sets = plan.collateral_sets(ranking)
+        check_planned(sets, (options.contrast,))
+        return collateral_of_sets(model, ranking, sets, chunks=store.chunks("collateral"), **how)
+
+    collateral = store.get_or_make("collateral", make_collateral)
+    planned = plan.ablations(ranking, collateral)
+    asking: tuple[HookedModel, Prompts, Ranking] = (model, prompts.held_out, ranking)
+    how["batch_size"] = options.batch_size
+
+    def make_effects() -> pd.DataFrame:
+        check_planned(planned.sweep, (options.contrast,))
+        _announce(planned, prompts, store)
+        chunks = store.chunks("effects")
+        return ablate_sets(*asking, planned.effects, chunks=chunks, **how)
+
+    def make_blocks() -> pd.DataFrame:
+        joint, count = planned.joint_blocks, planned.block_count
+        chunks = store.chunks("blocks")
+        return ablate_blocks(*asking, joint, blocks=count, chunks=chunks, **how)
+
+    effects = store.get_or_make("effects", make_effects)
     blocks = pd.DataFrame()
-    count = block_count(options, ranking, dose)
-    if count > 1:
-        blocks = store.get_or_make(
-            "blocks",
-            lambda: block_sweep(
-                model,
-                prompts.held_out,
-                ranking,
-                dose,
-                blocks=count,
-                contrast=options.contrast,
-                control_draws=min(options.draws, 1),
-                chunks=store.chunks("blocks"),
-                **shared,
-            ),
-        )
-    return Ablations(effects, collateral, blocks, dose)
+    if planned.block_count:
+        blocks = store.get_or_make("blocks", make_blocks)
+    return Ablations(effects, collateral, blocks, planned.dose)
 
 
 def read_ablate_stage(options: Options, ranking: Ranking, store: TableStore) -> Ablations:
-    """Reads what `ablate_stage` left in a folder; what an older run did not make is empty."""
+    """Reads what `ablate_stage` left in a folder; a table that an older run did not make is empty."""
     collateral = store.read_or_empty("collateral")
-    dose = judged_dose(options, ranking, collateral)
+    dose = Plan(options, len(ranking.neurons)).judged_dose(collateral)
     return Ablations(store.read("effects"), collateral, store.read_or_empty("blocks"), dose)
 
 
-def _sweep(
-    model: HookedModel,
-    prompts: Prompts,
-    ranking: Ranking,
-    options: Options,
-    dose: int,
-    store: TableStore,
-    shared: dict[str, Any],
-) -> pd.DataFrame:
-    """The contrast's sets at every dose with their controls, and the checks at the judged dose."""
-    counts = resolve_doses(options.doses, len(ranking.neurons))
-    controls = sweep_controls(options, dose)
-    planned = plan_sweep(
-        ranking, counts, contrasts=(options.contrast,), seed=options.seed, **controls
-    )
+def _announce(planned: AblationPlan, prompts: Prompts, store: TableStore) -> None:
+    """Logs the size of the sweep, and the sets that have no control."""
+    ranking, sweep = planned.ranking, planned.sweep
     asked = pd.MultiIndex.from_frame(prompts.held_out.frame[["relation", "language"]])
     held_out = int(asked.isin(ranking.pairs).sum())
-    store.log(f"sweep: {len(planned):,} ablations and the checks, {held_out:,} prompts each")
-    _say_unmatched(ranking, planned, counts, options, store)
-    parts = [
-        ablation_sweep(
-            model,
-            prompts.held_out,
-            ranking,
-            counts,
-            contrasts=(options.contrast,),
-            chunks=store.chunks("effects"),
-            **controls,
-            **shared,
-        )
-    ]
-    checks = checked_contrasts(options, ranking)
-    if checks:
-        parts.append(
-            ablation_sweep(
-                model,
-                prompts.held_out,
-                ranking,
-                (dose,),
-                contrasts=checks,
-                control_draws=options.check_draws,
-                control_kinds=("control_contribution",),
-                chunks=store.chunks("effects"),
-                **shared,
-            )
-        )
-    plain = [part.astype(dict.fromkeys(part.select_dtypes("category"), str)) for part in parts]
-    return pd.concat(plain, ignore_index=True).astype(dict.fromkeys(_NAMES, "category"))
-
-
-def _say_unmatched(
-    ranking: Ranking, planned: Any, counts: tuple[int, ...], options: Options, store: TableStore
-) -> None:
-    """Says which sets have no control because more than half of a layer is ranked."""
-    if not options.draws:
+    store.log(f"sweep: {len(sweep):,} ablations and the checks, {held_out:,} prompts each")
+    if not planned.plan.options.draws:
         return
-    matched = {(c.ablated, c.language, c.dose) for c in planned if c.kind != "ranked"}
-    for one in planned:
+    matched = {(c.ablated, c.language, c.dose) for c in sweep if c.kind != "ranked"}
+    for one in sweep:
         if one.kind == "ranked" and (one.ablated, one.language, one.dose) not in matched:
             store.log(
                 f"note: {one.ablated} at a dose of {one.dose:,} has no control: more than half of a "

@@ -26,7 +26,7 @@ from relation_neurons.relations.prompts import Prompts, make_prompts
 from relation_neurons.relations.relation import Relation
 from relation_neurons.results.manifest import read_options
 from relation_neurons.results.options import Options
-from relation_neurons.results.plan import kept_neurons, middle_dose
+from relation_neurons.results.plan import Plan
 from relation_neurons.results.results import read_prompts, write_prompts
 from relation_neurons.results.table_store import TableStore
 
@@ -52,9 +52,9 @@ def planned_prompts(model: HookedModel, relations: Sequence[Relation], options: 
 def rank_stage(
     model: HookedModel, relations: Sequence[Relation], options: Options, store: TableStore
 ) -> tuple[Prompts, pd.DataFrame, Ranking]:
-    """Prompts, recall, activations and ranking, with its null and its stability.
+    """Makes the prompts, recall, activations and ranking, with its null and its stability.
 
-    What is there already is read.
+    A table that is there already is read.
     """
     prompts = store.get_or_make(
         "prompts",
@@ -68,7 +68,8 @@ def rank_stage(
             model, prompts, batch_size=options.batch_size, chunks=store.chunks("recall")
         ),
     )
-    checks = _checks(recall, options)
+    plan = Plan(options, neuron_count(model, options.site))
+    checks = _checks(recall, plan)
     if store.has("ranking", "neurons", *checks):
         return prompts, recall, _read_ranking(recall, options, store)
     started = time.monotonic()
@@ -83,9 +84,9 @@ def rank_stage(
         folder=store.folder,
     )
     with warnings.catch_warnings():
-        if store.is_logging:  # then it is said below, a line each
+        if store.is_logging:  # then they are logged below, a line each
             warnings.simplefilter("ignore", LeftOutWarning)
-        ranking = _rank(model, prompts, recall, table, options)
+        ranking = _rank(model, prompts, recall, table, plan)
     for name, reason in ranking.left_out.items():
         store.log(f"left out: {name}, {reason}")
     store.write("neurons", ranking.neurons)
@@ -111,10 +112,10 @@ def _rank(
     prompts: Prompts,
     recall: pd.DataFrame,
     table: ActivationTable,
-    options: Options,
+    plan: Plan,
 ) -> Ranking:
-    """Ranks by the run's criterion, and keeps what the largest dose and the blocks need."""
-    attribution = None
+    """Ranks by the run's criterion, and keeps the neurons that the largest dose and the blocks need."""
+    options, attribution = plan.options, None
     if options.by == "attribution":
         attribution = collect_attribution(
             model,
@@ -129,26 +130,25 @@ def _rank(
         by=options.by,
         order=options.order,
         min_known=options.min_known,
-        keep=kept_neurons(options, neuron_count(model, options.site)),
+        keep=plan.kept,
         attribution=attribution,
     )
 
 
-def _checks(recall: pd.DataFrame, options: Options) -> dict[str, Check]:
-    """What is asked of the table beside the ranking; both are about average precision."""
-    if options.by != "average_precision":
-        return {}
+def _checks(recall: pd.DataFrame, plan: Plan) -> dict[str, Check]:
+    """Returns how to make each table of `plan.evidence`."""
+    options = plan.options
     shared: dict[str, Any] = {"min_known": options.min_known, "seed": options.seed}
 
     def null(table: ActivationTable) -> pd.DataFrame:
         return null_maximum(table, recall, permutations=options.permutations, **shared)
 
     def stability(table: ActivationTable) -> pd.DataFrame:
-        dose = middle_dose(options, table.values[0].numel())
+        dose = plan.middle_dose
         return ranking_stability(table, recall, dose=dose, repeats=options.repeats, **shared)
 
-    wanted = {"null": (null, options.permutations), "stability": (stability, options.repeats)}
-    return {name: check for name, (check, count) in wanted.items() if count}
+    makers: dict[str, Check] = {"null": null, "stability": stability}
+    return {name: makers[name] for name in plan.evidence}
 
 
 def _read_ranking(recall: pd.DataFrame, options: Options, store: TableStore) -> Ranking:

@@ -1,4 +1,4 @@
-"""Criteria: by which value the neurons of a relation are ranked, higher being better.
+"""The criteria: by which value the neurons of a relation are ranked, higher being better.
 
 | criterion | value of a neuron |
 | --- | --- |
@@ -10,14 +10,15 @@
 | `probe` | coefficient in one L1 logistic regression on all neurons, standardised |
 | `attribution` | mean gradient x activation of the answer's log-probability, positives - negatives |
 
-A family is a (score, relation, language) with its positives and negatives (see `ranking`). Two criteria
-leave families out. `attribution` needs answers on both sides: `background` and `nonsense` have none
-there. `activation_entropy` compares relations' positives with one another and knows no negatives:
-`background` would be `specific` again; and it takes two relations of the same contrast and language.
+Each detection task has its own values (see `detection_tasks`). Two criteria leave tasks out.
+`attribution` needs answers on both sides: the prompts of `background` and `nonsense` have none.
+`activation_entropy` compares the positives of relations with one another and uses no negatives, so
+`background` would equal `specific`; and it takes two relations of the same contrast and language.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +34,7 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.progress import progress_bar
+from relation_neurons.ranking.detection_tasks import DetectionTask, task_membership
 from relation_neurons.scoring.scores import (
     family_auroc,
     family_average_precision,
@@ -43,7 +45,7 @@ __all__ = [
     "CRITERIA",
     "activation_entropy",
     "applicable_contrasts",
-    "applicable_families",
+    "applicable_tasks",
     "criterion_values",
     "require_end",
 ]
@@ -58,8 +60,6 @@ CRITERIA = (
     "attribution",
 )
 
-Family = tuple[str, str, str]
-
 _APPLICABLE = {
     "activation_entropy": ("specific", "unknown", "nonsense"),
     "attribution": ("specific", "unknown"),
@@ -70,10 +70,10 @@ _PROBE_C = 1.0
 
 
 def applicable_contrasts(by: str, contrasts: Sequence[str]) -> tuple[str, ...]:
-    """Gives those of the contrasts that a criterion can rank.
+    """Returns those of the contrasts that a criterion can rank.
 
     Raises:
-        UnknownOptionError: no such criterion.
+        UnknownOptionError: the criterion does not exist.
 
     >>> applicable_contrasts("attribution", ("specific", "background"))
     ('specific',)
@@ -83,34 +83,36 @@ def applicable_contrasts(by: str, contrasts: Sequence[str]) -> tuple[str, ...]:
     return tuple(contrast for contrast in contrasts if contrast in _APPLICABLE.get(by, contrasts))
 
 
-def applicable_families(by: str, families: Sequence[Family], contrasts: Sequence[str]) -> list[int]:
-    """Numbers the families of these contrasts that a criterion can rank.
+def applicable_tasks(
+    by: str, tasks: Sequence[DetectionTask], contrasts: Sequence[str]
+) -> list[DetectionTask]:
+    """Returns the tasks of these contrasts that a criterion can rank.
 
     Raises:
         TooFewFactsError: there is none.
     """
-    groups = [(contrast, language) for contrast, _, language in families]
+    groups = Counter((task.contrast, task.language) for task in tasks)
     least = 2 if by == "activation_entropy" else 1
-    rows = [
-        i
-        for i, group in enumerate(groups)
-        if group[0] in contrasts and groups.count(group) >= least
+    applicable = [
+        task
+        for task in tasks
+        if task.contrast in contrasts and groups[task.contrast, task.language] >= least
     ]
-    if not rows:
+    if not applicable:
         raise TooFewFactsError(
             f"No relation can be ranked by {by}: none has enough prompts for the contrasts "
             f"{', '.join(contrasts)}{', or there are not two to compare' if least > 1 else ''}. Ask for "
             "other contrasts, or add relations or known facts."
         )
-    return rows
+    return applicable
 
 
 def require_end(by: str, bottom: bool) -> None:
     """Refuses the bottom of a criterion that has none.
 
     Raises:
-        UnknownOptionError: the bottom of `activation_entropy`: what is active everywhere is not the
-            opposite of what is active in one relation.
+        UnknownOptionError: the bottom of `activation_entropy`, as a neuron that is active everywhere is
+            not the opposite of one that is active in a single relation.
     """
     if bottom and by == "activation_entropy":
         raise UnknownOptionError(
@@ -122,30 +124,28 @@ def require_end(by: str, bottom: bool) -> None:
 def criterion_values(
     by: str,
     table: ActivationTable,
-    families: Sequence[Family],
-    membership: Int8[Tensor, "family prompt"],
+    tasks: Sequence[DetectionTask],
     *,
     attribution: Float[Tensor, "prompt layer d_mlp"] | None = None,
-) -> Float[np.ndarray, "family neuron"]:
-    """Gives every neuron's value for every family, higher being better.
+) -> Float[np.ndarray, "task neuron"]:
+    """Returns every neuron's value for every task, higher being better.
 
-    AP, AUROC and entropy are rounded to 1e-6, so that what is tied up to rounding is tied.
+    AP, AUROC and entropy are rounded to 1e-6, so that values that differ by rounding alone are tied.
 
     Args:
         by: one of `CRITERIA`.
         table: pooled activations; `activation_entropy` needs its `active`.
-        families: (score, relation, language) of each row of `membership`.
-        membership: 1 for a positive of the family, 0 for a negative, -1 for neither.
-        attribution: what `collect_attribution` gives for the table's prompts.
+        tasks: one task or more, of the table's prompts.
+        attribution: what `collect_attribution` returns for the table's prompts.
 
     Returns:
-        float64; NaN where the criterion says nothing (see `activation_entropy`).
+        float64; NaN where the criterion has no value for a neuron (see `activation_entropy`).
 
     Raises:
         ActivationError: what the criterion needs was not collected, or not for these prompts.
-        UnknownOptionError: no such criterion.
+        UnknownOptionError: the criterion does not exist.
     """
-    flat = table.values.flatten(1)
+    flat, membership = table.values.flatten(1), task_membership(tasks)
     if by == "average_precision":
         return family_average_precision(flat, membership).numpy().round(6)
     if by == "auroc":
@@ -155,7 +155,7 @@ def criterion_values(
     if by == "mean_difference":
         return _mean_difference(flat, membership)
     if by == "activation_entropy":
-        return _entropy_values(table, families, membership)
+        return _entropy_values(table, tasks, membership)
     if by == "probe":
         return _probe_coefficients(flat, membership)
     if by == "attribution":
@@ -196,26 +196,26 @@ def activation_entropy(
 
 
 def _mean_difference(
-    values: Float[Tensor, "prompt neuron"], membership: Int8[Tensor, "family prompt"]
-) -> Float[np.ndarray, "family neuron"]:
+    values: Float[Tensor, "prompt neuron"], membership: Int8[Tensor, "task prompt"]
+) -> Float[np.ndarray, "task neuron"]:
     _, positive, negative = standardised_difference(values, membership)
     return (positive - negative).numpy()
 
 
 def _entropy_values(
-    table: ActivationTable, families: Sequence[Family], membership: Int8[Tensor, "family prompt"]
-) -> Float[np.ndarray, "family neuron"]:
+    table: ActivationTable, tasks: Sequence[DetectionTask], membership: Int8[Tensor, "task prompt"]
+) -> Float[np.ndarray, "task neuron"]:
     if table.active is None or table.token_counts is None:
         raise ActivationError(
-            "activation_entropy needs to know how often each neuron is active, which the table does not "
-            "hold. Collect it with collect_activations(…, active=True)."
+            "activation_entropy needs the share of tokens at which each neuron is active, which the "
+            "table does not hold. Collect it with collect_activations(…, active=True)."
         )
     counts = table.token_counts.double()
     tokens = table.active.flatten(1).double() * counts[:, None]
     positives = (membership == 1).double()
     probability = ((positives @ tokens.round()) / (positives @ counts)[:, None]).numpy()
     values = np.full(probability.shape, np.nan)
-    groups = [(contrast, language) for contrast, _, language in families]
+    groups = [(task.contrast, task.language) for task in tasks]
     for group in dict.fromkeys(groups):
         rows = [i for i, found in enumerate(groups) if found == group]
         values[rows] = -activation_entropy(probability[rows])
@@ -223,9 +223,9 @@ def _entropy_values(
 
 
 def _probe_coefficients(
-    values: Float[Tensor, "prompt neuron"], membership: Int8[Tensor, "family prompt"]
-) -> Float[np.ndarray, "family neuron"]:
-    """One regression per family; its solver's seed is fixed, so the result is always the same."""
+    values: Float[Tensor, "prompt neuron"], membership: Int8[Tensor, "task prompt"]
+) -> Float[np.ndarray, "task neuron"]:
+    """Fits one regression per task, with a fixed solver seed, so that the result is always the same."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -249,12 +249,12 @@ def _probe_coefficients(
 
 def _attribution_values(
     table: ActivationTable,
-    membership: Int8[Tensor, "family prompt"],
+    membership: Int8[Tensor, "task prompt"],
     attribution: Float[Tensor, "prompt layer d_mlp"] | None,
-) -> Float[np.ndarray, "family neuron"]:
+) -> Float[np.ndarray, "task neuron"]:
     if attribution is None:
         raise ActivationError(
-            "by='attribution' needs the attribution of each prompt. Give attribution="
+            "by='attribution' needs the attribution of each prompt. Pass attribution="
             "collect_attribution(model, prompts), with the prompts, pool and site of the table."
         )
     if attribution.shape != table.values.shape:
@@ -266,7 +266,7 @@ def _attribution_values(
     known = torch.isfinite(flat).all(dim=1)
     if bool((membership >= 0).any(dim=0)[~known].any()):
         raise ActivationError(
-            "The attribution is missing for prompts that are ranked on. Collect it for the same prompts "
+            "The attribution is missing for prompts that the ranking uses. Collect it for the same prompts "
             "as the activations."
         )
     return _mean_difference(flat[known], membership[:, known])

@@ -1,4 +1,4 @@
-"""Families: which prompts are the positives and the negatives of each relation under each contrast.
+"""Detection tasks: which prompts are the positives and negatives of a relation under a contrast.
 
 | contrast | positives | negatives |
 | --- | --- | --- |
@@ -7,8 +7,12 @@
 | `unknown` | prompts of the relation that the model gets wrong | as `specific` |
 | `nonsense` | prompts of the relation about nonsense subjects | as `specific` |
 
-A prompt that is neither for a family plays no part in its scores. A family needs `min_known` subjects
-among its positives, not prompts: several templates of three subjects are still three.
+Positives and negatives are prompts of the same language. A prompt that is neither has no influence on
+the task. A task needs `min_known` subjects among its positives, not prompts: several templates of three
+subjects are still three.
+
+This is the only definition: the ranking, its null, its stability and the verification of saved tables
+all take their tasks from `detection_tasks`.
 """
 
 from __future__ import annotations
@@ -19,56 +23,30 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int8
+from torch import Tensor
 
 from relation_neurons.ranking.known import left_out_relations
-from relation_neurons.relations.relation import relation_label
+from relation_neurons.relations.relation import MIN_KNOWN, relation_label
 
-__all__ = ["CONTRASTS", "DetectionTask", "detection_tasks", "rank_families"]
+__all__ = [
+    "CONTRASTS",
+    "KNOWN_CONTRASTS",
+    "DetectionTask",
+    "detection_tasks",
+    "known_prompts",
+    "task_membership",
+]
 
 CONTRASTS = ("specific", "background", "unknown", "nonsense")
 
-
-def rank_families(
-    prompts: pd.DataFrame, recall: pd.DataFrame, min_known: int, left_out: Container[str]
-) -> tuple[list[tuple[str, str, str]], torch.Tensor]:
-    """Names every (score, relation, language) and which prompts are its positives and negatives.
-
-    A relation that is left out has no ranking; its prompts are negatives of the others like any.
-    """
-    known = (
-        prompts["prompt_id"].map(recall.set_index("prompt_id")["known"]).fillna(False).astype(bool)
-    )
-    fact, nonsense = prompts["kind"] == "fact", prompts["kind"] == "nonsense"
-    background = prompts["kind"] == "background"
-    families: list[tuple[str, str, str]] = []
-    rows: list[np.ndarray] = []
-    pairs = prompts.loc[fact, ["relation", "language"]].drop_duplicates()
-    several = recall["language"].nunique() > 1
-    for relation, language in pairs.itertuples(index=False):
-        if relation_label(relation, language, several=several) in left_out:
-            continue
-        same = (prompts["relation"] == relation) & (prompts["language"] == language)
-        others = fact & (prompts["relation"] != relation) & (prompts["language"] == language)
-        for contrast, positive, negative in (
-            ("specific", same & fact & known, others),
-            ("background", same & fact & known, background & (prompts["language"] == language)),
-            ("unknown", same & fact & ~known, others),
-            ("nonsense", same & nonsense, others),
-        ):
-            subjects = prompts.loc[positive, "subject"].nunique()
-            if subjects < min_known or negative.sum() < min_known:
-                continue
-            families.append((contrast, relation, language))
-            rows.append(np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8))
-    return families, torch.from_numpy(
-        np.array(rows, dtype=np.int8).reshape(len(rows), len(prompts))
-    )
+KNOWN_CONTRASTS = ("specific", "background")
+"""The contrasts whose positives are known prompts, for which a run computes null and stability."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DetectionTask:
-    """A relation under one contrast: which prompts are its positives and negatives."""
+    """To tell a relation's prompts from others: the positives and negatives under one contrast."""
 
     contrast: str
     relation: str
@@ -76,34 +54,81 @@ class DetectionTask:
     positive: Bool[np.ndarray, " prompt"]
     negative: Bool[np.ndarray, " prompt"]
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Its contrast, relation and language, as in the columns of a ranking."""
+        return self.contrast, self.relation, self.language
+
+    def membership(
+        self,
+        positives: bool | Bool[np.ndarray, " prompt"] = True,
+        negatives: bool | Bool[np.ndarray, " prompt"] = True,
+    ) -> Int8[np.ndarray, " prompt"]:
+        """Returns 1 for a positive, 0 for a negative and -1 for neither.
+
+        Args:
+            positives: the prompts from which positives are taken; all by default.
+            negatives: the prompts from which negatives are taken; all by default.
+        """
+        positive, negative = self.positive & positives, self.negative & negatives
+        return np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8)
+
 
 def detection_tasks(
     prompts: pd.DataFrame,
-    known: Bool[np.ndarray, " prompt"],
     recall: pd.DataFrame,
-    contrasts: Sequence[str],
-    min_known: int,
+    *,
+    contrasts: Sequence[str] = CONTRASTS,
+    min_known: int = MIN_KNOWN,
+    left_out: Container[str] | None = None,
 ) -> list[DetectionTask]:
-    """Lists what `rank_neurons` ranks: relations in a language, with enough known facts."""
-    left_out = left_out_relations(recall, min_known)
+    """Lists every task that has enough prompts, in the order of the relations in the data.
+
+    The prompts of a relation that is left out are still negatives of the other relations.
+
+    Args:
+        prompts: the frame of an activation table, or of the detection prompts.
+        recall: what `measure_recall` returns, for both sides.
+        contrasts: the contrasts to list, in this order within a relation.
+        min_known: subjects that a task needs among its positives, and prompts among its negatives.
+        left_out: names of relations without a task; by default those that know too few facts on
+            either side (`left_out_relations`).
+    """
+    if left_out is None:
+        left_out = left_out_relations(recall, min_known)
     several = recall["language"].nunique() > 1
+    known = known_prompts(prompts, recall)
     kind, relations, languages = (
-        prompts[c].to_numpy(str) for c in ("kind", "relation", "language")
+        prompts[column].to_numpy(str) for column in ("kind", "relation", "language")
     )
-    fact, families = kind == "fact", []
+    fact = kind == "fact"
+    tasks: list[DetectionTask] = []
     pairs = prompts.loc[fact, ["relation", "language"]].drop_duplicates()
     for relation, language in pairs.itertuples(index=False):
         if relation_label(relation, language, several=several) in left_out:
             continue
-        here = languages == language
-        positive = here & fact & known & (relations == relation)
-        negatives = {
-            "specific": here & fact & (relations != relation),
-            "background": here & (kind == "background"),
+        here, own = languages == language, relations == relation
+        others = here & fact & ~own
+        sides = {
+            "specific": (here & own & fact & known, others),
+            "background": (here & own & fact & known, here & (kind == "background")),
+            "unknown": (here & own & fact & ~known, others),
+            "nonsense": (here & own & (kind == "nonsense"), others),
         }
-        families += [
-            DetectionTask(contrast, relation, language, positive, negatives[contrast])
-            for contrast in contrasts
-            if min(positive.sum(), negatives[contrast].sum()) >= min_known
-        ]
-    return families
+        for contrast in contrasts:
+            positive, negative = sides[contrast]
+            subjects = prompts.loc[positive, "subject"].nunique()
+            if min(subjects, negative.sum()) >= min_known:
+                tasks.append(DetectionTask(contrast, relation, language, positive, negative))
+    return tasks
+
+
+def known_prompts(prompts: pd.DataFrame, recall: pd.DataFrame) -> Bool[np.ndarray, " prompt"]:
+    """Marks the prompts that the model answers; one without recall counts as not answered."""
+    known = prompts["prompt_id"].map(recall.set_index("prompt_id")["known"])
+    return known.fillna(False).to_numpy(bool)
+
+
+def task_membership(tasks: Sequence[DetectionTask]) -> Int8[Tensor, "task prompt"]:
+    """Stacks the membership of one task or more."""
+    return torch.from_numpy(np.stack([task.membership() for task in tasks]))

@@ -1,19 +1,18 @@
-"""Null: how high the best of many neurons scores by chance (pitfall 12).
+"""The null of the maximum: the AP that the best of many neurons reaches by chance (pitfall 12).
 
     p = (1 + permutations whose maximum reaches the observed maximum) / (1 + permutations)
 
 The floor of AP is the prevalence of positives, and the maximum over tens of thousands of neurons
-lies far above it. So labels are permuted, the maximum over all neurons is taken anew, and a neuron
+lies far above it. So labels are permuted, the maximum over all neurons is taken again, and a neuron
 counts only beyond the null's 95% line. As the line is that of a maximum, it allows for the number
-of neurons: where no neuron tells the relation, 95% of runs find none beyond it.
+of neurons: where no neuron detects the relation, 95% of runs find none beyond it.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,13 +20,18 @@ from jaxtyping import Int
 
 from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
-from relation_neurons.ranking.detection_tasks import CONTRASTS, rank_families
-from relation_neurons.ranking.known import advice_for_ranking, left_out_relations
+from relation_neurons.ranking.detection_tasks import (
+    CONTRASTS,
+    KNOWN_CONTRASTS,
+    detection_tasks,
+    task_membership,
+)
+from relation_neurons.ranking.known import advice_for_ranking
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.scoring.permutations import LEVEL, maximum_nulls
 from relation_neurons.version import renamed
 
-__all__ = ["null_maximum", "null_sentence"]
+__all__ = ["null_maximum"]
 
 _LEAST = math.ceil(1 / LEVEL) - 1
 
@@ -38,21 +42,21 @@ def null_maximum(
     recall: pd.DataFrame,
     *,
     permutations: int = 50,
-    contrasts: Sequence[str] = ("specific", "background"),
+    contrasts: Sequence[str] = KNOWN_CONTRASTS,
     min_known: int = MIN_KNOWN,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Compares every relation's best neuron with the best neuron under permuted labels.
 
     Positives and negatives are those of `rank_neurons`. Labels move by fact: all prompts of a fact
-    go together, a neutral prompt on its own. Nothing is shared between relations, as each has prompts
-    of its own among which labels move.
+    go together, a neutral prompt on its own. Nothing is shared between tasks: each permutes labels among
+    its own prompts, with its own seed.
 
     Args:
         table: pooled activations of the detection prompts.
-        recall: what `measure_recall` gives.
+        recall: what `measure_recall` returns.
         permutations: 19 or more; p cannot be below 1 / (1 + permutations).
-        contrasts: which rankings are tested.
+        contrasts: the contrasts that are tested.
         min_known: as in `rank_neurons`.
         seed: of the permutations.
 
@@ -62,37 +66,34 @@ def null_maximum(
         AP is above null_95; 0 exactly where p_value > 0.05), neurons, permutations, verdict.
 
     Raises:
-        UnknownOptionError: fewer than 19 permutations, or a contrast that is none.
+        UnknownOptionError: fewer than 19 permutations, or a contrast that does not exist.
         TooFewFactsError: no relation has enough positives and negatives.
     """
     _check(permutations, contrasts)
-    families, membership = rank_families(
-        table.prompts, recall, min_known, left_out_relations(recall, min_known)
-    )
-    wanted = [i for i, (contrast, *_) in enumerate(families) if contrast in contrasts]
-    if not wanted:
+    ordered = [contrast for contrast in CONTRASTS if contrast in contrasts]
+    tasks = detection_tasks(table.prompts, recall, contrasts=ordered, min_known=min_known)
+    if not tasks:
         raise TooFewFactsError(
             f"No relation has {min_known} known prompts and as many negatives for the contrast "
             f"{' or '.join(contrasts)}. {advice_for_ranking(table.prompts)}"
         )
-    members = membership[wanted]
-    labels = [families[i] for i in wanted]
+    members = task_membership(tasks)
     nulls = maximum_nulls(
         table.values.flatten(1),
         members,
         _units(table.prompts),
         permutations=permutations,
-        seeds=[[seed, zlib.crc32("/".join(label).encode())] for label in labels],
+        seeds=[[seed, zlib.crc32("/".join(task.key).encode())] for task in tasks],
     )
     rows = []
-    for (contrast, relation, language), member, null in zip(labels, members, nulls, strict=True):
+    for task, member, null in zip(tasks, members, nulls, strict=True):
         positives, negatives = int((member == 1).sum()), int((member == 0).sum())
         beyond = int((null.ap > null.line).sum())
         rows.append(
             {
-                "relation": relation,
-                "language": language,
-                "score": contrast,
+                "relation": task.relation,
+                "language": task.language,
+                "score": task.contrast,
                 "positives": positives,
                 "negatives": negatives,
                 "prevalence": positives / (positives + negatives),
@@ -107,29 +108,6 @@ def null_maximum(
             }
         )
     return pd.DataFrame(rows)
-
-
-def null_sentence(row: Mapping[str, Any] | pd.Series) -> str:
-    """Says in words what one row of `null_maximum` shows.
-
-    >>> null_sentence({"relation": "food", "score": "specific", "observed_max": 0.31, "null_95": 0.35,
-    ...                "p_value": 0.4, "beyond": 0, "neurons": 500, "permutations": 50})
-    'food (specific): no neurons beyond chance; the best AP of 500 is 0.31, chance reaches 0.35 (p = 0.40).'
-    """
-    found = (
-        f"{row['beyond']:,} of {row['neurons']:,} neurons beyond chance; the best AP is"
-        if row["beyond"]
-        else f"no neurons beyond chance; the best AP of {row['neurons']:,} is"
-    )
-    least = 1 / (1 + row["permutations"])
-    p = row["p_value"]
-    said = f"p = {p:.2f}" if p > LEVEL else f"p = {p:.2g}"
-    if math.isclose(p, least):
-        said += f", the least that {row['permutations']} permutations can show"
-    return (
-        f"{row['relation']} ({row['score']}): {found} {row['observed_max']:.2f}, chance reaches "
-        f"{row['null_95']:.2f} ({said})."
-    )
 
 
 def _check(permutations: int, contrasts: Sequence[str]) -> None:

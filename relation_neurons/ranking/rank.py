@@ -1,9 +1,9 @@
-"""Ranking: the neurons of each relation, by how well their activation detects its prompts.
+"""Rank the neurons of each relation by how well their activation detects its prompts.
 
 Four rankings per relation, from one pass over the prompts (method 3 and 6): `specific`, `background`,
-`unknown` and `nonsense`, each with positives and negatives of its own (see `families`).
+`unknown` and `nonsense`, each with its own positives and negatives (see `detection_tasks`).
 
-By which value is another choice, the same for all of them: average precision, or one of its rivals
+The criterion is a separate choice, the same for all of them: average precision, or one of its rivals
 (see `criteria`).
 """
 
@@ -27,13 +27,17 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.ranking.criteria import (
-    Family,
     applicable_contrasts,
-    applicable_families,
+    applicable_tasks,
     criterion_values,
     require_end,
 )
-from relation_neurons.ranking.detection_tasks import CONTRASTS, rank_families
+from relation_neurons.ranking.detection_tasks import (
+    CONTRASTS,
+    DetectionTask,
+    detection_tasks,
+    task_membership,
+)
 from relation_neurons.ranking.known import advice_for_ranking, has_shots, left_out_relations
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import MIN_KNOWN
@@ -65,21 +69,21 @@ def rank_neurons(
     """Ranks every neuron for every relation under every contrast.
 
     Order: the criterion's value (AP rounded to 1e-6), then the standardised difference
-    (`order="index"`: nothing, as in the published code), then (layer, neuron) (method 7; pitfall 11).
+    (skipped by `order="index"`, as in the published code), then (layer, neuron) (method 7; pitfall 11).
     Neurons without a value come last.
 
     Args:
         table: pooled activations of the detection prompts.
-        recall: what `measure_recall` gives, for both sides.
-        by: the criterion; one of `criteria.CRITERIA`. Scores that it cannot rank are left out.
+        recall: what `measure_recall` returns, for both sides.
+        by: the criterion; one of `criteria.CRITERIA`. Contrasts that it cannot rank are left out.
         bottom: ranks from the other end, in exactly the reverse order: the most anti-correlated
-            neurons. It holds half of the neurons at most, so that no neuron of a top set as large is
-            in it (pitfall 14).
+            neurons. It holds half of the neurons at most, so that no neuron is in it and in a top set
+            of the same size (pitfall 14).
         contrasts: the contrasts to rank; all of them by default.
-        attribution: of the table's prompts, from `collect_attribution`; for `by="attribution"`.
+        attribution: what `collect_attribution` returns for the table's prompts; for `by="attribution"`.
         keep: ranked neurons kept per relation and contrast; 2% of them, at least 1,000, by default.
         order: `d_prime` or `index`.
-        min_known: known facts a relation needs on either side, or it is left out by name.
+        min_known: known facts that a relation needs on either side; one with fewer is left out by name.
 
     Warns:
         LeftOutWarning: some relations have too few known facts; each is named with its reason, which
@@ -88,8 +92,8 @@ def rank_neurons(
     Raises:
         TooFewFactsError: every relation is left out, or there is only one and no neutral prompt.
         ActivationError: the criterion needs what was not collected.
-        UnknownOptionError: a criterion, contrast or order that does not exist, or a criterion that ranks
-            none of the contrasts.
+        UnknownOptionError: the criterion, contrast or order does not exist, or the criterion ranks none
+            of the contrasts.
     """
     if order not in ORDERS:
         raise UnknownOptionError(f"No order {order!r}. {near_matches(order, ORDERS)}")
@@ -97,17 +101,17 @@ def rank_neurons(
     left_out = left_out_relations(recall, min_known)
     if keep is not None and keep < 1:
         raise DoseError(f"keep is {keep}; expected at least one neuron.")
-    families, membership = rank_families(table.prompts, recall, min_known, left_out)
-    if not families:
+    tasks = detection_tasks(table.prompts, recall, min_known=min_known, left_out=left_out)
+    if not tasks:
         raise TooFewFactsError(_nothing_left(left_out, table.prompts))
     if left_out:
         said = _some_left_out(left_out, recall, table.prompts)
         warnings.warn(said, LeftOutWarning, stacklevel=2)
-    kept_families = applicable_families(by, families, wanted)
-    families, membership = [families[i] for i in kept_families], membership[kept_families]
+    tasks = applicable_tasks(by, tasks, wanted)
+    membership = task_membership(tasks)
     layers, width = table.values.shape[1:]
     flat = table.values.flatten(1)
-    value, d_prime, positive, negative = _values(by, table, families, membership, attribution)
+    value, d_prime, positive, negative = _values(by, table, tasks, membership, attribution)
     neurons = _neuron_frame(table)
     most = layers * width // (2 if bottom else 1)
     keep = min(keep or max(1000, layers * width // 50), most)
@@ -115,14 +119,14 @@ def rank_neurons(
     kept = np.stack([_order(*row, bottom)[:keep] for row in zip(value, tie, strict=True)])
     ap = value if by == "average_precision" else _kept_precision(flat, membership, kept)
     frames = []
-    for i, (contrast, relation, language) in enumerate(families):
+    for i, task in enumerate(tasks):
         best = kept[i]
         frames.append(
             pd.DataFrame(
                 {
-                    "score": contrast,
-                    "relation": relation,
-                    "language": language,
+                    "score": task.contrast,
+                    "relation": task.relation,
+                    "language": task.language,
                     "rank": np.arange(1, keep + 1, dtype=np.int32),
                     "layer": (best // width).astype(np.int32),
                     "neuron": (best % width).astype(np.int32),
@@ -143,8 +147,8 @@ def rank_neurons(
 def _nothing_left(left_out: Mapping[str, str], prompts: pd.DataFrame) -> str:
     if not left_out:
         return (
-            "No relation is left to rank: none has prompts enough to be told from. It takes a second "
-            "relation, or neutral prompts (make_prompts(…, background=True))."
+            "No relation can be ranked: there are no prompts to tell it from. Add a second relation, or "
+            "neutral prompts (make_prompts(…, background=True))."
         )
     return f"No relation is left to rank ({_reasons(left_out)}). {advice_for_ranking(prompts)}"
 
@@ -162,7 +166,7 @@ def _reasons(left_out: Mapping[str, str]) -> str:
 
 
 def _wanted_contrasts(by: str, bottom: bool, contrasts: Sequence[str]) -> tuple[str, ...]:
-    """The contrasts asked for that the criterion can rank."""
+    """Returns the contrasts asked for that the criterion can rank."""
     for contrast in contrasts:
         if contrast not in CONTRASTS:
             raise UnknownOptionError(
@@ -181,17 +185,17 @@ def _wanted_contrasts(by: str, bottom: bool, contrasts: Sequence[str]) -> tuple[
 def _values(
     by: str,
     table: ActivationTable,
-    families: Sequence[Family],
-    membership: Int8[Tensor, "family prompt"],
+    tasks: Sequence[DetectionTask],
+    membership: Int8[Tensor, "task prompt"],
     attribution: Float[Tensor, "prompt layer d_mlp"] | None,
-) -> tuple[Float[np.ndarray, "family neuron"], ...]:
-    """The criterion's values, the standardised differences and the two means they are made of."""
+) -> tuple[Float[np.ndarray, "task neuron"], ...]:
+    """Returns the criterion's values, the standardised differences and the two means of those."""
     flat = table.values.flatten(1)
     if by == "average_precision":  # one pass for both
         found = family_scores(flat, membership)
         ap = found.average_precision.round(6)
         return ap, found.d_prime, found.mean_positive, found.mean_negative
-    value = criterion_values(by, table, families, membership, attribution=attribution)
+    value = criterion_values(by, table, tasks, attribution=attribution)
     parts = (part.numpy() for part in standardised_difference(flat, membership))
     return value, *parts
 
@@ -199,7 +203,7 @@ def _values(
 def _order(
     value: Float[np.ndarray, " neuron"], tie: Float[np.ndarray, " neuron"], bottom: bool
 ) -> np.ndarray:
-    """Neurons from the best, or from the lowest in exactly the reverse order."""
+    """Sorts neurons from the best, or from the lowest in exactly the reverse order."""
     filled = np.where(np.isnan(value), -np.inf, value)
     order = np.lexsort((-tie, -filled))  # stable: the index decides last
     return order[::-1] if bottom else order
@@ -207,8 +211,8 @@ def _order(
 
 def _kept_precision(
     flat: Float[Tensor, "prompt neuron"], membership: torch.Tensor, kept: np.ndarray
-) -> Float[np.ndarray, "family neuron"]:
-    """AP of the neurons that are kept somewhere; NaN for the others, which no table shows."""
+) -> Float[np.ndarray, "task neuron"]:
+    """Returns the AP of the neurons that any task keeps, and NaN for the others, which no table shows."""
     some = np.unique(kept)
     ap = np.full((len(membership), flat.shape[1]), np.nan)
     ap[:, some] = family_average_precision(flat[:, some], membership).numpy().round(6)

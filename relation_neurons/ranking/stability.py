@@ -1,4 +1,4 @@
-"""Stability: how much of a relation's top set is found again from other evidence.
+"""How much of a relation's top set is found again from other evidence.
 
 Two rankings of the same relation, made from different evidence, are compared by the neurons that
 their top sets share:
@@ -33,7 +33,12 @@ from torch import Tensor
 from relation_neurons.activations.table import ActivationTable
 from relation_neurons.errors import TooFewFactsError, UnknownOptionError, near_matches
 from relation_neurons.neurons import resolve_doses
-from relation_neurons.ranking.detection_tasks import DetectionTask, detection_tasks
+from relation_neurons.ranking.detection_tasks import (
+    KNOWN_CONTRASTS,
+    DetectionTask,
+    detection_tasks,
+    known_prompts,
+)
 from relation_neurons.ranking.known import advice_for_ranking
 from relation_neurons.relations.relation import MIN_KNOWN, subject_key
 from relation_neurons.scoring.scores import family_average_precision, standardised_difference
@@ -52,8 +57,6 @@ __all__ = [
 ]
 
 WHAT = ("halves", "seeds", "templates", "relations")
-
-CONTRASTS = ("specific", "background")
 
 _CELLS = 1 << 24  # average precisions held at once: 128 MB
 
@@ -126,9 +129,9 @@ def find_subjects(prompts: pd.DataFrame) -> Int[np.ndarray, " prompt"]:
 
 @dataclass(frozen=True)
 class RankingPair:
-    """Two rankings of one family to compare."""
+    """Two rankings of one detection task to compare."""
 
-    family: DetectionTask
+    task: DetectionTask
     what: str
     repeat: int
     left_out: str
@@ -138,7 +141,7 @@ class RankingPair:
 
 
 def ranking_pairs(
-    families: Sequence[DetectionTask],
+    tasks: Sequence[DetectionTask],
     prompts: pd.DataFrame,
     known: Bool[np.ndarray, " prompt"],
     repeats: int,
@@ -146,7 +149,6 @@ def ranking_pairs(
     seed: int,
 ) -> list[RankingPair]:
     """Lists every comparison; each draw is the same for all relations, languages and contrasts."""
-    everywhere = np.ones(len(prompts), dtype=bool)
     halves, draws = [], []
     for repeat in range(repeats):
         half = split_halves(prompts, known, np.random.default_rng([seed, 0, repeat]))
@@ -157,36 +159,28 @@ def ranking_pairs(
         )
         draws.append((first, second))
     made = []
-    for family in families:
+    for task in tasks:
         for what, sides in (("halves", halves), ("seeds", draws)):
             for repeat, (one, other) in enumerate(sides):
-                first, second = _member(family, one, one), _member(family, other, other)
-                made.append(RankingPair(family, what, repeat, "", first, second))
+                first, second = task.membership(one, one), task.membership(other, other)
+                made.append(RankingPair(task, what, repeat, "", first, second))
         template = prompts["template"].to_numpy(str)
-        names = dict.fromkeys(template[family.positive])
+        names = dict.fromkeys(template[task.positive])
         for repeat, (one, other) in enumerate(combinations(names, 2)):
-            first, second = (_member(family, template == name, everywhere) for name in (one, other))
-            made.append(RankingPair(family, "templates", repeat, "", first, second))
-        made += _without_one(family, prompts["relation"].to_numpy(str))
+            first, second = (task.membership(positives=template == name) for name in (one, other))
+            made.append(RankingPair(task, "templates", repeat, "", first, second))
+        made += _without_one(task, prompts["relation"].to_numpy(str))
     return made
 
 
-def _without_one(family: DetectionTask, relations: np.ndarray) -> Iterator[RankingPair]:
+def _without_one(task: DetectionTask, relations: np.ndarray) -> Iterator[RankingPair]:
     """Leaves each other relation out of the negatives in turn."""
-    if family.contrast != "specific":
+    if task.contrast != "specific":
         return
-    everywhere = np.ones(len(relations), dtype=bool)
-    whole = _member(family, everywhere, everywhere)
-    for repeat, name in enumerate(dict.fromkeys(relations[family.negative])):
-        kept = _member(family, everywhere, relations != name)
-        yield RankingPair(family, "relations", repeat, name, whole, kept)
-
-
-def _member(
-    family: DetectionTask, positives: np.ndarray, negatives: np.ndarray
-) -> Int8[np.ndarray, " prompt"]:
-    positive, negative = family.positive & positives, family.negative & negatives
-    return np.where(positive, 1, np.where(negative, 0, -1)).astype(np.int8)
+    whole = task.membership()
+    for repeat, name in enumerate(dict.fromkeys(relations[task.negative])):
+        kept = task.membership(negatives=relations != name)
+        yield RankingPair(task, "relations", repeat, name, whole, kept)
 
 
 @renamed(scores="contrasts")
@@ -195,17 +189,17 @@ def ranking_stability(
     recall: pd.DataFrame,
     *,
     dose: int | float | str,
-    contrasts: Sequence[str] = CONTRASTS,
+    contrasts: Sequence[str] = KNOWN_CONTRASTS,
     repeats: int = 5,
     min_known: int = MIN_KNOWN,
     set_aside: float = 0.2,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compares each relation's top set with the one that other evidence gives.
+    """Compares each relation's top set with the one that other evidence leads to.
 
     Args:
         table: pooled activations of the detection prompts.
-        recall: what `measure_recall` gives, for both sides.
+        recall: what `measure_recall` returns, for both sides.
         dose: neurons in a top set, a count or a share such as `"0.2%"`.
         contrasts: `specific`, `background` or both.
         repeats: draws of `halves` and of `seeds`.
@@ -226,9 +220,9 @@ def ranking_stability(
         TooFewFactsError: no relation can be ranked.
     """
     for contrast in contrasts:
-        if contrast not in CONTRASTS:
+        if contrast not in KNOWN_CONTRASTS:
             raise UnknownOptionError(
-                f"No stability of {contrast!r}. {near_matches(contrast, CONTRASTS)}"
+                f"No stability of {contrast!r}. {near_matches(contrast, KNOWN_CONTRASTS)}"
             )
     if repeats < 1 or not 0 < set_aside < 1:
         raise UnknownOptionError(
@@ -238,14 +232,12 @@ def ranking_stability(
     values = table.values.flatten(1)
     count = resolve_doses([dose], values.shape[1])[0]
     prompts = table.prompts.reset_index(drop=True)
-    known = prompts["prompt_id"].map(recall.set_index("prompt_id")["known"])
-    known_rows = known.fillna(False).to_numpy(bool)
-    families = detection_tasks(prompts, known_rows, recall, contrasts, min_known)
-    if not families:
+    tasks = detection_tasks(prompts, recall, contrasts=contrasts, min_known=min_known)
+    if not tasks:
         raise TooFewFactsError(
             f"No relation can be ranked, so there is no stability to measure. {advice_for_ranking(prompts)}"
         )
-    pairs = ranking_pairs(families, prompts, known_rows, repeats, set_aside, seed)
+    pairs = ranking_pairs(tasks, prompts, known_prompts(prompts, recall), repeats, set_aside, seed)
     tops = _top_sets(values, pairs, prompts["fact"].to_numpy(str), count, min_known)
     expected = count**2 / values.shape[1]
     return pd.DataFrame([_row(pair, count, expected, tops) for pair in pairs])
@@ -255,12 +247,12 @@ def stability_summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Averages the share of a top set that is found again.
 
     Args:
-        frame: what `ranking_stability` gives.
+        frame: what `ranking_stability` returns.
 
     Returns:
         A row per relation, language, score and what: share (mean of shared / dose), low and high
-        (least and most over the comparisons), chance (dose / neurons), comparisons (how many gave
-        a number; the share is NaN where none did).
+        (least and most over the comparisons), chance (dose / neurons), comparisons (how many have
+        a number; the share is NaN where none has).
     """
     keys = ["relation", "language", "score", "what"]
     rows = frame.assign(
@@ -278,10 +270,10 @@ def stability_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 def top_neurons(
     values: Float[Tensor, "prompt neuron"],
-    membership: Int8[Tensor, "family prompt"],
+    membership: Int8[Tensor, "task prompt"],
     dose: int,
-) -> Int[np.ndarray, "family dose"]:
-    """Gives each family's best neurons in the order of `rank_neurons`, best first.
+) -> Int[np.ndarray, "task dose"]:
+    """Returns each task's best neurons in the order of `rank_neurons`, best first.
 
     The standardised difference is computed only where it can decide: for the neurons whose AP,
     rounded to 1e-6, is not below that of the last one taken.
@@ -291,7 +283,9 @@ def top_neurons(
     [[0], [1]]
     """
     best = np.empty((len(membership), dose), dtype=np.int64)
-    used = (membership >= 0).any(dim=0)  # nonsense subjects, say, would be sorted for nothing
+    used = (membership >= 0).any(
+        dim=0
+    )  # sorting the others, such as nonsense prompts, would be wasted
     step = max(1, _CELLS // values.shape[1])
     for start in range(0, len(membership), step):
         rows = membership[start : start + step, used]
@@ -308,8 +302,8 @@ def top_neurons(
 def _precision(
     values: Float[Tensor, "prompt neuron"],
     used: Bool[Tensor, " prompt"],
-    membership: Int8[Tensor, "family used"],
-) -> Float[np.ndarray, "family neuron"]:
+    membership: Int8[Tensor, "task used"],
+) -> Float[np.ndarray, "task neuron"]:
     """AP on the prompts that are used, of some neurons at a time: the table may lie in a file."""
     if bool(used.all()):
         return family_average_precision(values, membership).numpy().round(6)
@@ -347,9 +341,9 @@ def _row(
     first, second = (tops.get(row.tobytes()) for row in (pair.first, pair.second))
     shared = float("nan") if first is None or second is None else float(len(first & second))
     return {
-        "relation": pair.family.relation,
-        "language": pair.family.language,
-        "score": pair.family.contrast,
+        "relation": pair.task.relation,
+        "language": pair.task.language,
+        "score": pair.task.contrast,
         "dose": dose,
         "what": pair.what,
         "repeat": pair.repeat,

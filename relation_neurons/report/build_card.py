@@ -90,7 +90,7 @@ def detection_scores(
     ranking: Ranking | None = None,
     neuron: tuple[int, int] = (0, 0),
 ) -> pd.DataFrame:
-    """Scores one neuron as a detector of every relation, by the families of `rank_neurons`.
+    """Scores one neuron as a detector in every detection task of `rank_neurons`.
 
     Beside it stands a neuron that is always 0: its AP is the share of positives, the floor.
 

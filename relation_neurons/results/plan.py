@@ -1,84 +1,184 @@
-"""Planned: what a run's options imply for its tables, so that stages and verification cannot disagree."""
+"""The one plan of a run: the doses, ablated sets and blocks that its options imply.
+
+The stages of a run compute what the plan says, and verification checks that the tables hold just that.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
 from relation_neurons.ablation.collateral import largest_dose
 from relation_neurons.ablation.sets import Condition, plan_sweep
 from relation_neurons.neurons import resolve_doses
+from relation_neurons.ranking.criteria import applicable_contrasts, applicable_tasks
+from relation_neurons.ranking.detection_tasks import (
+    CONTRASTS,
+    KNOWN_CONTRASTS,
+    DetectionTask,
+    detection_tasks,
+)
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.results.options import Options
 
-__all__ = [
-    "block_count",
-    "checked_contrasts",
-    "judged_dose",
-    "kept_neurons",
-    "middle_dose",
-    "planned_sets",
-    "sweep_controls",
-]
+__all__ = ["AblationPlan", "Plan"]
+
+_CONTROL = ("control_contribution",)
+_LEAST_KEPT = 1000
 
 
-def middle_dose(options: Options, neurons: int) -> int:
-    """The dose that is judged where no budget chooses another."""
-    counts = resolve_doses(options.doses, neurons)
-    return counts[len(counts) // 2]
-
-
-def judged_dose(options: Options, ranking: Ranking, collateral: pd.DataFrame) -> int:
-    """The middle dose, or the largest whose collateral damage stays within `max_collateral`.
+@dataclass(frozen=True)
+class Plan:
+    """What the options of a run imply for a model with so many neurons at the site.
 
     Raises:
-        DoseError: no dose stays within it.
+        DoseError: a dose above the number of neurons.
     """
-    if options.max_collateral is None:
-        return middle_dose(options, len(ranking.neurons))
-    return largest_dose(collateral, float(options.max_collateral))
+
+    options: Options
+    neurons: int
+
+    def __post_init__(self) -> None:
+        """Resolves the doses, so that one that the model cannot have is refused at once."""
+        _ = self.doses
+
+    @cached_property
+    def doses(self) -> tuple[int, ...]:
+        """The doses of the sweep as counts, increasing."""
+        return resolve_doses(self.options.doses, self.neurons)
+
+    @property
+    def middle_dose(self) -> int:
+        """The dose that is judged unless a budget for collateral damage chooses another."""
+        return self.doses[len(self.doses) // 2]
+
+    @property
+    def kept(self) -> int:
+        """Ranked neurons that are kept per task: enough for every dose and for the blocks, and 1,000."""
+        wanted = max(_LEAST_KEPT, self.doses[-1], self.options.blocks * self.middle_dose)
+        return min(wanted, self.neurons)
+
+    def ranked_tasks(self, prompts: pd.DataFrame, recall: pd.DataFrame) -> list[DetectionTask]:
+        """Lists the detection tasks of the table `ranking`.
+
+        Args:
+            prompts: the run's detection prompts.
+            recall: of the prompts of both sides.
+        """
+        tasks = detection_tasks(prompts, recall, min_known=self.options.min_known)
+        by = self.options.by
+        return applicable_tasks(by, tasks, applicable_contrasts(by, CONTRASTS))
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """The tables made beside the ranking that say how far to trust it: `null`, `stability`.
+
+        Both are about average precision, so a ranking by another criterion has neither.
+        """
+        if self.options.by != "average_precision":
+            return ()
+        counts = {"null": self.options.permutations, "stability": self.options.repeats}
+        return tuple(name for name, count in counts.items() if count)
+
+    def evidence_tasks(self, prompts: pd.DataFrame, recall: pd.DataFrame) -> list[DetectionTask]:
+        """Lists the detection tasks of the tables in `evidence`."""
+        return detection_tasks(
+            prompts, recall, contrasts=KNOWN_CONTRASTS, min_known=self.options.min_known
+        )
+
+    def judged_dose(self, collateral: pd.DataFrame) -> int:
+        """Returns the middle dose, or the largest whose collateral damage stays in `max_collateral`.
+
+        Raises:
+            DoseError: no dose stays within it.
+        """
+        if self.options.max_collateral is None:
+            return self.middle_dose
+        return largest_dose(collateral, float(self.options.max_collateral))
+
+    def collateral_sets(self, ranking: Ranking) -> list[Condition]:
+        """Lists the sets under which neutral text is read: the sweep's, with one control draw each."""
+        return plan_sweep(
+            ranking,
+            self.doses,
+            contrasts=(self.options.contrast,),
+            control_draws=1,
+            control_kinds=_CONTROL,
+            seed=self.options.seed,
+        )
+
+    def ablations(self, ranking: Ranking, collateral: pd.DataFrame) -> AblationPlan:
+        """Plans the sweep and the blocks, once the ranking and the collateral damage are known.
+
+        Raises:
+            DoseError: no dose stays within the budget for collateral damage.
+        """
+        return AblationPlan(self, ranking, self.judged_dose(collateral))
 
 
-def kept_neurons(options: Options, neurons: int) -> int:
-    """How many neurons each ranking keeps: what the largest dose and the blocks need, 1,000 at least."""
-    largest = resolve_doses(options.doses, neurons)[-1]
-    return max(1000, largest, options.blocks * middle_dose(options, neurons))
+@dataclass(frozen=True, eq=False)
+class AblationPlan:
+    """The ablated sets of a run at its doses, each drawn once."""
 
+    plan: Plan
+    ranking: Ranking
+    dose: int
+    """The judged dose, at which the report compares the sets."""
 
-def sweep_controls(options: Options, dose: int) -> dict[str, Any]:
-    """The draws of each control in the sweep over all doses, more of them at the judged one."""
-    return {
-        "control_draws": {
-            "control_contribution": options.draws,
-            "control_layer": options.layer_draws,
-        },
-        "draws_at": {dose: max(options.draws, options.judged_draws) if options.draws else 0},
-    }
+    @cached_property
+    def sweep(self) -> list[Condition]:
+        """The contrast's sets at every dose with their controls, of which the judged dose has more."""
+        options = self.plan.options
+        judged = max(options.draws, options.judged_draws) if options.draws else 0
+        return plan_sweep(
+            self.ranking,
+            self.plan.doses,
+            contrasts=(options.contrast,),
+            control_draws={
+                "control_contribution": options.draws,
+                "control_layer": options.layer_draws,
+            },
+            draws_at={self.dose: judged},
+            seed=options.seed,
+        )
 
+    @cached_property
+    def checks(self) -> list[Condition]:
+        """The sets of the other rankings in `checks` that exist, at the judged dose."""
+        options, ranked = self.plan.options, set(self.ranking.frame["score"])
+        return plan_sweep(
+            self.ranking,
+            (self.dose,),
+            contrasts=[contrast for contrast in options.checks if contrast in ranked],
+            control_draws=options.check_draws,
+            control_kinds=_CONTROL,
+            seed=options.seed,
+        )
 
-def checked_contrasts(options: Options, ranking: Ranking) -> list[str]:
-    """The rankings that are ablated beside the contrast's, at the judged dose, as far as there are any."""
-    return [contrast for contrast in options.checks if (ranking.frame["score"] == contrast).any()]
+    @property
+    def effects(self) -> list[Condition]:
+        """Every ablated set of the table `effects`."""
+        return [*self.sweep, *self.checks]
 
+    @property
+    def block_count(self) -> int:
+        """How many disjoint blocks of the judged dose are ablated: none, or two and more."""
+        count = min(self.plan.options.blocks, int(self.ranking.frame["rank"].max()) // self.dose)
+        return count if count > 1 else 0
 
-def block_count(options: Options, ranking: Ranking, dose: int) -> int:
-    """How many disjoint blocks of the judged dose the ranking holds; below two none is ablated."""
-    return min(options.blocks, int(ranking.frame["rank"].max()) // dose)
-
-
-def planned_sets(ranking: Ranking, options: Options, dose: int) -> list[Condition]:
-    """Every ablated set of the table `effects`."""
-    counts = resolve_doses(options.doses, len(ranking.neurons))
-    controls = sweep_controls(options, dose)
-    planned = plan_sweep(
-        ranking, counts, contrasts=(options.contrast,), seed=options.seed, **controls
-    )
-    return planned + plan_sweep(
-        ranking,
-        (dose,),
-        contrasts=checked_contrasts(options, ranking),
-        control_draws=options.check_draws,
-        control_kinds=("control_contribution",),
-        seed=options.seed,
-    )
+    @cached_property
+    def joint_blocks(self) -> list[Condition]:
+        """The sets that hold all blocks of a ranking or of its control at once."""
+        if not self.block_count:
+            return []
+        options = self.plan.options
+        return plan_sweep(
+            self.ranking,
+            (self.dose * self.block_count,),
+            contrasts=(options.contrast,),
+            control_draws=min(options.draws, 1),
+            control_kinds=_CONTROL,
+            seed=options.seed,
+        )

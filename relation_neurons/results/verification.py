@@ -1,6 +1,6 @@
-"""Verification: is a results folder whole, and does it agree with its manifest and with itself?
+"""Is a results folder complete, and does it agree with its manifest and with itself?
 
-Every check is a line: what was looked at, and what was found wrong. Nothing is changed.
+Every check is a line: what was checked, and what was found wrong. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from relation_neurons.storage.run_folder import CHECKSUMS, checksum, read_checks
 __all__ = ["Check", "verify_folder", "verify_tables"]
 
 _READ = (".html", ".json", ".parquet")
-"""How files end that are read from a results folder."""
+"""Endings of the files that are read from a results folder."""
 _UNNOTED = (CHECKSUMS, "engines.json")
-"""Those that have no checksum: the list itself, and where the tables were computed."""
+"""Files without a checksum: the list itself, and where the tables were computed."""
 _LOGITS = 1e-3
-"""Between two passes of the same prompt in other batches."""
+"""Margins of the same prompt in different batches may differ by this."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and what is wrong with it; nothing where `problem` is empty."""
+    """What was checked, and what is wrong with it; nothing where `problem` is empty."""
 
     what: str
     problem: str = ""
@@ -47,7 +47,7 @@ def verify_folder(folder: str | Path) -> list[Check]:
         folder: a finished run.
 
     Raises:
-        ResultsError: there is no manifest, so it is no results folder.
+        ResultsError: there is no manifest, so it is not a results folder.
     """
     folder = Path(folder)
     read_json(folder / "manifest.json")
@@ -77,14 +77,14 @@ def _checksums(folder: Path) -> Iterator[Check]:
     there = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
     for name in there:
         if known and name.endswith(_READ) and name not in known and name not in _UNNOTED:
-            yield Check(name, f"stands in the folder and not in {CHECKSUMS}")
+            yield Check(name, f"is in the folder and not in {CHECKSUMS}")
 
 
 def verify_tables(results: Results) -> list[Check]:
     """Checks tables against the manifest and one another.
 
     Args:
-        results: what `load_results` gives.
+        results: what `load_results` returns.
     """
     found = []
     for what, problem in (
@@ -100,7 +100,7 @@ def verify_tables(results: Results) -> list[Check]:
 
 
 def _counted(results: Results) -> Iterator[Check]:
-    """Whether every row is there that the options imply; of tables that agree as far as they go."""
+    """Checks that every row is there that the options imply, in tables that agree with one another."""
     try:
         for what, problem in whole_tables(results):
             yield Check(what, problem)
@@ -122,9 +122,9 @@ def _neurons(results: Results) -> str:
     )
     if not inside.all():
         row = frame[~inside].iloc[0]
-        return f"L{row['layer']}N{row['neuron']} is no neuron of this model"
+        return f"L{row['layer']}N{row['neuron']} is not a neuron of this model"
     twice = frame.duplicated(["score", "relation", "language", "layer", "neuron"])
-    return "a neuron stands twice in one ranking" if twice.any() else ""
+    return "a neuron is in one ranking twice" if twice.any() else ""
 
 
 def _relations(results: Results) -> str:

@@ -186,7 +186,7 @@ def test_the_same_seed_gives_the_same_bytes(model, folder, tmp_path):
 def test_a_finished_run_is_read_and_not_computed_again(model, folder, monkeypatch):
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".parquet"}
     monkeypatch.setattr(
-        "relation_neurons.experiment.ablate_stage.ablation_sweep",
+        "relation_neurons.experiment.ablate_stage.ablate_sets",
         lambda *a, **k: pytest.fail("ran again"),
     )
     said = []

@@ -17,8 +17,8 @@ from relation_neurons.errors import (
     UnknownOptionError,
 )
 from relation_neurons.plots.reliability import spectrum
-from relation_neurons.ranking.detection_tasks import rank_families
-from relation_neurons.ranking.null import null_maximum, null_sentence
+from relation_neurons.ranking.detection_tasks import detection_tasks
+from relation_neurons.ranking.null import null_maximum
 from relation_neurons.ranking.rank import rank_neurons
 from relation_neurons.scoring.permutations import MaximumNull, maximum_nulls, permuted_labels
 
@@ -187,12 +187,12 @@ def test_facts_that_cluster_need_their_labels_to_move_together():
 def test_it_tests_what_is_ranked():
     table = detection_table()
     recall = recall_of(table, unknown=(0, 1, 2, 45))
-    families, membership = rank_families(table.prompts, recall, 10, {})
+    tasks = {task.key: task for task in detection_tasks(table.prompts, recall, min_known=10)}
     found = null_maximum(table, recall, permutations=19, contrasts=("background", "unknown"))
     assert set(found["score"]) == {"background"}  # too few unknown prompts to rank by
     for row in found.itertuples():
-        member = membership[families.index((row.score, row.relation, row.language))]
-        assert row.positives == (member == 1).sum() and row.negatives == (member == 0).sum()
+        task = tasks[row.score, row.relation, row.language]
+        assert row.positives == task.positive.sum() and row.negatives == task.negative.sum()
     assert found.set_index("relation").loc["capital", "positives"] == 37
 
 
@@ -208,28 +208,6 @@ def test_pitfall_17_the_same_seed_gives_the_same_bytes():
     other = null_maximum(table, recall, permutations=19, seed=5)
     assert (other["null_mean"] != first["null_mean"]).any()
     assert (other["observed_max"] == first["observed_max"]).all()
-
-
-def test_sentences_say_what_was_and_what_was_not_found():
-    row = {
-        "relation": "river",
-        "score": "specific",
-        "observed_max": 0.41,
-        "null_95": 0.44,
-        "p_value": 0.3,
-        "beyond": 0,
-        "neurons": 46080,
-        "permutations": 50,
-    }
-    assert null_sentence(row) == (
-        "river (specific): no neurons beyond chance; the best AP of 46,080 is 0.41, "
-        "chance reaches 0.44 (p = 0.30)."
-    )
-    said = null_sentence(row | {"beyond": 1200, "observed_max": 0.9, "p_value": 1 / 51})
-    assert said == (
-        "river (specific): 1,200 of 46,080 neurons beyond chance; the best AP is 0.90, chance reaches "
-        "0.44 (p = 0.02, the least that 50 permutations can show)."
-    )
 
 
 def test_what_cannot_be_tested_is_refused():

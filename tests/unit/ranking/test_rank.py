@@ -18,7 +18,7 @@ from relation_neurons.errors import (
     UnknownOptionError,
     UnknownRelationError,
 )
-from relation_neurons.ranking.detection_tasks import rank_families
+from relation_neurons.ranking.detection_tasks import detection_tasks
 
 
 def detection_table(values, known):
@@ -68,9 +68,9 @@ def test_a_ranking_needs_enough_subjects_however_many_prompts_they_have(kind, su
     prompts = pd.DataFrame(rows, columns=["kind", "relation", "subject", "known"])
     prompts = prompts.assign(prompt_id=range(len(rows)), language="en", side="detection")
     recall = prompts[prompts["kind"] == "fact"]
-    families, _ = rank_families(prompts, recall, 10, ())
-    assert ((kind, "a", "en") in families) is there
-    assert ("specific", "a", "en") in families
+    tasks = {task.key for task in detection_tasks(prompts, recall, min_known=10, left_out=())}
+    assert ((kind, "a", "en") in tasks) is there
+    assert ("specific", "a", "en") in tasks
 
 
 def test_specific_and_background_have_their_own_negatives():

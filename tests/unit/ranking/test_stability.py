@@ -200,7 +200,7 @@ def test_pitfall_17_same_seed_same_bytes_and_another_seed_another_draw():
     pd.testing.assert_frame_equal(first.reset_index(drop=True), frame)
 
 
-def test_chunks_of_families_do_not_change_the_sets(monkeypatch):
+def test_chunks_of_tasks_do_not_change_the_sets(monkeypatch):
     table, recall = make_table(strength=0.3)
     whole = ranking_stability(table, recall, dose=30, repeats=2)
     monkeypatch.setattr("relation_neurons.ranking.stability._CELLS", 1700)
