@@ -1,21 +1,25 @@
-"""The command line's options: their types and help, and what they are in Python."""
+"""The options of the commands: their types and help, and the Python values they stand for."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from relation_neurons.errors import ResultsError
 
-if TYPE_CHECKING:  # importing it takes seconds, which --help shall not
+if TYPE_CHECKING:  # importing them takes seconds, which --help should not
     from relation_neurons.backends.base import HookedModel
+    from relation_neurons.experiment.opening import RunRequest
 
-__all__ = ["interruptible", "load_noted_model", "say"]
+__all__ = ["RunArguments", "interruptible", "load_noted_model", "say", "takes_run_arguments"]
 
 Model = Annotated[
     str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
@@ -166,18 +170,6 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def fields_of(given: dict[str, Any]) -> dict[str, Any]:
-    """Turns the command's parameters into fields of `Options`."""
-    apart = {"out", "model", "relations", "languages", "names", "preset", "dtype", "device"}
-    apart |= {"force_new", "engine", "address", "workers", "memory"}
-    options = {name: value for name, value in given.items() if name not in apart}
-    for name in ("doses", "checks"):
-        if options[name] is not None:
-            options[name] = tuple(listed(options[name]) or ())
-    options["held_out"] = count_or_share(options["held_out"])
-    return options
-
-
 def count_or_share(value: int | float | None) -> int | float | None:
     """A whole number is a count, and anything else a share."""
     if value is not None and math.isfinite(value) and value == int(value):
@@ -185,10 +177,101 @@ def count_or_share(value: int | float | None) -> int | float | None:
     return value
 
 
+@dataclasses.dataclass(frozen=True)
+class RunArguments:
+    """The options that `run` and `rank` share, in the order of their help."""
+
+    out: Out
+    model: Model = "smollm2-135m"
+    relations: Relations = "demo"
+    preset: Preset = "default"
+    doses: Doses = None
+    held_out: HeldOut = None
+    hold_out_templates: HoldOutTemplates = None
+    languages: Languages = None
+    names: Names = None
+    shots: Shots = None
+    max_facts: MaxFacts = None
+    drop_copied: DropCopied = None
+    max_object_share: MaxObjectShare = None
+    contrast: Contrast = None
+    min_known: MinKnown = None
+    by: By = None
+    draws: Draws = None
+    judged_draws: JudgedDraws = None
+    layer_draws: LayerDraws = None
+    checks: Checks = None
+    check_draws: CheckDraws = None
+    max_collateral: MaxCollateral = None
+    blocks: Blocks = None
+    permutations: Permutations = None
+    repeats: Repeats = None
+    seed: Seed = None
+    pool: Pool = None
+    site: Site = None
+    mode: Mode = None
+    positions: Positions = None
+    nonsense: Nonsense = None
+    batch_size: BatchSize = None
+    memory: Memory = None
+    dtype: Dtype = None
+    device: Device = None
+
+    def request(self) -> RunRequest:
+        """Checks what shows without a model, and reads the relations."""
+        from relation_neurons.experiment.opening import request_run
+
+        given = dataclasses.asdict(self)
+        for name in ("model", "dtype", "device"):
+            del given[name]
+        for name in ("doses", "checks"):
+            if given[name] is not None:
+                given[name] = tuple(listed(given[name]) or ())
+        given["held_out"] = count_or_share(self.held_out)
+        given["names"] = listed(self.names)
+        return request_run(given.pop("relations"), **given)
+
+    def load(self) -> HookedModel:
+        """Loads the model."""
+        from relation_neurons.models.loading import load_model
+
+        return load_model(self.model, dtype=self.dtype, device=self.device)
+
+
+def takes_run_arguments(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of `RunArguments`, followed by its own keyword-only ones."""
+    hints = get_type_hints(RunArguments, include_extras=True)
+    fields = dataclasses.fields(RunArguments)
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty
+            if field.default is dataclasses.MISSING
+            else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields
+    ]
+    names = [field.name for field in fields]
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        arguments = RunArguments(**{name: given.pop(name) for name in names if name in given})
+        command(arguments, **given)
+
+    parameters = [*shared, *own]
+    call.__dict__.pop("__wrapped__", None)  # typer would read that one's options
+    call.__dict__["__signature__"] = inspect.Signature(parameters, return_annotation=None)
+    call.__annotations__ = {one.name: one.annotation for one in parameters}
+    return call
+
+
 def load_noted_model(
     out: Path, known: dict[str, Any], model: str | None, device: str | None
 ) -> HookedModel:
-    """Loads the model that a manifest notes.
+    """Loads the model that a manifest names.
 
     Args:
         out: the results folder, named in the error.
@@ -211,14 +294,14 @@ def load_noted_model(
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Says what Ctrl-C leaves."""
+    """Turns Ctrl-C into one line that says how to continue."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on after what is whole", err=True)
+        typer.echo("stopped; the same command continues after the finished parts", err=True)
         raise typer.Exit(130) from None
 
 
 def say(line: str) -> None:
-    """Prints what a stage says of itself."""
+    """Prints a line that a stage logs."""
     typer.echo(line)

@@ -1,4 +1,4 @@
-"""The command line's whole experiment, and its first stage alone: they take the same options."""
+"""The commands of the experiment: all of it (`run`), or its stages `rank`, `ablate` and `report`."""
 
 from __future__ import annotations
 
@@ -8,91 +8,27 @@ import typer
 
 from relation_neurons.cli.options import (
     Address,
-    BatchSize,
-    Blocks,
-    By,
-    CheckDraws,
-    Checks,
-    Contrast,
     Device,
-    Doses,
-    Draws,
-    DropCopied,
-    Dtype,
     EngineName,
     ForceNew,
-    HeldOut,
-    HoldOutTemplates,
-    JudgedDraws,
-    Languages,
-    LayerDraws,
-    MaxCollateral,
-    MaxFacts,
-    MaxObjectShare,
-    Memory,
-    MinKnown,
-    Mode,
-    Model,
-    Names,
-    Nonsense,
     Out,
-    Permutations,
-    Pool,
-    Positions,
-    Preset,
-    Relations,
-    Repeats,
-    Seed,
-    Shots,
-    Site,
+    RunArguments,
     Workers,
-    fields_of,
     interruptible,
     listed,
     load_noted_model,
     say,
+    takes_run_arguments,
 )
 from relation_neurons.errors import UnknownOptionError
 
 __all__ = ["ablate", "rank", "report", "run"]
 
 
+@takes_run_arguments
 def run(
-    out: Out,
-    model: Model = "smollm2-135m",
-    relations: Relations = "demo",
-    preset: Preset = "default",
-    doses: Doses = None,
-    held_out: HeldOut = None,
-    hold_out_templates: HoldOutTemplates = None,
-    languages: Languages = None,
-    names: Names = None,
-    shots: Shots = None,
-    max_facts: MaxFacts = None,
-    drop_copied: DropCopied = None,
-    max_object_share: MaxObjectShare = None,
-    contrast: Contrast = None,
-    min_known: MinKnown = None,
-    by: By = None,
-    draws: Draws = None,
-    judged_draws: JudgedDraws = None,
-    layer_draws: LayerDraws = None,
-    checks: Checks = None,
-    check_draws: CheckDraws = None,
-    max_collateral: MaxCollateral = None,
-    blocks: Blocks = None,
-    permutations: Permutations = None,
-    repeats: Repeats = None,
-    seed: Seed = None,
-    pool: Pool = None,
-    site: Site = None,
-    mode: Mode = None,
-    positions: Positions = None,
-    nonsense: Nonsense = None,
-    batch_size: BatchSize = None,
-    memory: Memory = None,
-    dtype: Dtype = None,
-    device: Device = None,
+    given: RunArguments,
+    *,
     engine: EngineName = "local",
     address: Address = None,
     workers: Workers = None,
@@ -103,99 +39,39 @@ def run(
     On an unfinished folder of the same run it goes on after what is whole; on a finished one it does
     nothing.
     """
-    options = fields_of(locals())
     from relation_neurons.engines import make_engine
-    from relation_neurons.experiment.run import run as run_experiment
-    from relation_neurons.models.loading import load_model
-    from relation_neurons.relations.loading import load_relations
-    from relation_neurons.results.options import make_options
-    from relation_neurons.storage.memmap import parse_size
-    from relation_neurons.storage.run_folder import require_folder
+    from relation_neurons.experiment.run import run_request
+    from relation_neurons.results.table_store import TableStore
 
-    require_folder(out)
-    make_options(preset, **options)  # what is wrong shows before the model loads
-    make_engine(engine, address=address, workers=workers)
-    parse_size(memory)
-    data = load_relations(relations, languages=languages, names=listed(names))
-    loaded = load_model(model, dtype=dtype, device=device)
+    make_engine(engine, address=address, workers=workers)  # a mistake shows before the model loads
+    request = given.request()
+    loaded = given.load()
     with interruptible():
-        run_experiment(
+        run_request(
             loaded,
-            data,
-            out=out,
-            preset=preset,
-            say=say,
+            request,
+            TableStore(given.out, say, memory=given.memory),
             force_new=force_new,
             engine=engine,
             address=address,
             workers=workers,
-            memory=memory,
-            **options,
         )
-    typer.echo(f"report: {out / 'report.html'}")
+    typer.echo(f"report: {given.out / 'report.html'}")
 
 
-def rank(
-    out: Out,
-    model: Model = "smollm2-135m",
-    relations: Relations = "demo",
-    preset: Preset = "default",
-    doses: Doses = None,
-    held_out: HeldOut = None,
-    hold_out_templates: HoldOutTemplates = None,
-    languages: Languages = None,
-    names: Names = None,
-    shots: Shots = None,
-    max_facts: MaxFacts = None,
-    drop_copied: DropCopied = None,
-    max_object_share: MaxObjectShare = None,
-    contrast: Contrast = None,
-    min_known: MinKnown = None,
-    by: By = None,
-    draws: Draws = None,
-    judged_draws: JudgedDraws = None,
-    layer_draws: LayerDraws = None,
-    checks: Checks = None,
-    check_draws: CheckDraws = None,
-    max_collateral: MaxCollateral = None,
-    blocks: Blocks = None,
-    permutations: Permutations = None,
-    repeats: Repeats = None,
-    seed: Seed = None,
-    pool: Pool = None,
-    site: Site = None,
-    mode: Mode = None,
-    positions: Positions = None,
-    nonsense: Nonsense = None,
-    batch_size: BatchSize = None,
-    memory: Memory = None,
-    dtype: Dtype = None,
-    device: Device = None,
-) -> None:
+@takes_run_arguments
+def rank(given: RunArguments) -> None:
     """The first stage: which facts are known, and the neurons of each relation."""
-    given = fields_of(locals())
+    from relation_neurons.experiment.opening import open_run
     from relation_neurons.experiment.rank_stage import rank_stage
-    from relation_neurons.experiment.run import across_languages, choose_facts
-    from relation_neurons.models.loading import load_model
-    from relation_neurons.relations.loading import load_relations
-    from relation_neurons.results.manifest import make_manifest
-    from relation_neurons.results.options import make_options
     from relation_neurons.results.table_store import TableStore
-    from relation_neurons.storage.memmap import parse_size
-    from relation_neurons.storage.run_folder import locked, open_run_folder, require_folder
 
-    require_folder(out)
-    options = make_options(preset, **given)
-    parse_size(memory)
-    data = choose_facts(
-        load_relations(relations, languages=languages, names=listed(names)), options
-    )
-    options = across_languages(options, data, stated=given)
-    loaded = load_model(model, dtype=dtype, device=device)
-    with interruptible(), locked(out):
-        open_run_folder(out, make_manifest(loaded, data, options))
-        _, _, ranking = rank_stage(loaded, data, options, TableStore(out, say, memory=memory))
-    typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {out}")
+    request = given.request()
+    loaded = given.load()
+    store = TableStore(given.out, say, memory=given.memory)
+    with interruptible(), open_run(loaded, request, store):
+        _, _, ranking = rank_stage(loaded, request.relations, request.options, store)
+    typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {given.out}")
 
 
 def ablate(
@@ -252,7 +128,7 @@ def report(
     from relation_neurons.storage.run_folder import locked
 
     formats = listed(image_format) or ["png"]
-    require_images(formats, theme or "light")  # what is wrong shows before the report is built
+    require_images(formats, theme or "light")  # a mistake shows before the report is built
     if not images and (image_format or theme):
         raise UnknownOptionError(
             "--image-format and --theme say how images are written; add --images."

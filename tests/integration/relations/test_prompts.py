@@ -10,7 +10,7 @@ import relation_neurons as rn
 from helpers import tiny
 from relation_neurons.activations.pooling import pool
 from relation_neurons.errors import AnswerError, TemplateError, TooFewFactsError
-from relation_neurons.experiment.run import choose_facts
+from relation_neurons.experiment.opening import choose_facts
 from relation_neurons.relations.prompts import answer_tokens
 from relation_neurons.relations.relation import Fact, Relation, Template
 from relation_neurons.relations.selection import draw_facts, drop_copied, limit_objects

@@ -215,7 +215,7 @@ def test_ctrl_c_says_what_it_leaves_and_the_same_command_goes_on(source, tmp_pat
     finally:
         signal.signal(signal.SIGINT, before)
     assert stopped.exit_code == 130
-    assert "stopped; the same command goes on after what is whole" in stopped.output
+    assert "stopped; the same command continues after the finished parts" in stopped.output
     assert len(first) == 3
     with watched() as made:
         again = CliRunner().invoke(app, arguments)

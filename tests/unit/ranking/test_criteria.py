@@ -329,7 +329,7 @@ def test_what_a_criterion_needs_and_lacks_is_said_with_the_way_to_get_it(made):
         )
     holed = attribution.clone()
     holed[3] = torch.nan
-    with pytest.raises(ActivationError, match="missing for prompts that are ranked on"):
+    with pytest.raises(ActivationError, match="missing for prompts that the ranking uses"):
         rn.rank_neurons(bare, recall, by="attribution", attribution=holed, min_known=5)
 
 
