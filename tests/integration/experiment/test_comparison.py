@@ -312,6 +312,7 @@ def test_the_command_leaves_tables_and_a_manifest_and_says_who_wins(tmp_path, ti
     assert result.exit_code == 0, result.output
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
+        ".lock",
         "checksums.json",
         "comparison.json",
         "comparison.parquet",
@@ -334,6 +335,12 @@ def test_the_command_leaves_tables_and_a_manifest_and_says_who_wins(tmp_path, ti
     assert "auroc-post-top: read from" not in more.output
     grown = pd.read_parquet(out / "comparison_standings.parquet")
     assert set(grown["by"]) == {"average_precision", "d_prime", "auroc"}
+
+
+def test_the_command_refuses_a_dose_above_the_neurons_of_a_site_at_once(tmp_path, tiny_folder):
+    result = invoke(tmp_path, tiny_folder, "--sites", "post,out", "--dose", 190)  # out has fewer
+    assert isinstance(result.exception, DoseError)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pitfall_19_a_folder_of_other_options_is_refused(tmp_path, tiny_folder):

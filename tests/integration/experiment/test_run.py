@@ -395,6 +395,33 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(args, match, main, tmp_path,
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "rank"])
+def test_a_dose_above_the_size_of_the_model_is_refused_at_once(
+    command, main, tiny_folder, data_folder, tmp_path
+):
+    """Before the folder exists, so before the model answers or activations are collected."""
+    given = {"--model": tiny_folder, "--relations": data_folder, "--out": tmp_path / "out"}
+    given |= {"--held-out": 10, "--doses": "3,100000", "--device": "cpu"}
+    code, _, err = main(command, *(part for pair in given.items() for part in pair))
+    assert code == 2 and "this model has" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_and_rank_have_the_same_options_but_for_the_engine_and_a_new_folder(main):
+    shown = {
+        command: re.findall(r"--[a-z][a-z-]+", main(command, "--help")[1])
+        for command in ("run", "rank")
+    }
+    run, rank = (list(dict.fromkeys(shown[command])) for command in ("run", "rank"))
+    assert [one for one in run if one not in rank] == [
+        "--engine",
+        "--address",
+        "--workers",
+        "--force-new",
+    ]
+    assert [one for one in run if one in rank] == rank
+
+
 def test_a_mistake_shows_no_traceback_to_a_user(tmp_path):
     done = cli("report", "--out", tmp_path / "nowhere")
     assert done.returncode == 2
