@@ -1,4 +1,4 @@
-"""Conditions: every set of neurons that a sweep ablates, ranked sets and their controls."""
+"""The sets of neurons that a sweep ablates: ranked sets and their controls."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def draw_control(
         kind: one of `CONTROL_KINDS`.
         draw: number of the draw; each has its own generator.
         seed: of the run.
-        label: what the control is for (relation, score, language); goes into the seed.
+        label: what the control is for (contrast, relation, language); part of the seed.
 
     Returns:
         layer and neuron, a row per ranked neuron.
@@ -143,7 +143,7 @@ def plan_sweep(
     """Lists every ablation of a sweep: for each relation and dose the ranked set and its controls.
 
     Above the dose at which more than half of a layer is ranked there is no disjoint match in that
-    layer, and so no control: the ranked set is ablated alone (see `controls.largest_matched`).
+    layer, and so no control: the ranked set is ablated alone (see `largest_matched`).
 
     Raises:
         DoseError: a dose above what the ranking holds or the model has.
@@ -198,7 +198,7 @@ def _draws(
 
 @dataclass(frozen=True)
 class AblatedSets:
-    """The conditions of a job and how they are ablated."""
+    """The ablated sets of a job, and how they are ablated."""
 
     conditions: tuple[Condition, ...]
     """Their neurons with the columns layer and neuron, and `mean` where the mode needs it."""
@@ -264,7 +264,7 @@ class AblatedSets:
         ]
 
     def to_message(self) -> dict[str, Any]:
-        """Gives the sets as plain data: text, and a table as the bytes of a parquet file."""
+        """Returns the sets as plain data: text, and a table as the bytes of a parquet file."""
         neurons = [c.neurons.assign(condition=i) for i, c in enumerate(self.conditions)]
         how = {
             "labels": [condition.labels() for condition in self.conditions],
@@ -277,7 +277,7 @@ class AblatedSets:
 
     @classmethod
     def from_message(cls, data: dict[str, Any]) -> AblatedSets:
-        """Reads what `plain` gave."""
+        """Reads what `to_message` returned."""
         how = json.loads(data["how"])
         parts = {
             place: part.drop(columns="condition").reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""The command line's comparison of criteria, judged by one held-out ablation."""
+"""The command `compare-criteria`: criteria judged by one held-out ablation."""
 
 from __future__ import annotations
 

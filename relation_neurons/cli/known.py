@@ -1,4 +1,4 @@
-"""The command line asks a model which facts of a source it knows, with a run's own prompts."""
+"""Asking a model which facts of a source it knows, with the prompts that a run would use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from relation_neurons.cli.options import count_or_share
 from relation_neurons.errors import UnknownOptionError
 
-if TYPE_CHECKING:  # importing them takes seconds, which --help shall not
+if TYPE_CHECKING:  # importing them takes seconds, which --help should not
     import pandas as pd
 
     from relation_neurons.backends.base import HookedModel

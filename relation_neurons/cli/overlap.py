@@ -17,7 +17,7 @@ from relation_neurons.cli.options import (
 )
 from relation_neurons.errors import ResultsError
 
-if TYPE_CHECKING:  # importing it takes seconds, which --help shall not
+if TYPE_CHECKING:  # importing it takes seconds, which --help should not
     import pandas as pd
 
 __all__ = ["overlap"]
@@ -46,11 +46,13 @@ def overlap(
     from relation_neurons.neurons import resolve_doses
 
     if out.suffix.lower() != ".html":
-        raise ResultsError(f"{out} is no page; expected a file that ends in .html.")
+        raise ResultsError(f"{out} is not a page; expected a file that ends in .html.")
     if out.exists():
         raise ResultsError(f"{out} is there already. Give another name with --out.")
     if not out.parent.is_dir():
-        raise ResultsError(f"{out.parent} is no folder. Make it, or give another place with --out.")
+        raise ResultsError(
+            f"{out.parent} is not a folder. Create it, or give another place with --out."
+        )
     resolve_doses([dose])
     asked = asking(model, held_out=held_out, shots=shots, min_known=min_known, seed=seed)
     known = ask_and_say(model, source, languages, asked)

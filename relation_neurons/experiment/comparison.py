@@ -1,8 +1,8 @@
-"""Comparison: rival criteria, sites and ends, judged by one and the same held-out ablation.
+"""Compare criteria, sites and ends by one and the same held-out ablation.
 
-Each contender ranks on the detection prompts; the sets that it puts first are ablated at one dose and
-judged on all held-out facts, beside controls as loud as they are. The measure is specificity, so a
-contender does not win by breaking the model (see `standings`).
+Each contender ranks on the detection prompts; its top sets are ablated at one dose and judged on all
+held-out facts, with controls of matched contribution. The measure is specificity, so a contender does
+not win by breaking the model (see `standings`).
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Comparison:
     """A row per contender, the most specific first; see `comparison_standings`."""
     table: pd.DataFrame
     """A row per contender and relation; see `comparison_table`. Beside it, with_value: how many neurons
-    of the set the criterion itself chose (the rest had no value, or the probe's 0, and came by the order
-    after it)."""
+    of the set the criterion itself chose (the rest had no value, or the probe's 0, and were chosen by
+    the order of ties)."""
     effects: pd.DataFrame
     """The sweeps' tables, with the contender's by, site and end."""
     sets: pd.DataFrame
@@ -148,15 +148,15 @@ def compare_criteria(
     """Ranks by every criterion and judges each ranking's top sets by the same held-out ablation.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         prompts: of both sides; neurons are found on detection and judged on held-out prompts.
-        recall: what `measure_recall` gives for them.
+        recall: what `measure_recall` returns for them.
         by: criteria, compared at the first site.
         sites: where to read and ablate; at those after the first, by average precision.
         bottom: also ablates the neurons with the lowest AP at the first site (pitfall 14).
         dose: neurons ablated; a share is one of the site's own neurons, so at `out`, which has
             d_model of them a layer, it is fewer.
-        contrast: the family of positives and negatives that is ranked and ablated.
+        contrast: the contrast that is ranked and ablated.
         control_draws: draws of the contribution-matched control beside each set.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
         pool: of activations and attribution.
@@ -165,7 +165,7 @@ def compare_criteria(
         min_known: known facts a relation needs on either side.
         batch_size: prompts a pass.
         seed: of the control draws and the bootstrap.
-        stages: a results folder, where a contender's part that is there is read instead of made.
+        store: a results folder; a contender's part that is there is read instead of computed.
 
     Raises:
         TooFewFactsError: fewer than two relations can be ranked.

@@ -1,4 +1,4 @@
-"""Known: how many facts of each relation the model knows, per side and per wording, and what helps."""
+"""How many facts of each relation the model knows, per side and per wording, and what helps."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def known_facts(
     sum of `known`: a fact counts once, when at least one of the side's wordings gets its answer.
 
     Args:
-        prompts: what `make_prompts` gives, or the table `prompts` of a run.
-        recall: what `measure_recall` gives of these prompts.
+        prompts: what `make_prompts` returns, or the table `prompts` of a run.
+        recall: what `measure_recall` returns for these prompts.
         min_known: as in `rank_neurons`.
 
     Returns:
@@ -105,7 +105,7 @@ def known_facts(
 
 
 def _commonest(wrong: pd.DataFrame) -> str:
-    """The commonest texts with how often and one subject, those as common in the order of the alphabet."""
+    """Returns the commonest texts with their count and one subject; equal counts alphabetically."""
     counts = sorted(wrong["predicted"].value_counts().items(), key=lambda item: (-item[1], item[0]))
     subjects = wrong.drop_duplicates("predicted").set_index("predicted")["subject"]
     shown = counts[:_WRONG_SHOWN]
@@ -113,9 +113,9 @@ def _commonest(wrong: pd.DataFrame) -> str:
 
 
 def has_shots(prompts: pd.DataFrame) -> bool:
-    """Whether solved examples stand in front: a fact's text is more than its template filled in.
+    """Says whether solved examples stand in front: a fact's text is more than its template filled in.
 
-    A table of activations made by hand may have no texts; then none are known to.
+    A table of activations made by hand may have no texts; then there are taken to be none.
     """
     if not {"template", "text"} <= set(prompts.columns):
         return False
@@ -127,10 +127,10 @@ def has_shots(prompts: pd.DataFrame) -> bool:
 
 
 def advice_for_ranking(prompts: pd.DataFrame) -> str:
-    """Says what to do where too few facts are known, in the order in which it is worth trying.
+    """Says what to do where too few facts are known, most promising first.
 
     Args:
-        prompts: the frame of the prompts asked; solved examples are no advice where there are some.
+        prompts: the frame of the prompts asked; solved examples are not advised where there are some already.
     """
     shots = "" if has_shots(prompts) else "solved examples in front (make_prompts(…, shots=3)); "
     return (
@@ -149,8 +149,8 @@ def advice_for_relation(wordings: pd.DataFrame, *, shots: bool) -> tuple[str, ..
         shots: whether solved examples stood in front.
 
     Returns:
-        Each thing to do, that which costs least first. How many facts it takes assumes that as large a
-        share of more facts would be known.
+        Each thing to do, the cheapest first. The number of facts assumes that the same share of
+        additional facts would be known.
     """
     short = wordings[wordings["known_on_side"] < wordings["needed"]].drop_duplicates("side")
     found = [*_better_last(wordings)] if "held_out" in set(short["side"]) else []

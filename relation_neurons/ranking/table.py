@@ -127,10 +127,10 @@ class Ranking:
     def top(
         self, relation: str, dose: int, *, contrast: str = "specific", language: str | None = None
     ) -> pd.DataFrame:
-        """Gives the first `dose` neurons, best first (of a bottom ranking, the lowest first).
+        """Returns the first `dose` neurons, best first (of a bottom ranking, the lowest first).
 
         Raises:
-            UnknownRelationError: no ranking of that relation, score and language.
+            UnknownRelationError: no ranking of that relation, contrast and language.
             DoseError: a dose below 1 or above what the ranking holds.
         """
         if relation not in self.relations:

@@ -206,7 +206,7 @@ def _asked(results: Results) -> str:
     plain = effects.astype(dict.fromkeys(CONDITION, str))
     sizes = plain.groupby(CONDITION)["prompt_id"].agg(["size", "nunique"])
     wrong = sizes[(sizes != len(asked)).any(axis=1)]
-    return "" if wrong.empty else f"the rows of {_text(wrong.index[0])} are incomplete"
+    return "" if wrong.empty else f"the rows of {_text(wrong.index[0])} are not whole"
 
 
 def _blocks(results: Results, ablations: AblationPlan) -> str:

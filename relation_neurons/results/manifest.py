@@ -1,4 +1,4 @@
-"""The second stage: whether a folder that `rank` left can go on in this process."""
+"""The manifest of a run: write, read and compare what decides its tables."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _NAMES: dict[str, str] = {key: name for name, key in _KEYS.items()}
 def require_ranked_by(folder: Path, manifest: dict[str, Any], model: HookedModel) -> None:
     """Refuses to ablate with other versions, weights, dtype or device than the folder was ranked with.
 
-    The tables of a run are of one kind, which its manifest states. The model's name may differ, as it
-    may have moved; its weights may not.
+    All tables of a run are made with what its manifest states. The model's name may differ, as it may
+    have moved; its weights may not.
 
     Args:
         folder: the results folder, for the message.
         manifest: the folder's.
-        model: what is to be ablated.
+        model: the one to ablate.
 
     Raises:
         ResultsError: the first difference is named.
@@ -46,7 +46,7 @@ def require_ranked_by(folder: Path, manifest: dict[str, Any], model: HookedModel
         if difference:
             raise ResultsError(
                 f"{folder} was ranked otherwise: {difference}. Ablate with what it was ranked with, or "
-                "rank anew into another --out."
+                "rank again into another --out."
             )
 
 
@@ -72,18 +72,18 @@ def make_manifest(
         + ("pooled" if options.pool == "include_first" else "not pooled")
         + (" and ablated" if options.positions == "all" else " and not ablated"),
         "versions": package_versions(),
-        # Without this a folder made before neutral prompts had examples in front would be gone on with.
+        # Without this, a folder from before neutral prompts had examples in front would be continued.
         **({"neutral_prompts": "behind the relations' examples"} if options.shots else {}),
     }
 
 
 def _recorded(options: Options) -> dict[str, Any]:
-    """The options under the names that folders on disk have."""
+    """Returns the options under the names that they have in folders on disk."""
     return {_KEYS.get(k, k): v for k, v in asdict(options).items() if k != "seed"}
 
 
 def describe_model(model: HookedModel, site: str) -> dict[str, Any]:
-    """What of a model decides a run's numbers."""
+    """Describes what of a model decides a run's numbers."""
     return {
         "name": model.cfg.model_name,
         "weight_hash": weight_hash(model),
@@ -113,7 +113,7 @@ def _describe(relation: Relation) -> dict[str, Any]:
 
 
 def _data(relation: Relation) -> list[Any]:
-    """What makes a relation the same one, wherever it was read from."""
+    """Returns what identifies a relation, wherever it was read from."""
     facts, templates = ([asdict(x) for x in part] for part in (relation.facts, relation.templates))
     return [relation.name, relation.language, facts, templates]
 
@@ -138,5 +138,5 @@ def read_options(manifest: dict[str, Any]) -> Options:
         return Options(**named, seed=manifest["seed"])
     except (TypeError, KeyError) as error:
         raise ResultsError(
-            f"The folder was made by another version of this package: {error}. Run it anew."
+            f"The folder was made by another version of this package: {error}. Run it again into another folder."
         ) from error

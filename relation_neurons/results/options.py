@@ -1,4 +1,4 @@
-"""Options: every choice of a run, the presets, and the manifest that records them."""
+"""The options of a run, their presets, and the values they may have."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Options:
     contrast: str = "specific"
     """The ranking swept over all doses with both controls."""
     checks: tuple[str, ...] = ("unknown",)
-    """Rankings ablated beside it at the middle dose."""
+    """Other rankings ablated at the judged dose."""
     draws: int = 4
     """Draws of the contribution-matched control at each dose."""
     judged_draws: int = 10
@@ -111,7 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def make_options(preset: str = "default", **changes: Any) -> Options:
-    """Gives a preset with changes; a change of None leaves the preset's choice.
+    """Returns a preset with changes; a change of None leaves the preset's choice.
 
     Raises:
         UnknownOptionError: an option, preset, pooling or contrast that does not exist.

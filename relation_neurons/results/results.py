@@ -1,4 +1,4 @@
-"""Results: what a run leaves behind, as tables that load again with no model at hand."""
+"""What a run leaves behind, as tables that load again without a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Results:
     ranking: Ranking
     effects: pd.DataFrame
     summary: dict[str, Any] = field(default_factory=dict)
-    """What the report says in figures."""
+    """The numbers of the report."""
     folder: Path | None = None
     collateral: pd.DataFrame = field(default_factory=pd.DataFrame)
     """What the swept sets do to neutral text; the extra tables are empty where the run has none."""

@@ -1,4 +1,4 @@
-"""Stages: each table of a run is written whole, and read instead where it is already there."""
+"""The tables of a run in progress: each is written whole, or read where it is already there."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def _silent(line: str) -> None:
 
 @dataclass(frozen=True)
 class TableStore:
-    """The results folder of a run under way, or none."""
+    """The results folder of a run in progress, or none."""
 
     folder: Path | None = None
     log: Callable[[str], None] = _silent
-    """Told what was done, a line a stage."""
+    """Called with a line for each finished stage."""
     memory: str | int | None = None
-    """What the activation table may take in memory; no part of what a run is, so in no manifest."""
+    """What the activation table may take in memory; not part of what identifies a run, so not in the manifest."""
 
     @property
     def is_logging(self) -> bool:
-        """Whether anybody is told."""
+        """Whether anything reads the log."""
         return self.log is not _silent
 
     def path(self, name: str) -> Path | None:
-        """Where a table is kept."""
+        """Returns where a table is kept."""
         return self.folder / f"{name}.parquet" if self.folder else None
 
     def has(self, *names: str) -> bool:
-        """Whether every one of these tables is there."""
+        """Says whether every one of these tables is there."""
         paths = [self.path(name) for name in names]
         return all(path is not None and path.exists() for path in paths)
 
@@ -54,7 +54,7 @@ class TableStore:
         return reader(path)
 
     def read_or_empty(self, name: str) -> pd.DataFrame:
-        """Reads a table, or gives one without rows where it is not there."""
+        """Reads a table, or returns one without rows where it is not there."""
         return self.read(name) if self.has(name) else pd.DataFrame()
 
     def write(
@@ -67,7 +67,7 @@ class TableStore:
             record(self.folder, path)
 
     def chunks(self, name: str) -> Chunks:
-        """Where the parts of a table are kept until it is whole."""
+        """Returns where the parts of a table are kept until it is complete."""
         return Chunks(self.folder / "parts" / name if self.folder else None)
 
     def get_or_make(
@@ -94,7 +94,7 @@ class TableStore:
         return made
 
     def note_engine(self, description: dict[str, Any] | None) -> None:
-        """Notes where tables were computed in `engines.json`, which is no part of what a run is."""
+        """Notes where tables were computed in `engines.json`, which is not part of what identifies a run."""
         if self.folder is None or description is None:
             return
         path = self.folder / "engines.json"
@@ -103,5 +103,5 @@ class TableStore:
             write_json(path, {"engines": [*noted, description]})
 
     def done(self, name: str, started: float) -> None:
-        """Says how long a stage took."""
+        """Logs how long a stage took."""
         self.log(f"{name}: {time.monotonic() - started:.0f} s")

@@ -77,7 +77,7 @@ def _checksums(folder: Path) -> Iterator[Check]:
     there = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
     for name in there:
         if known and name.endswith(_READ) and name not in known and name not in _UNNOTED:
-            yield Check(name, f"is in the folder and not in {CHECKSUMS}")
+            yield Check(name, f"stands in the folder and not in {CHECKSUMS}")
 
 
 def verify_tables(results: Results) -> list[Check]:
