@@ -1,24 +1,30 @@
 """Finding and testing relation-specific neurons in language models, on TransformerLens.
 
 A toolkit around *On Relation-Specific Neurons in Large Language Models* (Liu et al., EMNLP 2025).
-Modules, each depending only on earlier ones:
+The modules beside the packages (`errors`, `version`, `neurons`, `formatting`, `notebook_html`, `progress`)
+come first; then the packages, each importing only from those above it:
 
-    version, errors -> relations -> split -> raw, tables, sources
-    -> readers -> findings, writers, lre, example
-    -> prompts -> batches, prefixes -> checkpoints, architectures, verified
-    -> worlds -> hooked_configs -> hooked, bridged -> lens -> sites, weights, passes -> self_check -> models
-    -> streams -> recall -> pooling -> collector -> activations, attribution
-    -> sorting, columns, classes -> scans -> contrasts, criteria -> known, families, doses -> ranking
-    -> permutations, null, stability, neuron_values -> ablation, controls
-    -> files, chunks, folder -> conditions -> ablated_sets -> jobs -> asking, reading -> blocks -> sweep
-    -> collateral
-    -> statistics, cell_tests -> cumulativity, versatility, interference, flips -> summary -> plots
-    -> results, claims, report -> comparison, cards, planted -> options, stages
-    -> engines -> experiment -> cli
+    storage      files on disk: written whole, checksummed, locked, resumable
+    relations    facts, templates, and the prompts made of them
+    backends     the two TransformerLens versions behind one interface
+    inference    running a model over prompts: batches, forward passes, logits, recall
+    models       loading a model and checking it
+    activations  one pooled activation per prompt and neuron
+    scoring      array kernels: average precision, AUROC, d', permutation maxima
+    ranking      which neurons detect a relation, by which criterion, and how reliably
+    ablation     ablating sets of neurons and measuring the effect
+    engines      where the ablated sets of a run are computed: this process or Ray workers
+    analysis     tables and statistics from the effects
+    results      what a run is (options, manifest, plan) and the tables it leaves
+    plots        tables in, Plotly figures out
+    report       the HTML report, its summary, and neuron cards
+    planted      small models whose relation neurons are known
+    experiment   the whole run, stage by stage, and the comparison of criteria
+    cli          the command line
 
-Only `models` loads a model; only `recall`, `activations` (with `attribution`) and `ablation` (with `sweep`
-and `collateral`) run one, through `passes`.
-Names are imported when they are first used, so that a look at the relations needs no torch.
+Only `models` loads a model. Only `inference`, `activations` and `ablation` run one over prompts; packages
+below them in this list call these, while `analysis` and `plots` work on tables alone.
+Names are imported when they are first used, so that looking at relations does not load torch.
 """
 
 from __future__ import annotations
@@ -29,9 +35,9 @@ from typing import TYPE_CHECKING, Any
 
 from relation_neurons.version import __version__ as __version__
 
-# Torch's threads wait by spinning. With other work on a machine of two cores, a pass then took 30 times
-# as long as without; with this bound it takes 3 times as long, and is no slower on an idle machine. It is
-# read when torch loads, so it takes effect where this package is imported first.
+# Torch's threads spin while they wait. Beside other work on a machine of two cores, a pass took 30 times as
+# long as without; with this bound it takes 3 times as long, and is not slower on an idle machine. The
+# variable is read when torch loads, so it takes effect only if this package is imported first.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
-"""Plots: tables in, plotly figures out; nothing is shown, and nothing is written but by `save`.
+"""Plots: tables in, Plotly figures out; nothing is shown, and only `save` and `save_all` write files.
 
-Each function names the columns it needs; the tables come from `cumulativity`, `interference`,
-`versatility`, `flips`, `neuron_values`, `comparison` and `summary`. Text from data is shown as text,
-never read as markup. `themed` sets a figure dark or for print.
+Each function names the columns it needs; the tables come from `analysis`, `ranking`, `activations` and
+`Comparison`. Text from data is shown as text, never read as markup. `themed` returns a figure for a dark
+page or for print.
 """
 
 from relation_neurons.plots.curves import dose_curve, dose_curves

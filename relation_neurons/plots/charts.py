@@ -1,4 +1,4 @@
-"""Dot chart: a row of dots with intervals per name, which four figures are made of."""
+"""The dot chart and the heat chart that most figures are made of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from relation_neurons.plots.style import (
 __all__ = ["Style", "dot_plot", "heat_plot"]
 
 _BAR_TITLE, _SHORT = 13, 4
-"""Characters of a line above the colour bar, and of column names that stand upright."""
+"""Characters per line above the colour bar, and of column names that are not slanted."""
 
 
 class Style(NamedTuple):
@@ -45,16 +45,16 @@ def dot_plot(
     x_title: str,
     total: str | None = None,
 ) -> go.Figure:
-    """Draws a row of dots per name, one dot a style, with intervals.
+    """Draws a row of dots per name, one dot per style, with intervals.
 
     Args:
-        points: columns row, what, effect, hover and, for intervals, low and high.
+        points: the columns row, what, effect, hover and, for intervals, low and high.
         styles: how each `what` is drawn, in drawing order from the top of a row.
         rows: names from top to bottom.
         title: the figure's title.
-        subtitle: what stands below it.
+        subtitle: the text below the title.
         x_title: the quantity with its unit.
-        total: a last row that is set apart by a line.
+        total: the name of a last row that a line sets apart.
     """
     fig = go.Figure()
     place = {name: i for i, name in enumerate(rows)}
@@ -131,21 +131,21 @@ def heat_plot(
     outlined: Iterable[tuple[int, int]] = (),
     slanted: bool = True,
 ) -> go.Figure:
-    """Draws a heatmap with a text in each cell; cells that are missing or NaN stay grey.
+    """Draws a heatmap with text in each cell; cells that are missing or NaN are grey.
 
     Args:
-        cells: columns row, column, value, text (what stands in the cell) and hover.
+        cells: the columns row, column, value, text (shown in the cell) and hover.
         rows: names of the rows, top first.
         columns: names of the columns.
-        limit: values of the scale's two ends.
-        colours: the scale.
-        bar: the scale's title, with its unit.
+        limit: the values at the two ends of the colour scale.
+        colours: the colour scale.
+        bar: the title of the colour bar, with its unit.
         title: the figure's title.
-        subtitle: what stands below it.
-        x_title: title of the columns.
-        y_title: title of the rows.
-        outlined: (row, column) of cells with a dark frame.
-        slanted: whether column names are long.
+        subtitle: the text below the title.
+        x_title: the title of the columns.
+        y_title: the title of the rows.
+        outlined: (row, column) of the cells with a dark frame.
+        slanted: whether long column names are slanted.
     """
     values = np.full((len(rows), len(columns)), np.nan)
     text = [[""] * len(columns) for _ in rows]

@@ -1,4 +1,4 @@
-"""Dose curves, one relation or all of them. Read through `plots`."""
+"""Dose curves of one relation or of all; public through `plots`."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ def dose_curve(
 
     Args:
         curves: from `dose_curves`: ablated, ablated_language, where, kind, dose, effect, low, high, n.
-        relation: whose neurons are ablated.
-        title: instead of the relation's name.
-        language: which language's set, where there are several.
-        quantity: what the effect is, `correct` or `margin`.
+        relation: the relation whose neurons are ablated.
+        title: the title instead of the relation's name.
+        language: the language of the set, if there are several.
+        quantity: the quantity of the effect, `correct` or `margin`.
 
     Raises:
         RelationFormatError: a column is missing.
-        UnknownRelationError: no curve of that relation.
+        UnknownRelationError: there is no curve of that relation.
     """
-    require(curves, _CURVES, "cumulativity.dose_curves")
+    require(curves, _CURVES, "dose_curves")
     here = curves[curves["ablated"].astype(str) == relation]
     if language is not None:
         here = here[here["ablated_language"].astype(str) == language]
     if here.empty:
         known = sorted(set(curves["ablated"].astype(str)))
-        raise UnknownRelationError(f"No curve of {relation!r}. {near_matches(relation, known)}")
+        raise UnknownRelationError(
+            f"There is no curve of {relation!r}. {near_matches(relation, known)}"
+        )
     here = here[here["ablated_language"] == here["ablated_language"].iloc[0]]
     fig = go.Figure(_lines(here, quantity, legend=True))
     _dose_axes(fig, sorted(map(int, here["dose"].unique())), quantity)
@@ -56,13 +58,13 @@ def dose_curve(
 
 
 def dose_curves(curves: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
-    """Draws `dose_curve` for every relation, as small multiples with one legend.
+    """Draws the dose curves of every relation, as small multiples with one legend.
 
     Args:
         curves: see `dose_curve`.
-        quantity: what the effect is, `correct` or `margin`.
+        quantity: the quantity of the effect, `correct` or `margin`.
     """
-    require(curves, _CURVES, "cumulativity.dose_curves")
+    require(curves, _CURVES, "dose_curves")
     parts = list(curves.groupby(["ablated", "ablated_language"], sort=False, observed=True))
     several = curves["ablated_language"].nunique() > 1
     names = [
@@ -106,7 +108,7 @@ def dose_curves(curves: pd.DataFrame, *, quantity: str = "correct") -> go.Figure
 
 
 def _lines(curves: pd.DataFrame, quantity: str, *, legend: bool) -> list[go.Scatter]:
-    """Bands first, lines above them; one legend group per kind of line."""
+    """Returns bands first and lines above them, with one legend group per kind of line."""
     bands, lines = [], []
     for what, style in WHAT.items():
         ranked = what in ("home", "elsewhere")
@@ -157,7 +159,7 @@ def _lines(curves: pd.DataFrame, quantity: str, *, legend: bool) -> list[go.Scat
 
 
 def _dose_axes(fig: go.Figure, doses: list[int], quantity: str) -> None:
-    """A logarithmic axis whose ticks are the doses."""
+    """Makes the dose axis logarithmic, with a tick at each dose."""
     ends = [np.log10(doses[0]) - 0.12, np.log10(doses[-1]) + 0.12]
     ticks = {"tickvals": doses, "ticktext": [f"{dose:,}" for dose in doses], "tickangle": 0}
     fig.update_xaxes(type="log", range=ends, title_text="Neurons ablated (log scale)", **ticks)

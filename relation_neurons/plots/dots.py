@@ -1,4 +1,4 @@
-"""Dot plots: the headline, specificity, and contrasts against one another. Read through `plots`."""
+"""Dot plots of the headline, specificity, contrasts and criteria; public through `plots`."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ CRITERIA = {
     "d_prime": "d\N{PRIME}",
     "probe": "L1 probe",
 }
-"""Short names; the other criteria keep theirs."""
+"""Short names of criteria; the others keep their own."""
 
 
 def specificity(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
-    """Draws each set's effect at home beside its effect elsewhere and that of others' sets.
+    """Draws each set's effect at home beside its effect elsewhere and that of other relations' sets.
 
     Args:
-        table: from `interference.specificity`: ablated, home, elsewhere, others_here.
-        quantity: what the effect is, `correct` or `margin`.
+        table: from `specificity`: ablated, home, elsewhere, others_here.
+        quantity: the quantity of the effect, `correct` or `margin`.
     """
-    require(table, ("ablated", "home", "elsewhere", "others_here"), "interference.specificity")
+    require(table, ("ablated", "home", "elsewhere", "others_here"), "specificity")
     said = {
         "home": "Ablating neurons of <i>{0}</i> changes <i>{0}</i>",
         "elsewhere": "Ablating neurons of <i>{0}</i> changes the other relations, on average",
@@ -72,20 +72,21 @@ def specificity(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
         styles,
         table.sort_values("home")["ablated"].tolist(),
         title="Specificity, both ways",
-        subtitle="A set is specific where home lies to the left of both other marks.",
+        subtitle="A set is specific if home lies to the left of both other marks.",
         x_title=UNITS[quantity][1],
     )
 
 
 def score_comparison(table: pd.DataFrame, *, dose: int | None = None) -> go.Figure:
-    """Draws the home effect of sets ranked on known facts beside that of the checks.
+    """Draws the home effect of sets ranked on known facts beside that of the other contrasts.
 
     Args:
-        table: from `summary.known_against_others`: relation, score, effect, low, high, control, n.
-        dose: neurons ablated, for the subtitle.
+        table: from `analysis.contrasts.known_against_others`, or `summary["scores"]` of a run:
+            relation, score, effect, low, high, control, n.
+        dose: number of neurons ablated, for the subtitle.
     """
     columns = ("relation", "score", "effect", "low", "high", "control", "n")
-    require(table, columns, "summary.known_against_others")
+    require(table, columns, "known_against_others")
     ranked = table.assign(row=table["relation"], what=table["score"], hover="")
     ranked["hover"] = [
         f"Neurons of <i>{label(p.relation)}</i> ranked on "
@@ -104,8 +105,8 @@ def score_comparison(table: pd.DataFrame, *, dose: int | None = None) -> go.Figu
         _worst_first(table[table["score"] == main]),
         title="Sets ranked on known facts and on checks, each at home",
         subtitle=_dosed(dose)
-        + "If facts the model gets wrong, or nonsense subjects, give sets that "
-        "harm as much,<br>what was found is the relation's question, not its recall.",
+        + "If sets ranked on facts that the model gets wrong, or on nonsense subjects, harm as much,"
+        "<br>what was found is the relation's question, not its recall.",
         x_title=UNITS["correct"][1],
         total=_total(table),
     )
@@ -116,7 +117,7 @@ def standings(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
 
     Args:
         table: from `Comparison.standings`: by, site, end, dose, home, control, specificity, low, high.
-        quantity: what the effect is, `correct` or `margin`.
+        quantity: the quantity of the effect, `correct` or `margin`.
     """
     columns = ("by", "site", "end", "dose", "home", "control", "specificity", "low", "high")
     require(table, columns, "Comparison.standings")
@@ -159,21 +160,21 @@ def standings(table: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
         styles,
         names,
         title="Which criterion finds the most specific sets",
-        subtitle="Further left is more specific harm. A set that breaks everything has much home and little "
-        "specificity.<br>Lines are 95% intervals over facts.",
+        subtitle="Further left is more specific harm. A set that breaks everything has much effect at home "
+        "and little specificity.<br>Lines are 95% intervals over facts.",
         x_title=UNITS[quantity][1],
     )
 
 
 def headline(table: pd.DataFrame, *, dose: int | None = None) -> go.Figure:
-    """Draws the run in one picture: home, elsewhere and both controls, per relation.
+    """Draws a run in one figure: the effect at home, elsewhere and of both controls, per relation.
 
     Args:
-        table: from `summary.headline`: relation, what, effect, low, high, n; rows of the relation
-            `all relations` come last, set apart.
-        dose: neurons ablated, for the subtitle.
+        table: from `analysis.contrasts.headline`, or `summary["headline"]` of a run: relation, what,
+            effect, low, high, n; rows of the relation `all relations` come last, set apart.
+        dose: number of neurons ablated, for the subtitle.
     """
-    require(table, ("relation", "what", "effect", "low", "high", "n"), "summary.headline")
+    require(table, ("relation", "what", "effect", "low", "high", "n"), "headline")
     said = {
         "home": "Ablating neurons of <i>{0}</i> changes <i>{0}</i>",
         "elsewhere": "Ablating neurons of <i>{0}</i> changes other relations",
@@ -203,7 +204,7 @@ def headline(table: pd.DataFrame, *, dose: int | None = None) -> go.Figure:
 
 
 def _worst_first(table: pd.DataFrame) -> list[str]:
-    """Relations by their effect, most harm first, all relations together last."""
+    """Returns relations by their effect, most harm first, with all relations together last."""
     names = table.sort_values("effect", kind="stable")["relation"].tolist()
     return sorted(dict.fromkeys(names), key=lambda name: name == ALL_RELATIONS)
 

@@ -1,4 +1,4 @@
-"""Figures as files: PNG, SVG and PDF, where Kaleido and a browser are there."""
+"""Figures as PNG, SVG and PDF files, which needs Kaleido and a browser."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _INSTALL = 'in your checkout: pip install -c constraints.txt -e ".[images]"'
 
 
 def save(fig: go.Figure, path: str | Path, *, theme: str = "light", scale: int | float = 2) -> Path:
-    """Writes a figure as an image; the file's ending says which kind.
+    """Writes a figure as an image, in the format that the file's suffix names.
 
     Args:
-        fig: what a function of `plots` gives.
-        path: ends in `.png`, `.svg` or `.pdf`.
+        fig: a figure from a function of `plots`.
+        path: the file, which ends in `.png`, `.svg` or `.pdf`.
         theme: see `themed`.
         scale: pixels per unit of a PNG.
 
     Raises:
-        UnknownOptionError: another ending.
+        UnknownOptionError: the path has another suffix.
         ResultsError: Kaleido or a browser for it is missing, or the file cannot be written.
     """
     path = Path(path)
@@ -47,14 +47,14 @@ def save_all(
     """Writes figures as `<name>.<format>`, all with one browser.
 
     Args:
-        figures: by the name of their file.
-        folder: made where it is not there.
-        formats: of `IMAGE_FORMATS`.
+        figures: the figures, by file name.
+        folder: created if it does not exist.
+        formats: some of `IMAGE_FORMATS`.
         theme: see `themed`.
         scale: pixels per unit of a PNG.
 
     Raises:
-        UnknownOptionError: an unknown format or theme.
+        UnknownOptionError: the format or theme is unknown.
         ResultsError: Kaleido or a browser for it is missing, or a file cannot be written.
     """
     require_images(formats, theme)
@@ -66,7 +66,7 @@ def save_all(
                 [themed(fig, theme) for fig, _ in asked], [Path(made) / n for _, n in asked], scale
             )
             return [(Path(made) / name).replace(folder / name) for _, name in asked]
-    except ResultsError:  # an OSError too, and says all there is to say
+    except ResultsError:  # an OSError too, whose message is complete
         raise
     except OSError as error:
         raise ResultsError(
@@ -75,15 +75,15 @@ def save_all(
 
 
 def require_images(formats: Sequence[str], theme: str) -> None:
-    """Checks how images are asked for.
+    """Checks the requested image formats and theme.
 
     Raises:
-        UnknownOptionError: no such format or theme.
+        UnknownOptionError: there is no such format or theme.
     """
     for kind in formats:
         if kind not in IMAGE_FORMATS:
             raise UnknownOptionError(
-                f"No image format {kind!r}. {near_matches(kind, IMAGE_FORMATS)}"
+                f"There is no image format {kind!r}. {near_matches(kind, IMAGE_FORMATS)}"
             )
     require_theme(theme)
 

@@ -1,4 +1,4 @@
-"""Facts that flipped under ablation, as a table. Read through `plots`."""
+"""The table of facts that flipped under ablation; public through `plots`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _HEADS = {
     "control flips": 80,
     "note": 196,
 }
-"""Columns with their widths."""
+"""Column headings and widths."""
 _ROW, _HEAD, _CHARACTERS = 26, 48, 7.2
 
 
@@ -52,9 +52,9 @@ def flips(
     Args:
         table: from `turned_right`: ablated, relation, flip, subject, answer, predicted_intact,
             predicted, margin_intact, margin, control_share, near_tie, majority.
-        relation: whose neurons are ablated; all by default.
-        flip: `right` or `wrong` alone.
-        most: rows shown, the first of the table.
+        relation: the relation whose neurons are ablated; all by default.
+        flip: `right` or `wrong`, to show only these.
+        most: how many rows are shown, from the top of the table.
 
     Raises:
         RelationFormatError: a column is missing, or there is no row.
@@ -112,7 +112,7 @@ def flips(
 
 
 def _row(row: dict[str, Any]) -> list[str]:
-    """A flip's cells, cut to the width of their columns."""
+    """Returns a flip's cells, cut to the width of their columns."""
     share = row["control_share"]
     notes = [name for name in ("majority", "near_tie") if row[name]]
     said = [
@@ -126,7 +126,7 @@ def _row(row: dict[str, Any]) -> list[str]:
 
 
 def _cut(text: str, width: int) -> str:
-    """Text on one line that fits its column, markup shown as text."""
+    """Returns text as one line that fits its column, with markup shown as text."""
     longest = int((width - 12) / _CHARACTERS)
     text = " ".join(text.split())
     text = text if len(text) <= longest else text[: longest - 1].rstrip() + "…"

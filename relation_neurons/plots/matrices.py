@@ -1,4 +1,4 @@
-"""Matrices of effects: interference, and transfer between languages. Read through `plots`."""
+"""Matrices of effects: interference, and transfer between languages; public through `plots`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _HOME_EDGE = "The outlined diagonal is home."
 def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
     """Draws the effect of every relation's set on every relation, with zero in the middle.
 
-    Cells that are significant after the correction over the matrix carry a star.
+    A star marks cells that are significant after correction over the matrix.
 
     Args:
         matrix: from `interference_matrix`: ablated, relation, dose, n, effect, control, low, high,
             p_value, q_value, draws, significant.
-        quantity: what the effect is, `correct` or `margin`.
+        quantity: the quantity of the effect, `correct` or `margin`.
     """
     tested = ("p_value", "q_value", "draws", "significant")
-    require(matrix, ("ablated", "relation", *_CELLS, *tested), "interference.interference_matrix")
+    require(matrix, ("ablated", "relation", *_CELLS, *tested), "interference_matrix")
     names = list(dict.fromkeys([*matrix["ablated"].astype(str), *matrix["relation"].astype(str)]))
     rows = [name for name in names if (matrix["ablated"].astype(str) == name).any()]
     limit = max(0.1, float(matrix["effect"].abs().max()))
@@ -66,15 +66,15 @@ def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figur
 
 @renamed(score="contrast")
 def transfer(matrix: pd.DataFrame, *, contrast: str | None = None) -> go.Figure:
-    """Draws how far a set carries over: between languages where there are several, else relations.
+    """Draws how far sets transfer: between languages if there are several, otherwise between relations.
 
     Args:
         matrix: from `transfer_matrix`: ablated, ablated_language, relation, language, dose, n,
             effect, control, low, high, transfer.
-        contrast: which ranking's sets it is of, for the title.
+        contrast: the contrast of the sets, for the title.
     """
     pairs = ("ablated", "ablated_language", "relation", "language")
-    require(matrix, (*pairs, *_CELLS, "transfer"), "versatility.transfer_matrix")
+    require(matrix, (*pairs, *_CELLS, "transfer"), "transfer_matrix")
     several = matrix["language"].nunique() > 1
     if several:  # one block a relation, its languages side by side
         matrix = matrix[matrix["ablated"].astype(str) == matrix["relation"].astype(str)]
@@ -115,7 +115,7 @@ def transfer(matrix: pd.DataFrame, *, contrast: str | None = None) -> go.Figure:
 
 
 def _star(matrix: pd.DataFrame) -> str:
-    """Says what a star means, or why there can be none."""
+    """Returns a sentence on what a star means, or why there is none."""
     draws = int(matrix["draws"].max())
     if draws < 2:
         return (
@@ -129,9 +129,9 @@ def _star(matrix: pd.DataFrame) -> str:
 
 
 def _tested(row: dict[str, Any]) -> str:
-    """The cell's test in words, for the hover text."""
+    """Returns the cell's test in words, for the hover text."""
     if not np.isfinite(row["p_value"]):
-        return "<br>Not tested: that takes two control draws."
+        return "<br>Not tested: that needs two control draws."
     verdict = "significant" if row["significant"] else "not significant"
     return f"<br>{verdict}: p = {row['p_value']:.2g}, q = {row['q_value']:.2g}"
 

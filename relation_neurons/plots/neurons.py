@@ -1,4 +1,4 @@
-"""Histograms of one neuron's activation, a row per relation. Read through `plots`."""
+"""Histograms of one neuron's activation, and the layers of top neurons; public through `plots`."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _TALLEST = 0.86
 
 
 def activations(table: pd.DataFrame, relation: str | None = None, *, bins: int = 60) -> go.Figure:
-    """Draws how a neuron's activation is spread over the prompts of each relation.
+    """Draws the distribution of a neuron's activation over the prompts of each relation.
 
-    Every row has the same bins and is scaled to its own tallest bar; the mark is the row's mean.
+    Every row has the same bins and is scaled to its own tallest bar; the triangle marks the row's mean.
 
     Args:
         table: from `neuron_activations`, of one neuron: neuron, kind, relation, language, activation.
-        relation: which row stands out; by default that with the highest mean.
-        bins: how many bins the whole range has.
+        relation: the relation to highlight; by default that with the highest mean.
+        bins: the number of bins over the whole range.
 
     Raises:
         RelationFormatError: a column is missing, there is no row, or there are several neurons.
-        UnknownRelationError: no such relation in the table.
+        UnknownRelationError: the table has no such relation.
     """
     require(table, _NEEDED, "neuron_activations")
     neurons = list(dict.fromkeys(table["neuron"]))
@@ -61,7 +61,9 @@ def activations(table: pd.DataFrame, relation: str | None = None, *, bins: int =
     facts = set(rows.loc[rows["kind"] == "fact", "row"])
     if relation is not None and relation not in set(table["relation"]):
         known = sorted(set(table["relation"]))
-        raise UnknownRelationError(f"No prompts of {relation!r}. {near_matches(relation, known)}")
+        raise UnknownRelationError(
+            f"There are no prompts of {relation!r}. {near_matches(relation, known)}"
+        )
     best = next((name for name in means.index if name in facts), means.index[0])
     chosen = set(rows.loc[rows["relation"] == relation, "row"]) & facts if relation else {best}
     edges = np.histogram_bin_edges(rows["activation"], bins=bins)
@@ -100,14 +102,14 @@ def activations(table: pd.DataFrame, relation: str | None = None, *, bins: int =
 
 
 def _rows(table: pd.DataFrame) -> pd.Series:
-    """The name of each prompt's row: its relation, and what else it is."""
+    """Returns the row of each prompt: its relation, neutral prompts or nonsense subjects."""
     names = named(table)
     names = names.where(table["kind"] != "background", "neutral prompts")
     return names.where(table["kind"] != "nonsense", names + " (nonsense)")
 
 
 def _bars(values: np.ndarray, edges: np.ndarray, place: int, name: str, colour: str) -> go.Bar:
-    """One row's histogram, standing on its line."""
+    """Returns the histogram of one row."""
     counts, _ = np.histogram(values, bins=edges)
     held = np.flatnonzero(counts)
     heights = counts[held] / counts.max() * _TALLEST
@@ -141,8 +143,8 @@ def layers(
         ranking_frame: `Ranking.frame`: score, relation, language, rank, layer, neuron, is_sink.
         neurons: `Ranking.neurons`: layer, neuron.
         relation: one relation; all of them by default.
-        contrast: which ranking.
-        dose: neurons from the top of each ranking.
+        contrast: the contrast of the ranking.
+        dose: how many neurons from the top of each ranking.
     """
     columns = ("score", "relation", "language", "rank", "layer", "neuron", "is_sink")
     require(ranking_frame, columns, "rank_neurons (Ranking.frame)")
@@ -150,13 +152,15 @@ def layers(
     top = ranking_frame[(ranking_frame["score"] == contrast) & (ranking_frame["rank"] <= dose)]
     if top.empty:
         known = sorted(set(ranking_frame["score"]))
-        raise UnknownOptionError(f"No ranking by {contrast!r}. {near_matches(contrast, known)}")
+        raise UnknownOptionError(
+            f"There is no ranking of the contrast {contrast!r}. {near_matches(contrast, known)}"
+        )
     if relation is not None:
         known = list(dict.fromkeys(top["relation"]))
         top = top[top["relation"] == relation]
         if top.empty:
             raise UnknownRelationError(
-                f"No ranking of {relation!r}. {near_matches(relation, known)}"
+                f"There is no ranking of {relation!r}. {near_matches(relation, known)}"
             )
     every = np.arange(int(neurons["layer"].max()) + 1)
     counts = neurons.groupby("layer").size().reindex(every, fill_value=0)
@@ -175,7 +179,7 @@ def layers(
         ],
         hover=[
             f"Layer {c.layer}: {c.value} of the top {dose:,} neurons of <i>{label(c.row)}</i>"
-            f"<br>({c.sinks} of them sink neurons; by its share of all neurons: {even[c.layer]:.1f})"
+            f"<br>({c.sinks} of them sink neurons; an even spread would give {even[c.layer]:.1f})"
             for c in cells.itertuples()
         ],
     )

@@ -1,4 +1,4 @@
-"""Overlap of top sets: of two relations as a matrix, of more as an UpSet plot. Read through `plots`."""
+"""Overlap of top sets: of two relations as a matrix, of more as an UpSet plot; public through `plots`."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
 
     Args:
         matrix: from `overlap_matrix`: relation, language, other, other_language, score, dose,
-            shared, expected, ratio, jaccard, p_value. Relations that its `attrs["left_out"]` names are
+            shared, expected, ratio, jaccard, p_value. The relations in its `attrs["left_out"]` are
             named below the title.
         value: `shared` (neurons), `jaccard` (share of the union) or `ratio` (to chance).
-        order: `given`, or `clustered`: relations that share much stand together (average linkage of
-            1 - Jaccard, leaves in their best order).
+        order: `given`, or `clustered`: relations that share much are neighbours (average linkage of
+            1 - Jaccard, with optimal leaf order).
 
     Raises:
-        UnknownOptionError: another value or order.
+        UnknownOptionError: the value or order is unknown.
     """
     bars = {"shared": "neurons shared", "jaccard": "Jaccard index", "ratio": "times chance"}
     if value not in bars:
-        raise UnknownOptionError(f"No value {value!r}. {near_matches(value, bars)}")
+        raise UnknownOptionError(f"There is no value {value!r}. {near_matches(value, bars)}")
     if order not in ORDERS:
-        raise UnknownOptionError(f"No order {order!r}. {near_matches(order, ORDERS)}")
+        raise UnknownOptionError(f"There is no order {order!r}. {near_matches(order, ORDERS)}")
     pairs = ("relation", "language", "other", "other_language", "score", "dose")
-    require(matrix, (*pairs, *bars, "expected", "p_value"), "versatility.overlap_matrix")
+    require(matrix, (*pairs, *bars, "expected", "p_value"), "overlap_matrix")
     cells = matrix.assign(row=named(matrix), column=named(matrix, "other", "other_language"))
     names = list(dict.fromkeys(cells["row"]))
     if order == "clustered":
@@ -85,7 +85,7 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
         title=f"Overlap of the top {dose:,} neurons, contrast “{label(contrast)}”",
         subtitle=f"Chance expects {chance:.2g} ({bars[value]}) for any pair. "
         "The grey diagonal is a set with itself."
-        + ("<br>Relations that share much stand together." if order == "clustered" else "")
+        + ("<br>Relations that share much are neighbours." if order == "clustered" else "")
         + shots_line(matrix)
         + left_out_line(matrix),
         x_title="Relation",
@@ -94,19 +94,19 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
 
 
 def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
-    """Draws which neurons more than two relations share: an UpSet plot.
+    """Draws which neurons relations share, as an UpSet plot.
 
-    A column is a combination of relations, its bar the neurons that are in the top sets of just those.
+    A column is a combination of relations; its bar counts the neurons in the top sets of exactly those.
 
     Args:
         table: from `set_intersections`: relations, degree, shared, expected, names, score, dose.
-        most: combinations shown, those with most neurons first.
+        most: how many combinations are shown, those with most neurons first.
 
     Raises:
         RelationFormatError: a column is missing, or there is no row.
     """
     columns = ("relations", "degree", "shared", "expected", "names", "score", "dose")
-    require(table, columns, "versatility.set_intersections")
+    require(table, columns, "set_intersections")
     shown = table.sort_values(["shared", "degree"], ascending=False, kind="stable").head(most)
     held = pd.Series([name for combination in shown["relations"] for name in combination])
     rows = held.value_counts(sort=True).index.tolist()
@@ -186,7 +186,7 @@ def _dot_matrix(fig: go.Figure, columns: list[list[int]], rows: int) -> None:
 
 
 def _combined(row: Any) -> str:
-    """A combination in words, with its first neurons."""
+    """Describes a combination in words, with its first neurons."""
     which = [f"<i>{label(name)}</i>" for name in row.relations]
     said = f"{', '.join(which[:-1])} and {which[-1]}" if len(which) > 1 else which[0]
     names = ", ".join(map(str, row.names[:6])) + (", …" if len(row.names) > 6 else "")

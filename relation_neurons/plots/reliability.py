@@ -1,4 +1,4 @@
-"""Null plot: the AP of each relation's ranked neurons beside what chance reaches. Read through `plots`."""
+"""The null spectrum (AP beside what chance reaches) and stability of rankings; public through `plots`."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _COLUMNS = ("relation", "language", "score", "dose", "what", "shared", "expected
 def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, contrast: str = "specific") -> go.Figure:
     """Draws AP by rank for each relation, with the null's 95% line (pitfall 12).
 
-    Neurons above the dashed line are beyond chance; the dotted line is the prevalence, an AP's floor.
+    Neurons above the dashed line are beyond chance; the dotted line is the prevalence, the floor of AP.
 
     Args:
         ranking: the frame of `Ranking`: score, relation, language, rank, ap.
         null: from `null_maximum`: score, relation, language, null_95, prevalence, beyond, p_value.
-        contrast: the ranking that is drawn.
+        contrast: the contrast of the ranking that is drawn.
 
     Raises:
         RelationFormatError: a column is missing, or there is no row of that contrast.
@@ -99,7 +99,7 @@ def spectrum(ranking: pd.DataFrame, null: pd.DataFrame, *, contrast: str = "spec
 
 
 def _line(here: pd.DataFrame, row: Any, *, legend: bool) -> go.Scatter:
-    """AP by rank, thinned out evenly along the logarithmic axis."""
+    """Returns the line of AP by rank, thinned out evenly along the logarithmic axis."""
     held = len(here)
     kept = np.unique(np.geomspace(1, max(held, 1), _POINTS).round().astype(int)) - 1
     here = here.iloc[kept[kept < held]]
@@ -122,7 +122,7 @@ def stability(frame: pd.DataFrame, *, contrast: str = "specific") -> go.Figure:
 
     Args:
         frame: from `ranking_stability`: relation, language, score, dose, what, shared, expected.
-        contrast: the ranking that is drawn.
+        contrast: the contrast of the ranking that is drawn.
     """
     require(frame, _COLUMNS, "ranking_stability")
     here = frame[frame["score"] == contrast]
@@ -150,7 +150,7 @@ def stability(frame: pd.DataFrame, *, contrast: str = "specific") -> go.Figure:
         STYLES,
         list(dict.fromkeys(rows)),
         title="How much of a relation's top set is found again",
-        subtitle=f"{dose:,} neurons by the contrast {label(contrast)}, ranked anew from other evidence."
+        subtitle=f"{dose:,} neurons by the contrast {label(contrast)}, ranked again from other evidence."
         "<br>Marks are means over the comparisons, lines their range.",
         x_title="Share of the top set found again",
     )

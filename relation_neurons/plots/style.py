@@ -1,8 +1,8 @@
-"""Plot theme: the one template, its palette, and how a finished figure is set dark or for print.
+"""The theme of all figures: template, palette and labels, and its dark and print versions.
 
 The palette is Okabe and Ito's, which colour-blind readers can tell apart; blue is improvement,
-orange-red is harm, and a diverging scale has zero in the middle. Figures are drawn light; `themed`
-gives the same figure in another theme, every colour replaced by its counterpart.
+orange-red is harm, and diverging scales are centred at zero. Figures are drawn light; `themed` returns
+the same figure in another theme, with every colour replaced by its counterpart.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ _COLOURS = {"light": {}, "dark": _DARK, "print": _PRINT}
 
 _COLOURED = ("color", "colorscale", "colorway")
 
-_ABOVE = 16  # what stays above a plot without a title
+_ABOVE = 16  # margin above a plot without a title
 
 UNITS = {
     "correct": (
@@ -126,27 +126,27 @@ UNITS = {
     ),
     "margin": ("logits", "Change of the answer's margin (logits)"),
 }
-"""Per quantity: its unit in words, and the title of its axis."""
+"""For each quantity, its unit in words and the title of its axis."""
 
 LONGEST = 30
-"""Characters of a name on an axis."""
+"""Most characters of a name on an axis."""
 
 _DIGITS = 2
 
 _LINE, _LINES = 110, 4
-"""Characters of a line below a title, and lines that names of what is left out may take."""
+"""Characters per line below a title, and most lines for the names of what is left out."""
 
 
 def themed(fig: go.Figure, theme: str) -> go.Figure:
-    """Gives a copy of a figure of `plots` in another theme.
+    """Returns a copy of a figure of `plots` in another theme.
 
     Args:
-        fig: what a function of `plots` gives.
+        fig: a figure from a function of `plots`.
         theme: `light`; `dark`, for a dark page or slide; or `print`, black on white without title
-            and subtitle, which a paper's caption says.
+            and subtitle, which belong in a paper's caption.
 
     Raises:
-        UnknownOptionError: another theme.
+        UnknownOptionError: the theme is unknown.
     """
     require_theme(theme)
     copy = go.Figure(_recoloured(fig.to_plotly_json(), _COLOURS[theme]))
@@ -162,16 +162,16 @@ def require_theme(theme: str) -> None:
     """Checks a theme's name.
 
     Raises:
-        UnknownOptionError: no such theme.
+        UnknownOptionError: there is no such theme.
     """
     if theme not in _COLOURS:
-        raise UnknownOptionError(f"No theme {theme!r}. {near_matches(theme, _COLOURS)}")
+        raise UnknownOptionError(f"There is no theme {theme!r}. {near_matches(theme, _COLOURS)}")
 
 
 def finish(
     fig: go.Figure, title: str, subtitle: str, *, height: int, width: int, legend: bool = False
 ) -> go.Figure:
-    """Sets title, subtitle and sizes; `height` is that of the plot area without its margins."""
+    """Sets title, subtitle and size; `height` is that of the plot area without its margins."""
     entries = {t.name for t in fig.data if t.showlegend is not False} if legend else set()
     rows = math.ceil(sum(46 + 6.2 * len(str(name)) for name in entries) / (width - 140))
     top = _title_height(subtitle) + 24 * rows
@@ -203,7 +203,7 @@ def _title_height(subtitle: str) -> int:
 
 
 def _recoloured(part: Any, colours: dict[str, str], *, colour: bool = False) -> Any:
-    """Replaces colours where a colour is meant, and nowhere else: a relation may be called so."""
+    """Replaces colours in colour properties only, because a relation may be named like a colour."""
     if isinstance(part, dict):
         return {
             key: _recoloured(value, colours, colour=str(key).endswith(_COLOURED))
@@ -225,7 +225,7 @@ def _counterpart(colour: str, colours: dict[str, str]) -> str:
 
 
 def _rgba(colour: str) -> str:
-    """A hex colour as rgba with no alpha yet."""
+    """Returns a hex colour as rgba, without the alpha."""
     return f"rgba({','.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
 
 
@@ -233,7 +233,7 @@ TEMPLATES = {
     name: go.layout.Template(_recoloured(TEMPLATE.to_plotly_json(), colours))
     for name, colours in _COLOURS.items()
 }
-"""The template of each theme, for a figure of one's own."""
+"""The template of each theme, for figures of your own."""
 
 
 def require(table: pd.DataFrame, columns: Iterable[str], made_by: str) -> None:
@@ -246,15 +246,15 @@ def require(table: pd.DataFrame, columns: Iterable[str], made_by: str) -> None:
     if missing:
         found = ", ".join(map(str, table.columns)) or "none"
         raise RelationFormatError(
-            f"The table lacks the column {missing[0]!r}; expected what {made_by} gives. "
+            f"The table lacks the column {missing[0]!r}; expected what {made_by} returns. "
             f"Found: {found}."
         )
     if table.empty:
-        raise RelationFormatError(f"The table has no row; expected what {made_by} gives.")
+        raise RelationFormatError(f"The table has no row; expected what {made_by} returns.")
 
 
 def label(name: Any, *, longest: int | None = None) -> str:
-    """Makes text from data fit for a figure: spaces for underscores, markup shown as text.
+    """Returns text from data as a figure shows it: spaces for underscores, markup as text.
 
     >>> label("country_capital <b>")
     'country capital &lt;b&gt;'
@@ -266,19 +266,19 @@ def label(name: Any, *, longest: int | None = None) -> str:
 
 
 def tick_size(count: int) -> int:
-    """Font size of an axis with `count` names."""
+    """Returns the font size of an axis with `count` names."""
     return 13 if count <= 12 else 11 if count <= 24 else 10
 
 
 def named(table: pd.DataFrame, name: str = "relation", language: str = "language") -> pd.Series:
-    """Names of relations, with the language where there are several."""
+    """Returns names of relations, with the language if there are several."""
     if table[language].nunique() < 2:
         return table[name].astype(str)
     return table[name].astype(str) + " (" + table[language].astype(str) + ")"
 
 
 def shots_line(table: pd.DataFrame) -> str:
-    """Says, below a title, that solved examples stood in front, where a table's `attrs["shots"]` does.
+    """Returns a line for below a title if a table's `attrs["shots"]` says that solved examples were used.
 
     >>> table = pd.DataFrame()
     >>> shots_line(table)
@@ -293,7 +293,7 @@ def shots_line(table: pd.DataFrame) -> str:
 
 
 def left_out_line(table: pd.DataFrame) -> str:
-    """Names what a table's `attrs["left_out"]` says is not in it, as lines below a title.
+    """Returns lines for below a title that name the relations in a table's `attrs["left_out"]`.
 
     >>> table = pd.DataFrame()
     >>> left_out_line(table)

@@ -1,12 +1,12 @@
-"""Neuron cards: one neuron at a time, from what it writes to what ablating it alone does.
+"""`NeuronCard`: one neuron, from what it writes to the effect of ablating it alone, and how it is shown.
 
-    tokens       logit weights of the direction it writes (`models.logit_weights`)
+    tokens       logit weights of the direction it writes (`backends.neuron_sites.logit_weights`)
     prompts      where its pooled activation is most positive and most negative
-    relations    how well it detects each relation: average precision, beside its floor
+    relations    how well it detects each relation: average precision beside its floor
     effects      net flips and change of margin on held-out facts with this neuron alone ablated
 
-A card describes; it does not test. A single neuron is compared with the intact model and with no
-control, and a neuron picked from a ranking was picked for its AP.
+A card describes and does not test. A single neuron is compared with the intact model and not with a
+control, and a neuron from a ranking was chosen for its AP.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _SHOWN_PROMPTS = 3
 
 @dataclass(frozen=True)
 class NeuronCard:
-    """What one neuron writes, when it is active, and what ablating it alone does."""
+    """What one neuron writes, when it is active, and the effect of ablating it alone."""
 
     layer: int
     neuron: int
     model: str
     site: str
     promoted: pd.DataFrame
-    """token_id, token, weight: the highest logit weights first. For tokens of a neuron with a
-    positive activation; where it is negative (a gated MLP gives either sign), `demoted` is promoted."""
+    """token_id, token, weight: the highest logit weights first. They hold for a positive activation; if
+    it is negative (a gated MLP allows either sign), the tokens in `demoted` are promoted."""
     demoted: pd.DataFrame
-    """The same, the lowest first."""
+    """The same for the lowest logit weights, the lowest first."""
     mean: float
-    """Mean activation over the tokens of the detection facts' prompts, first position apart."""
+    """Mean activation over the tokens of the detection facts' prompts, without the first position."""
     contribution: float
     """Mean |activation| over the same tokens, times the norm of the neuron's output row."""
     is_sink: bool
@@ -58,17 +58,17 @@ class NeuronCard:
     """Detection prompts with the most positive pooled activation, best first: prompt_id, relation,
     language, kind, subject, text, activation, and tokens with token_activations."""
     lowest: pd.DataFrame
-    """The same, the most negative first."""
+    """The same for the most negative activations, the most negative first."""
     relations: pd.DataFrame
-    """A row per contrast and relation: score, relation, language, ap, floor (AP of a neuron that tells
-    nothing: the share of positives), d_prime, mean_positive, mean_negative, rank (missing without a
-    ranking or below its end)."""
+    """A row per contrast and relation: score, relation, language, ap, floor (AP of an uninformative
+    neuron: the share of positives), d_prime, mean_positive, mean_negative, rank (missing without a
+    ranking or beyond its end)."""
     effects: pd.DataFrame | None
     """A row per relation, over its held-out prompts: relation, language, n, won, lost, net_flips (won
     minus lost, per prompt), flips_low, flips_high, margin_change (logits), margin_low, margin_high;
     95% bootstrap intervals over facts. None where nothing was ablated."""
     ablation: dict[str, str]
-    """How it was ablated: mode and positions; nothing where it was not."""
+    """How it was ablated: mode and positions; empty if it was not."""
 
     def __repr__(self) -> str:
         best = self.relations.sort_values("ap", ascending=False, kind="stable").iloc[0]
@@ -81,7 +81,7 @@ class NeuronCard:
 
     @property
     def contrast(self) -> str:
-        """The contrast that the card leads with: `specific`, or `background` for one relation."""
+        """The contrast that the card shows first: `specific`, or `background` with only one relation."""
         return "specific" if (self.relations["score"] == "specific").any() else "background"
 
     @property
@@ -90,18 +90,18 @@ class NeuronCard:
         return self.contrast
 
     def to_frame(self) -> pd.DataFrame:
-        """Gives a row per relation under the leading contrast, with its effects, the best AP first."""
+        """Returns a row per relation under `contrast`, with its effects, the best AP first."""
         rows = self.relations[self.relations["score"] == self.contrast]
         if self.effects is not None:
             rows = rows.merge(self.effects, on=_KEYS, how="left")
         return rows.sort_values("ap", ascending=False, kind="stable").reset_index(drop=True)
 
     def to_html(self, *, page: bool = False) -> str:
-        """Gives the card as HTML that needs nothing else, or as a whole page."""
+        """Returns the card as self-contained HTML, or as a whole page."""
         return card_html(self, page=page)
 
     def table(self) -> Any:
-        """Gives the card for a terminal, to be printed by rich."""
+        """Returns the card for a terminal, to be printed by rich."""
         return card_table(self)
 
     def _repr_html_(self) -> str:
@@ -109,7 +109,7 @@ class NeuronCard:
 
 
 def card_html(card: NeuronCard, *, page: bool = False) -> str:
-    """Gives the card as HTML with its own style, and no script or outside file."""
+    """Returns the card as HTML with its own style, without scripts or outside files."""
     rows = card.to_frame()
     return (
         _environment()
@@ -137,7 +137,7 @@ def card_html(card: NeuronCard, *, page: bool = False) -> str:
 
 
 def card_table(card: NeuronCard) -> Group:
-    """Gives the card for a terminal."""
+    """Returns the card for a terminal."""
     head = Text.assemble(
         (card.name, "bold"),
         f" of {card.model}, site {card.site}: mean activation {three_figures(card.mean)}, contribution "
@@ -190,15 +190,15 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _sign_note(card: NeuronCard) -> str:
-    """Says which way to read the tokens."""
+    """Returns a note on how the sign of the activation changes the tokens' meaning."""
     return (
-        "Promoted and demoted where the activation is positive; where it is negative, which a gated "
-        f"MLP allows, the two change places. Its mean over these prompts is {three_figures(card.mean)}."
+        "Promoted and demoted if the activation is positive; if it is negative, which a gated MLP "
+        f"allows, the two swap. Its mean over these prompts is {three_figures(card.mean)}."
     )
 
 
 def _prompts(found: pd.DataFrame, how: str) -> list[dict[str, Any]]:
-    """Rows with (token, shade, activation, pooled) to each token; shades are shares of the loudest."""
+    """Returns rows with (token, shade, activation, pooled) per token; shades are relative to the largest."""
     skipped = 0 if how == "include_first" else 1
     loudest = max(
         (abs(a) for row in found["token_activations"] for a in row[skipped:]), default=0.0
@@ -221,12 +221,12 @@ def _prompts(found: pd.DataFrame, how: str) -> list[dict[str, Any]]:
 
 
 def _kind(row: Any) -> str:
-    """The relation of a prompt, and what else it is."""
+    """Returns the relation of a prompt, and whether its subject is nonsense."""
     return f"{row.relation}, nonsense subject" if row.kind == "nonsense" else str(row.relation)
 
 
 def _widest(card: NeuronCard) -> float:
-    """The end of the axis that margin changes are drawn on."""
+    """Returns the end of the axis that margin changes are drawn on."""
     if card.effects is None:
         return 1.0
     ends = card.effects[["margin_low", "margin_high", "margin_change"]].abs().to_numpy()
@@ -247,7 +247,7 @@ def _environment() -> Environment:
 
 
 def _visible(token: str) -> str:
-    """A token with its white space to be seen."""
+    """Returns a token with its white space made visible."""
     return "".join(_SHOWN.get(character, character) for character in token)
 
 

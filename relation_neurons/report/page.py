@@ -1,6 +1,6 @@
-"""Report: one HTML page that opens offline, from a finished run's tables.
+"""The report: one HTML page that opens offline, built from a finished run's tables.
 
-The page says the answer first, then shows each property with its figure, how to read it, and what
+The page states the answer first, then shows each property with its figure, how to read it, and what
 it cannot show. Everything from data is escaped: by Jinja in the markup, by `\\u003c` in the JSON.
 """
 
@@ -31,7 +31,7 @@ from relation_neurons.results.results import Results
 __all__ = ["build_report", "make_figures", "write_images"]
 
 _LISTED = 12
-"""Relations up to which an overlap keeps the run's order; more are clustered."""
+"""Most relations for which an overlap keeps the run's order; more are clustered."""
 _WIDE = 700
 _DOTS = ("headline", "specificity", "scores", "stability", "stability_specific")
 
@@ -44,12 +44,12 @@ def build_report(
     """Builds the report of a run.
 
     Args:
-        results: what `run` or `load_results` gives.
-        figures: those of `make_figures`, where they are drawn already; the page resizes them.
-        matrix: what `interference_matrix` gives at the judged dose, if it is at hand.
+        results: from `run` or `load_results`.
+        figures: those of `make_figures`, if they are drawn already; the page resizes them.
+        matrix: from `interference_matrix` at the judged dose, if it is computed already.
 
     Returns:
-        A self-contained HTML page, plotly.js in it once.
+        A self-contained HTML page that includes plotly.js once.
     """
     summary, manifest = results.summary, results.manifest
     dose, contrast = summary["dose"], manifest["options"].get("score", "specific")
@@ -87,7 +87,7 @@ def build_report(
 
 
 def make_figures(results: Results, matrix: pd.DataFrame | None = None) -> dict[str, go.Figure]:
-    """Draws every figure of a run by name; one that needs what was not run is left out."""
+    """Draws every figure of a run, by name; figures that need what was not run are left out."""
     summary, ranking, effects = results.summary, results.ranking, results.effects
     dose, contrast = summary["dose"], results.manifest["options"].get("score", "specific")
     if matrix is None:
@@ -141,7 +141,7 @@ def write_images(
 
 
 def _embedded(name: str, fig: go.Figure) -> dict[str, Any]:
-    """A figure as JSON that is safe in a script, with its title and subtitle as a caption."""
+    """Returns a figure as JSON that is safe in a script, with its title and subtitle as a caption."""
     title = fig.layout.title
     caption, note = (
         html.unescape(text.replace("<br>", " ").replace("<b>", "").replace("</b>", ""))

@@ -1,4 +1,4 @@
-"""The report's answer in sentences, each said only as strongly as its interval allows."""
+"""The report's answer in sentences, each only as strong as its interval allows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHECKS = {"unknown": "facts the model gets wrong", "nonsense": "nonsense subjec
 
 
 def answer(results: Results) -> list[str]:
-    """Says what was found, how sure it is, and what it does not show.
+    """Returns sentences on what was found, how certain it is, and what it does not show.
 
     Comparisons rest on paired differences on the same prompts (`summary["contrasts"]`): a sentence
-    says "more" only where the named test has p at most 0.05; against the control that is the larger
-    p of the sign-flip test over facts and of the test against the spread of control draws.
+    says "more" only if the named test has p at most 0.05; against the control that is the larger p
+    of the sign-flip test over facts and the test against the spread of control draws.
     """
     summary = results.summary
     said = [_effects(results), *_against_controls(results)]
@@ -83,7 +83,7 @@ def _counted(results: Results) -> str:
 
 
 def _against_controls(results: Results) -> list[str]:
-    """What may be said of the harm at home, against controls and against the others' sets."""
+    """Returns sentences on the harm at home, against controls and against the other relations' sets."""
     overall = _paired(results.summary, ALL_RELATIONS)
     control = overall.get("control_contribution")
     if control is None:
@@ -123,7 +123,7 @@ def _against_controls(results: Results) -> list[str]:
 
 
 def _caveats(results: Results) -> list[str]:
-    """What weakens this run in particular: few known facts, or wordings that detection saw."""
+    """Returns sentences on what weakens this run: few known facts, or wordings seen in detection."""
     said = []
     few = [
         f"{row['label'].replace('_', ' ')} ({row['known_detection']})"
@@ -151,7 +151,7 @@ def _caveats(results: Results) -> list[str]:
 
 
 def _recall_claim(overall: dict[str, dict[str, Any]]) -> str:
-    """Recall may be said only where known facts beat both checks (method 3)."""
+    """Returns what may be said of recall, which known facts must show by beating both checks (method 3)."""
     run = {name: overall[name] for name in _CHECKS if name in overall}
     if not run:
         return (
@@ -167,7 +167,10 @@ def _recall_claim(overall: dict[str, dict[str, Any]]) -> str:
         )
     missing = [words for name, words in _CHECKS.items() if name not in run]
     if missing:
-        return f"{claim} They harm more; without the check on {missing[0]} this is no evidence of recall yet."
+        return (
+            f"{claim} They harm more; without the check on {missing[0]} this is not yet evidence of "
+            "recall."
+        )
     return f"{claim} They harm more than both checks, as neurons of recall would."
 
 
@@ -177,7 +180,7 @@ def _paired(summary: dict[str, Any], relation: str) -> dict[str, dict[str, Any]]
 
 
 def _costs(summary: dict[str, Any]) -> list[str]:
-    """What the same sets do to neutral text, and how far the sets can be told from another draw."""
+    """Returns sentences on the damage to neutral text, and on how stable the sets are."""
     said = []
     damage = {
         row["kind"]: row
@@ -206,12 +209,12 @@ def _costs(summary: dict[str, Any]) -> list[str]:
 
 
 def _less(row: dict[str, Any] | None) -> bool:
-    """Whether a paired difference is shown to lie below 0."""
+    """Whether a paired difference is shown to be below 0."""
     return row is not None and row["difference"] < 0 and _p(row) <= ALPHA
 
 
 def _p(row: dict[str, Any]) -> float:
-    """The p-value of a paired difference's named test; NaN where there is none."""
+    """Returns the p-value of a paired difference's named test, or NaN if there is none."""
     p = row["p_value" if row["against"] == "control_contribution" else "p_sign_flip"]
     return float("nan") if p is None else float(p)
 

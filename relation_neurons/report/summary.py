@@ -1,4 +1,4 @@
-"""Claims: what the report says in numbers of each property, and how sure it is, from a run's tables."""
+"""Everything in `summary.json`: the headline and, for each property, the numbers and how certain they are."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
     """Computes what `summary.json` holds beside the headline.
 
     Args:
-        results: of a run; tables that it left out are left out here. Where its summary judges the same
-            dose, its contrasts are taken from there.
-        dose: the one that is judged.
+        results: of a run; what it left out is left out here. If its summary judges the same dose, the
+            contrasts are taken from there.
+        dose: the judged dose.
 
     Returns:
         Lists of rows: specificity, cumulativity (`dose_numbers`), joint (`joint_effect`), turned
@@ -75,7 +75,7 @@ def collateral_at(collateral: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per dose and kind (`ranked` / `control_contribution`): kl and logloss_change (mean over
-        sets, nats per token), worst_kl with the set it is of (worst), and tokens.
+        sets, nats per token), worst_kl with its set (worst), and tokens.
     """
     rows = []
     for (dose, kind), cell in collateral.groupby(["dose", "kind"], sort=True, observed=True):
@@ -95,12 +95,12 @@ def collateral_at(collateral: pd.DataFrame) -> pd.DataFrame:
 
 
 def recall_shown(compared: pd.DataFrame, relation: str, *, alpha: float = 0.05) -> str:
-    """Says what may be called recall: only where known facts beat both checks (method 3; pitfall 25).
+    """Returns whether recall is shown: only if known facts beat both checks (method 3; pitfall 25).
 
     Args:
-        compared: from `summary.contrasts`.
-        relation: whose set.
-        alpha: level of each comparison.
+        compared: from `analysis.contrasts.contrasts`.
+        relation: the relation whose set is judged.
+        alpha: the level of each comparison.
 
     Returns:
         `recall`, `question` (a check harms as much), `no effect` (nothing beyond the control) or
@@ -131,15 +131,15 @@ def summarise(
     dose: int | None = None,
     matrix: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Computes the report's figures: doses, headline, and a row per relation.
+    """Computes the summary's main numbers: doses, headline, and a row per relation.
 
     Args:
         manifest: of the run.
-        recall: what `measure_recall` gives.
-        ranking: what `rank_neurons` gives.
+        recall: from `measure_recall`.
+        ranking: from `rank_neurons`.
         effects: the sweep's table.
-        dose: the one that is judged; the middle one by default.
-        matrix: what `interference_matrix` gives there, if it is at hand.
+        dose: the judged dose; the middle one by default.
+        matrix: from `interference_matrix` at that dose, if it is computed already.
     """
     contrast = manifest["options"]["score"]
     main = effects[effects["score"] == contrast]

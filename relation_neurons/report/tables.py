@@ -1,4 +1,4 @@
-"""The report's tables: rows of `summary.json`, put together and put into words."""
+"""The rows of the report's tables, from `summary.json` and the tables of a run."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _MOST_FLIPS = 1_000
 _FACT = ["relation", "language", "side", "subject"]
 
 _MOST_ROWS, _MOST, _FEWEST = 800, 50, 10
-"""Rows of the table at most, and neurons of a relation at most and at least."""
+"""Most rows of the table, and most and fewest neurons of a relation in it."""
 
 Neuron = tuple[int, int]
 
 
 def tables(results: Results) -> dict[str, Rows]:
-    """Gives the rows of every table beside the figures; a run without them gets none.
+    """Returns the rows of every table beside the figures, empty for what was not run.
 
     Returns:
         specific, cumulativity, joint, collateral, majority, verdicts and null.
@@ -160,7 +160,7 @@ FILTERS = {
 
 
 def fact_rows(results: Results, dose: int, contrast: str) -> Rows:
-    """Gives a row per fact: what was asked, how often it was known, and what its own set does to it.
+    """Returns a row per fact: the prompts asked, how many were known, and the effect of its own set.
 
     Returns:
         relation, language, label, side, subject, answer, prompts, known (prompts answered correctly);
@@ -191,9 +191,9 @@ def fact_rows(results: Results, dose: int, contrast: str) -> Rows:
 
 
 def flip_rows(results: Results, dose: int, contrast: str) -> Rows:
-    """Gives the answers that change under a ranked set, those at home first; see `turned_right`.
+    """Returns the answers that change under a ranked set, those at home first; see `turned_right`.
 
-    At most 1,000: further ones stand in `summary.json`.
+    At most 1,000 are returned; all are in `summary.json`.
     """
     found = results.summary.get("turned")
     if found is None:
@@ -218,7 +218,7 @@ def flip_rows(results: Results, dose: int, contrast: str) -> Rows:
 
 
 def home_counts(results: Results, dose: int, contrast: str) -> Rows:
-    """Counts what each relation's own set turns wrong and right: label, asked, lost, won."""
+    """Counts the prompts that each relation's own set turns wrong and right: label, asked, lost, won."""
     home = _at_home(results, dose, contrast)
     return [
         {
@@ -233,7 +233,7 @@ def home_counts(results: Results, dose: int, contrast: str) -> Rows:
 
 
 def _at_home(results: Results, dose: int, contrast: str) -> pd.DataFrame:
-    """Each judged prompt under its own relation's ranked set."""
+    """Returns each judged prompt under its own relation's ranked set."""
     table = within_language(results.effects)
     home = table["relation"].astype(str) == table["ablated"].astype(str)
     ranked = (table["kind"] == "ranked") & (table["score"] == contrast) & (table["dose"] == dose)
@@ -243,12 +243,12 @@ def _at_home(results: Results, dose: int, contrast: str) -> pd.DataFrame:
 
 
 def neuron_rows(results: Results, contrast: str, dose: int) -> Rows:
-    """Gives the top neurons of each relation, as rows with a card each.
+    """Returns the top neurons of each relation as rows, each with a card.
 
     Args:
         results: a finished run.
-        contrast: whose rankings are listed; a card tells of every contrast.
-        dose: neurons of a set that count as shared.
+        contrast: the contrast of the rankings listed; a card covers every contrast.
+        dose: the size of the top sets in which neurons count as shared.
 
     Returns:
         Rows of the ranking with label (of the relation), name (of the neuron) and card: contribution,
@@ -289,7 +289,7 @@ def neuron_rows(results: Results, contrast: str, dose: int) -> Rows:
 
 
 def _places(frame: pd.DataFrame, several: bool) -> dict[Neuron, Rows]:
-    """Where each neuron stands, in every kept ranking."""
+    """Returns each neuron's places in every kept ranking."""
     found: dict[Neuron, Rows] = defaultdict(list)
     for row in frame.sort_values(["score", "rank"], kind="stable").to_dict("records"):
         label = relation_label(row["relation"], row["language"], several=several)
@@ -306,7 +306,7 @@ def _shared(found: Rows, dose: int) -> dict[str, list[str]]:
 
 
 def _home_effects(results: Results, contrast: str) -> dict[str, Rows]:
-    """The effect at home of each relation's ranked sets, the smallest dose first."""
+    """Returns the effect at home of each relation's ranked sets, the smallest dose first."""
     rows = within_language(results.effects)
     at_home = rows["relation"].astype(str) == rows["ablated"].astype(str)
     rows = rows[at_home & (rows["kind"] == "ranked") & (rows["score"] == contrast)]
@@ -320,7 +320,7 @@ def _home_effects(results: Results, contrast: str) -> dict[str, Rows]:
 
 
 def _sets(found: Rows, contrast: str, effects: dict[str, Rows]) -> Rows:
-    """The smallest ablated set of each relation that holds a neuron."""
+    """Returns the smallest ablated set of each relation that holds a neuron."""
     sets = []
     for place in found:
         if place["score"] == contrast:

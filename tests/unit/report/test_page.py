@@ -153,7 +153,7 @@ def test_neurons_and_left_out_relations_are_listed(results: Results, page: _Page
     ("changes", "said", "unsaid"),
     [
         ({"unknown": -0.45}, "question rather than its recall", "as neurons of recall would"),
-        ({"unknown": -0.05}, "no evidence of recall yet", "question rather than its recall"),
+        ({"unknown": -0.05}, "not yet evidence of recall", "question rather than its recall"),
         ({"unknown": None}, "it is open", "question rather than its recall"),
         ({}, "also more than the other relations' sets do", "not shown to be more harm"),
         ({"home": -0.03}, "not shown to be more harm than matched", "also more than"),
