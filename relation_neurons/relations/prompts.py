@@ -41,6 +41,12 @@ KIND_PHRASES = {"fact": "on facts", "nonsense": "with nonsense subjects", "backg
 BACKGROUND = "(background)"
 """The `relation` of a neutral prompt."""
 
+_NEUTRAL_SALT = 0x6E6575
+"""Keeps the choice of examples before neutral prompts apart from other draws from the same seed."""
+
+_NONSENSE_SALT = 0x6E6F6E
+"""Keeps nonsense subjects apart from other draws from the same seed."""
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -232,7 +238,7 @@ class _Draft:
             if row["language"] == language and row["side"] == "detection"
         }
         shown = list(contexts) or [""]
-        lot = np.random.default_rng([seed, 0x6E6575]).permutation(len(neutral))
+        lot = np.random.default_rng([seed, _NEUTRAL_SALT]).permutation(len(neutral))
         for (text, form), place in zip(neutral, lot, strict=True):
             context = shown[place % len(shown)]
             self._row(
@@ -302,7 +308,7 @@ def answer_tokens(
 
 def nonsense_subjects(count: int, *, seed: int = 0) -> list[str]:
     """Makes up pronounceable names, the same ones for every relation (method 3)."""
-    rng = np.random.default_rng([seed, 0x6E6F6E])
+    rng = np.random.default_rng([seed, _NONSENSE_SALT])
     onsets, vowels = list("bdfgklmnprstvz"), list("aeiou")
     names: dict[str, None] = {}
     while len(names) < count:
