@@ -17,11 +17,12 @@ from relation_neurons.ablation.hooks import Ablation
 from relation_neurons.ablation.sets import AblatedSets
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import AnswerError
-from relation_neurons.inference.batches import Batch, make_batches
-from relation_neurons.inference.forward import final_residual, takes_trees, tree_residual
+from relation_neurons.inference.batches import Batch
+from relation_neurons.inference.forward import final_residual, model_batches, tree_residual
 from relation_neurons.inference.logits import IntactPredictions
 from relation_neurons.inference.out_of_memory import run_halving
-from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, TreeBatch, make_tree_batches
+from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, TreeBatch
+from relation_neurons.relations.prompts import padding_token
 
 __all__ = ["INTACT_BYTES", "TextJob"]
 
@@ -160,30 +161,23 @@ def _pieces(model: HookedModel, text: Sequence[str]) -> list[list[int]]:
 def _batches(
     model: HookedModel, pieces: Sequence[Sequence[int]], batch_size: int
 ) -> list[Batch | TreeBatch]:
-    """The text in batches: prefix trees where the model takes them, as their pass is the faster one."""
-    pad_id = model.tokenizer.pad_token_id or 0
-    device = next(model.parameters()).device
-    kinds: Any = {"pad_id": pad_id, "device": device}
-    if not takes_trees(model):
-        return [*make_batches(pieces, batch_size=batch_size, **kinds)]
+    """The text in batches; of prefix trees, with room for `batch_size` of the longest paragraphs."""
     longest = max(map(len, pieces))
-    prompts = math.ceil(batch_size * longest / TOKENS_PER_PROMPT)
-    return [*make_tree_batches(pieces, [0] * len(pieces), batch_size=prompts, **kinds)]
+    return model_batches(
+        model,
+        pieces,
+        [0] * len(pieces),
+        batch_size=batch_size,
+        tree_batch_size=math.ceil(batch_size * longest / TOKENS_PER_PROMPT),
+        pad_id=padding_token(model.tokenizer),
+    )
 
 
 def _predicted(batch: Batch | TreeBatch) -> tuple[Int[Tensor, " read"], Int[Tensor, " read"]]:
     """Where each token but a piece's first is predicted, in the flattened batch, and that token."""
-    width = batch.tokens.shape[1]
-    if isinstance(batch, TreeBatch):
-        paths = [[row * width + column for column in columns] for row, columns in batch.at]
-    else:
-        ends = (i * width + width for i in range(len(batch.rows)))
-        paths = [
-            [*range(end - length, end)]
-            for end, length in zip(ends, batch.lengths.tolist(), strict=True)
-        ]
+    paths = batch.paths()
     at, of = (
-        torch.tensor([place for path in paths for place in path[cut]], device=batch.tokens.device)
+        torch.tensor([token for path in paths for token in path[cut]], device=batch.tokens.device)
         for cut in (slice(-1), slice(1, None))
     )
     return at, batch.tokens.flatten()[of]

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +31,9 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.inference.batches import Batch, make_batches
-from relation_neurons.inference.forward import attach, takes_trees, tree_residual
+from relation_neurons.inference.forward import attach, model_batches, tree_residual
 from relation_neurons.inference.out_of_memory import run_halving
-from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
+from relation_neurons.inference.prefix_trees import TreeBatch
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import Prompts
@@ -124,18 +123,14 @@ def collect_activations(
 
 
 def _batches(model: HookedModel, prompts: Prompts, batch_size: int) -> list[Batch | TreeBatch]:
-    """The prompts without their answers: as prefix trees where the model takes them."""
+    """The prompts without their answers, in batches."""
     longest = max(map(len, prompts.tokens))
     if longest > model.cfg.n_ctx:
         raise ContextLengthError(
             f"The longest prompt has {longest} tokens; this model reads {model.cfg.n_ctx}. "
             "Shorten its template, drop the fact, or show fewer solved examples."
         )
-    device = next(model.parameters()).device
-    kinds: Any = {"batch_size": batch_size, "pad_id": prompts.pad_id, "device": device}
-    if takes_trees(model):
-        return [*make_tree_batches(prompts.tokens, **kinds)]
-    return [*make_batches(prompts.tokens, **kinds)]
+    return model_batches(model, prompts.tokens, batch_size=batch_size, pad_id=prompts.pad_id)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ class Collector:
             seen.clear()
         self.shared = isinstance(batch, TreeBatch)
         if isinstance(batch, TreeBatch):
-            self.paths, self.mask = batch.paths()
+            self.paths, self.mask = batch.padded_paths()
         else:
             self.mask = batch.mask
             count = batch.tokens.numel()

@@ -9,7 +9,7 @@ the model but this package.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from relation_neurons.backends.base import HookedModel, TreeBlock
 from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import ContextLengthError
-from relation_neurons.inference.prefix_trees import TreeBatch
+from relation_neurons.inference.batches import Batch, make_batches
+from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
 
 __all__ = [
     "attach",
     "final_residual",
     "hooked_at",
+    "model_batches",
     "takes_trees",
     "tree_residual",
     "unembed",
@@ -100,6 +102,34 @@ def takes_trees(model: HookedModel) -> bool:
     """
     known = BACKEND.tree_parts(model) is not None
     return known and _forward_is_known(model) and not _hooked_by_others(model)
+
+
+def model_batches(
+    model: HookedModel,
+    sequences: Sequence[Sequence[int]],
+    answer_starts: Sequence[int] | None = None,
+    *,
+    batch_size: int,
+    pad_id: int,
+    tree_batch_size: int | None = None,
+) -> list[Batch | TreeBatch]:
+    """Batches sequences as the model takes them: as prefix trees, which are faster, or padded rows.
+
+    Args:
+        model: what `load_model` gives.
+        sequences: tokens.
+        answer_starts: the position of each prompt's last token; None: there are no answers.
+        batch_size: see `make_batches` and `make_tree_batches`.
+        pad_id: fills rows up.
+        tree_batch_size: for prefix trees, where it is another one.
+    """
+    device = next(model.parameters()).device
+    if not takes_trees(model):
+        return [*make_batches(sequences, batch_size=batch_size, pad_id=pad_id, device=device)]
+    size = batch_size if tree_batch_size is None else tree_batch_size
+    return [
+        *make_tree_batches(sequences, answer_starts, batch_size=size, pad_id=pad_id, device=device)
+    ]
 
 
 def hooked_at(model: HookedModel) -> str:

@@ -11,7 +11,6 @@ best margin counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +21,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.inference.batches import Batch, make_batches
-from relation_neurons.inference.forward import final_residual, takes_trees
+from relation_neurons.inference.batches import Batch
+from relation_neurons.inference.forward import final_residual, model_batches
 from relation_neurons.inference.logits import score_reads
 from relation_neurons.inference.out_of_memory import run_halving
-from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
+from relation_neurons.inference.prefix_trees import TreeBatch
 from relation_neurons.inference.residual_cache import IntactStreams, run_from
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import Prompts
@@ -68,12 +67,10 @@ class TeacherForcing:
 
     def batches(self, model: HookedModel, batch_size: int) -> list[Batch | TreeBatch]:
         """The plan's batches, the same every time: prefix trees where the model takes them."""
-        device = next(model.parameters()).device
-        kinds: Any = {"batch_size": batch_size, "pad_id": self.pad_id, "device": device}
-        if not takes_trees(model):
-            return [*make_batches(self.sequences, **kinds)]
         starts = [reads[0][1] - 1 for reads in self.reads]
-        return [*make_tree_batches(self.sequences, starts, **kinds)]
+        return model_batches(
+            model, self.sequences, starts, batch_size=batch_size, pad_id=self.pad_id
+        )
 
 
 def plan_passes(prompts: Prompts) -> TeacherForcing:
@@ -232,7 +229,7 @@ def _asked(plan: TeacherForcing, batch: Batch | TreeBatch) -> _Asked:
     where: dict[int, int] = {}
     reads: list[tuple[int, int]] = []
     spans: list[tuple[int, slice]] = []
-    for row, path in zip(batch.rows, _paths(plan, batch), strict=True):
+    for row, path in zip(batch.rows, batch.paths(), strict=True):
         for prompt_row, prompt_length, answer in plan.reads[row]:
             spans.append((prompt_row, slice(len(reads), len(reads) + len(answer))))
             reads += [
@@ -262,17 +259,6 @@ def _read_answers(
             (prompt_row, float(margins[here].min()), float(logprobs[here].sum()), count, greedy)
         )
     return rows
-
-
-def _paths(plan: TeacherForcing, batch: Batch | TreeBatch) -> list[Sequence[int]]:
-    """Where each sequence's tokens stand in the flattened batch."""
-    width = batch.tokens.shape[1]
-    if isinstance(batch, TreeBatch):
-        return [[row * width + column for column in columns] for row, columns in batch.at]
-    return [
-        range((i + 1) * width - len(plan.sequences[row]), (i + 1) * width)
-        for i, row in enumerate(batch.rows)
-    ]
 
 
 def _decode(model: HookedModel, tokens: tuple[int, ...]) -> str:

@@ -21,6 +21,7 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.errors import ModelLoadError
+from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import attach, final_residual, unembed
 from relation_neurons.models.checkpoints import architecture_of, down_projection_path
 
@@ -212,12 +213,9 @@ def _padded(
     vocab: int, device: torch.device
 ) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
     """The rows as one batch, padded on the left."""
-    rows = _rows(vocab, device)
-    tokens = torch.zeros(len(rows), max(LENGTHS), dtype=torch.long, device=device)
-    mask = torch.zeros_like(tokens, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        tokens[i, -len(row) :], mask[i, -len(row) :] = row, True
-    return tokens, mask
+    rows = [row.tolist() for row in _rows(vocab, device)]
+    (batch,) = make_batches(rows, batch_size=len(rows), pad_id=0, device=device)
+    return batch.tokens, batch.mask
 
 
 def _store_value(kept: list[Tensor]) -> Callable[[Tensor, str], None]:

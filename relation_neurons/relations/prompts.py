@@ -29,8 +29,10 @@ __all__ = [
     "BACKGROUND",
     "KIND_PHRASES",
     "Prompts",
+    "common_start",
     "make_prompts",
     "nonsense_subjects",
+    "padding_token",
     "prompts_of",
     "prompts_table",
 ]
@@ -275,10 +277,10 @@ class _Draft:
         if any(self.contexts):
             before = {text: tokenizer(text)["input_ids"] for text in dict.fromkeys(self.contexts)}
             lengths = tuple(
-                _common_start(before[context], ids) if context else 0
+                common_start(before[context], ids) if context else 0
                 for context, ids in zip(self.contexts, tokens, strict=True)
             )
-        return Prompts(frame, tuple(tokens), tuple(answers), _pad_id(tokenizer), lengths)
+        return Prompts(frame, tuple(tokens), tuple(answers), padding_token(tokenizer), lengths)
 
 
 def answer_tokens(
@@ -317,17 +319,23 @@ def nonsense_subjects(count: int, *, seed: int = 0) -> list[str]:
     return list(names)
 
 
-def _common_start(first: Sequence[int], second: Sequence[int]) -> int:
-    """Returns the length of the common prefix of two token sequences."""
+def common_start(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Returns the length of the common prefix of two sequences.
+
+    >>> common_start([5, 6, 7], [5, 6, 8, 9])
+    2
+    """
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _pad_id(tokenizer: Any) -> int:
-    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id):
-        if token_id is not None:
-            return int(token_id)
-    return 0
+def padding_token(tokenizer: Any) -> int:
+    """Returns the token that fills rows up: the tokenizer's padding token, else its EOS, BOS, or 0.
+
+    Padding is masked everywhere, so no outcome depends on it; it only has to be in the vocabulary.
+    """
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
+    return next((int(token_id) for token_id in known if token_id is not None), 0)
 
 
 def prompts_table(prompts: Prompts) -> pd.DataFrame:

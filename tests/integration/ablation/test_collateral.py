@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import relation_neurons as rn
-from relation_neurons.ablation import text_job as reading
 from relation_neurons.ablation.collateral import collateral_damage, largest_dose
 from relation_neurons.ablation.sets import plan_sweep
 from relation_neurons.errors import (
@@ -66,7 +65,7 @@ def test_equals_hugging_face_with_forward_hooks(
     model, tiny_folder, ranking, mode, positions, text, trees, monkeypatch
 ):
     if not trees:
-        monkeypatch.setattr(reading, "takes_trees", lambda _model: False)
+        monkeypatch.setattr("relation_neurons.inference.forward.takes_trees", lambda _model: False)
     found = collateral_damage(
         model, ranking, (24, 60), text=text, mode=mode, positions=positions, batch_size=2
     )
