@@ -27,7 +27,10 @@ from relation_neurons.version import package_versions
 
 __all__ = ["Worker", "job_message"]
 
-_KINDS: dict[str, type[PromptJob] | type[TextJob]] = {"Asking": PromptJob, "Reading": TextJob}
+_KINDS: dict[str, type[PromptJob] | type[TextJob]] = {
+    "PromptJob": PromptJob,
+    "TextJob": TextJob,
+}
 
 
 def job_message(job: Job) -> dict[str, Any]:
