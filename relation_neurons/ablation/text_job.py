@@ -1,4 +1,4 @@
-"""Reading: neutral text under one ablated set after another, against what the intact model expects."""
+"""The job of reading neutral text under each ablated set and comparing it with the intact model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["INTACT_BYTES", "TextJob"]
 
 INTACT_BYTES = 1 << 29
 """What the intact model's probabilities may take (the package's own text takes 0.1 GB with a
-vocabulary of 49,152); above it they are made anew for every ablated set."""
+vocabulary of 49,152); above it they are computed again for every ablated set."""
 
 
 @dataclass(frozen=True)
 class TextJob:
-    """The job of reading the same text under one ablated set after another."""
+    """The same text, read under one ablated set after another."""
 
     sets: AblatedSets
     text: tuple[str, ...]
@@ -45,13 +45,13 @@ class TextJob:
         return self.sets.keys(self.text, self.batch_size)
 
     def begin(self, model: HookedModel) -> Callable[[int], pd.DataFrame]:
-        """Reads the text with the intact model, and gives the function that reads it under one set."""
+        """Reads the text with the intact model; returns what reads it under the set at an index."""
         intact = _Intact.start(model, self.text, self.batch_size)
 
-        def read(place: int) -> pd.DataFrame:
-            with self.sets.ablated(model, place) as ablation:
+        def read(index: int) -> pd.DataFrame:
+            with self.sets.ablated(model, index) as ablation:
                 numbers = intact.compare(model, ablation)
-            return pd.DataFrame([{**self.sets.conditions[place].labels(), **numbers}])
+            return pd.DataFrame([{**self.sets.conditions[index].labels(), **numbers}])
 
         return read
 
@@ -61,13 +61,13 @@ class TextJob:
 
     @classmethod
     def from_message(cls, data: dict[str, Any]) -> TextJob:
-        """Reads what `plain` gave."""
+        """Reads what `plain` returned."""
         return cls(AblatedSets.from_message(data), tuple(data["text"]), data["batch_size"])
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some paragraphs, with what the intact model makes of them."""
+    """Some paragraphs, with what the intact model predicts there."""
 
     batch: Batch | TreeBatch
     expected: IntactPredictions
@@ -101,7 +101,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Intact:
-    """The text in batches, with what the intact model makes of it."""
+    """The text in batches, with what the intact model predicts there."""
 
     parts: list[_Part]
 

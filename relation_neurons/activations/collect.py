@@ -1,4 +1,4 @@
-"""Activations: one pooled value per prompt and neuron, and what each neuron typically does.
+"""`collect_activations` and `collect_neuron`: run the intact model and pool every neuron, or read one.
 
 Pooling happens inside the hook; only pooled values leave it. Pads are masked, answers are never
 pooled, and the first attended position - an attention sink, BOS or not - is left out unless asked
@@ -56,7 +56,7 @@ def collect_activations(
     """Runs the intact model over prompts (never their answers) and pools every neuron.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         prompts: those to run.
         pool: one of `POOLS`.
         site: `post`, `gate`, `up` or `out`.
@@ -64,7 +64,7 @@ def collect_activations(
             activation function here has the sign of its input, so that is read at `hook_pre`.
         batch_size: prompts a pass.
         memory: what the table may take in memory, such as `2GB`; past it, its values lie in a
-            memory-mapped file that goes when they do. They are the same.
+            memory-mapped file that is deleted with them. The values are the same.
         folder: of that file; the system's for temporary files by default.
 
     Raises:
@@ -183,7 +183,7 @@ def collect_neuron(
     site: str = "post",
     batch_size: int = BATCH_SIZE,
 ) -> tuple[Float[Tensor, " _"], ...]:
-    """Runs the model up to one layer and gives one neuron's activation at each token of each prompt.
+    """Runs the model up to one layer and returns one neuron's activation at each token of each prompt.
 
     Raises:
         ActivationError: NaN or Inf.

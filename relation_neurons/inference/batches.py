@@ -1,4 +1,4 @@
-"""Batches: length-sorted and left-padded, with their mask.
+"""Left-padded batches of sequences, sorted by length, with their mask.
 
 The mask always travels with the tokens: nothing downstream infers it from the padding token
 (pitfall 2).
@@ -48,7 +48,7 @@ class Batch:
         return (len(self.rows) + 1) // 2
 
     def halves(self) -> tuple[Batch, Batch] | None:
-        """Its first and its second half, without the padding that they do not need; None for one row."""
+        """Returns both halves, without the padding that they do not need; None for one row."""
         if len(self.rows) < 2:
             return None
         middle = len(self.rows) // 2

@@ -1,4 +1,4 @@
-"""Prefix trees: batches in which a beginning that several sequences share stands once.
+"""Batches of prefix trees, in which a beginning that several sequences share is run once.
 
 In a causal model the residual stream at a token depends on the tokens before it and on nothing else,
 so `The capital of France is` and `The capital of Spain is` need `The capital of` once. A row of such a
@@ -72,7 +72,7 @@ class TreeBatch:
         return None if count == 1 else max(1, (count + 1) // 2 * width // TOKENS_PER_PROMPT)
 
     def halves(self) -> tuple[TreeBatch, TreeBatch] | None:
-        """The same sequences in two batches: by rows, or within its only row; None for one sequence."""
+        """Returns both halves of the sequences: by rows, or within the only row; None for one sequence."""
         if len(self.at) < 2:
             return None
         rows: list[list[int]] = [[] for _ in range(len(self.tokens))]

@@ -1,4 +1,4 @@
-"""Recall: which facts the model knows, from one teacher-forced pass over prompt and answer.
+"""Which facts the model knows, from one teacher-forced pass over prompt and answer.
 
 Greedy decoding produces an answer exactly when, in one pass over prompt + answer, every answer
 token is the argmax at its position. So nothing is decoded, and the margin says by how much:
@@ -35,7 +35,7 @@ __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_p
 
 BATCH_SIZE = 64
 _Read = tuple[int, float, float, int, tuple[int, ...]]
-"""An answer read off a pass: prompt row, margin, log-probability, answer tokens, greedy tokens."""
+"""An answer read from a pass: prompt row, margin, log-probability, answer tokens, greedy tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class TeacherForcing:
-    """A plan of passes: each distinct sequence once, and which answers are read off it."""
+    """A plan of passes: each distinct sequence once, and the answers that are read from it."""
 
     sequences: tuple[tuple[int, ...], ...]
     reads: tuple[tuple[tuple[int, int, tuple[int, ...]], ...], ...]
@@ -108,10 +108,10 @@ def measure_recall(
     """Asks the intact model every prompt that has an answer.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         prompts: those to ask.
         batch_size: prompts a pass.
-        chunks: where what each batch answers is kept as soon as it is there, and read again.
+        chunks: where the answers of each batch are saved as soon as they are there; saved ones are read.
 
     Returns:
         A row per such prompt: prompt_id, known, margin (logits), logprob and logprob_per_token
@@ -147,21 +147,21 @@ def answer_prompts(
     before_batch: Any = None,
     chunks: Chunks | None = None,
 ) -> Outcomes:
-    """Runs a plan and gives the outcome of each prompt; hooks that are set apply.
+    """Runs a plan and returns the outcome of each prompt; hooks that are set apply.
 
     Args:
-        model: what `load_model` gives.
-        plan: what `plan_passes` gives.
+        model: what `load_model` returns.
+        plan: what `plan_passes` returns.
         batch_size: prompts a pass; prefix trees hold `TOKENS_PER_PROMPT` times as many tokens.
         batches: made ahead for a sweep that runs the same plan again and again; those that do not fit
             into memory are replaced by their halves.
-        streams: keeps the intact model's stream when it is new, and is started from afterwards.
+        streams: stores the intact model's stream in the first pass; later passes start from it.
         first_layer: the first one that an ablation changes.
         bar: moved on by the sequences of each batch.
         before_batch: called with (batch, first answer position per row) ahead of each pass over
-            padded rows; prefix trees say themselves where answers begin.
-        chunks: where the answers of each batch are kept; for the intact model only, as nothing in their
-            names says what is ablated.
+            padded rows; prefix trees hold where answers begin.
+        chunks: where the answers of each batch are saved; for the intact model only, as their names do
+            not tell what is ablated.
     """
     margin = np.full(plan.prompts, -np.inf)
     logprob = np.full(plan.prompts, -np.inf)
@@ -246,7 +246,7 @@ def _asked(plan: TeacherForcing, batch: Batch | TreeBatch) -> _Asked:
 def _read_answers(
     model: HookedModel, asked: _Asked, residual: Float[Tensor, "position d_model"]
 ) -> list[_Read]:
-    """Reads every answer of a pass off its positions."""
+    """Reads every answer of a pass from its positions."""
     at, tokens = (part.to(residual.device) for part in (asked.at, asked.tokens))
     margins, logprobs, best = score_reads(model, residual, at, tokens)
     rows = []

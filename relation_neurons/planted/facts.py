@@ -61,7 +61,7 @@ _FACT_SALT = 0x66616374
 
 
 def noun(relation: str, frame: int) -> str:
-    """Gives the relation's own word in one frame."""
+    """Returns the relation's own word in one frame."""
     return NOUNS[relation][frame]
 
 

@@ -117,7 +117,7 @@ def place_neurons(facts: pd.DataFrame, neurons: int, distractors: bool, seed: in
 
 
 def residual_width(facts: pd.DataFrame) -> int:
-    """Gives the coordinates of the residual stream, an even number for the rotary embedding."""
+    """Returns the coordinates of the residual stream, an even number for the rotary embedding."""
     count = len(_features(facts))
     return count + count % 2
 

@@ -231,3 +231,15 @@ def test_pitfall_27_the_shipped_text_states_and_asks_no_fact_of_a_shipped_relati
             for fact in relation.facts:
                 said = [o for o in fact.objects if o.lower() in words]
                 assert not (fact.subject.lower() in words and said), (relation.name, fact)
+
+
+def test_the_token_that_fills_rows_up_changes_nothing(model, ranking, monkeypatch):
+    monkeypatch.setattr("relation_neurons.inference.forward.takes_trees", lambda _model: False)
+    found = []
+    for token in (0, 5):
+        monkeypatch.setattr(
+            "relation_neurons.ablation.text_job.padding_token",
+            lambda _tokenizer, token=token: token,
+        )
+        found.append(collateral_damage(model, ranking, (24,), text=TEXT, batch_size=8))
+    pd.testing.assert_frame_equal(*found, check_exact=True)
