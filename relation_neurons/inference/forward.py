@@ -133,7 +133,7 @@ def model_batches(
 
 
 def hooked_at(model: HookedModel) -> str:
-    """Names a module that carries a hook, `forward` where the forward pass was changed, or is empty.
+    """Names a module that is hooked, or `forward` where the forward pass was changed; empty where none is.
 
     Hooks of this package count too, and so does an ablation that is open.
     """
