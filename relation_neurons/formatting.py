@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["MINUS", "interval", "number", "three_figures"]
+__all__ = ["MINUS", "gigabytes", "interval", "number", "three_figures"]
 
 MINUS = "\N{MINUS SIGN}"
 _DIGITS = 2
@@ -42,3 +42,12 @@ def three_figures(value: float, *, sign: bool = True) -> str:
     else:
         text = f"{value:{plus}.1e}" if value else "0"
     return text.replace("-", MINUS)
+
+
+def gigabytes(size: float, digits: int = 2) -> str:
+    """Returns a number of bytes in decimal gigabytes.
+
+    >>> gigabytes(1_530_000_000), gigabytes(24e9, digits=1)
+    ('1.53 GB', '24.0 GB')
+    """
+    return f"{size / 1e9:.{digits}f} GB"

@@ -1,4 +1,4 @@
-"""The hooks of one ablation: they set values, and check behind every other hook that these went on."""
+"""`ablated`, the context manager that sets neurons to a value, and its hooks, which check themselves."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Ablation:
         self._given, self._answers = batch, answers
 
     def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        """Wraps the model's forward pass, so that every way of running it says its positions."""
+        """Wraps the model's forward pass, so that every way of running it announces its positions."""
 
         @functools.wraps(forward)
         def aware(*args: Any, **kwargs: Any) -> Any:
@@ -80,7 +80,7 @@ class Ablation:
 
     @contextlib.contextmanager
     def over(self, batch: TreeBatch) -> Iterator[None]:
-        """Holds for one pass over prefix trees, which goes past the model's `forward`.
+        """Applies the ablation to one pass over prefix trees, which does not call the model's `forward`.
 
         Raises:
             AblationError: rows have sets of their own, and tokens are shared between rows here.
@@ -103,13 +103,13 @@ class Ablation:
             yield
 
     def only_at(self, read: Int[Tensor, " read"]) -> None:
-        """What comes next in the pass is run at these positions of the flattened batch alone."""
+        """Narrows the rest of the pass to these positions of the flattened batch."""
         assert self._where is not None
         self._where = self._where.flatten()[read][None]
 
     @contextlib.contextmanager
     def _checked(self) -> Iterator[None]:
-        """Checks what goes on from each hook point during a pass, and forgets the pass after it."""
+        """Checks the values that leave each hook point during a pass, and forgets the pass after it."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._forget)
             for name in self._parts:  # registered now, so behind whatever else is hooked
@@ -148,7 +148,7 @@ class Ablation:
     def _own_rows(
         self, given: Batch | None, mask: Bool[Tensor, "batch pos"]
     ) -> Int[Tensor, " batch"] | None:
-        """Which set each row of the coming pass has; nothing where all share one."""
+        """The set of each row of the coming pass; None where all share one."""
         if self._set_count is None:
             return None
         rows = torch.arange(len(mask)) if given is None else torch.as_tensor(given.rows)
@@ -176,7 +176,7 @@ class Ablation:
         return result
 
     def overrule(self, name: str, before: Tensor, after: Tensor) -> None:
-        """Takes note of what a context inside this one changed at the same hook point."""
+        """Notes what a context inside this one changed at the same hook point."""
         if name in self._expected:
             index = self._parts[name].index
             old, new = before[:, :, index], after[:, :, index]
@@ -185,7 +185,7 @@ class Ablation:
             self._outer.overrule(name, before, after)
 
     def check(self, value: Float[Tensor, "batch pos d_mlp"], name: str) -> None:
-        """Runs last at the hook point and looks at what goes on from there."""
+        """Runs last at the hook point and compares what leaves it with what was set."""
         part, expected = self._parts[name], self._expected[name]
         found = value[:, :, part.index]
         wrong = (found != expected) & self._ablated_at(part, found)
@@ -246,7 +246,7 @@ def ablated(
     in the forward pass has the last word.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         neurons: rows with layer and neuron, names such as `L16N302`, or (layer, neuron) pairs; the
             same for every row of a batch.
         per_row: instead of `neurons`, a set for each row of the batches that are run, in order;

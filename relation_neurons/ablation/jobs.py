@@ -1,4 +1,4 @@
-"""Jobs: many ablated sets, a table for each, worked off by an engine and kept as they come."""
+"""Jobs, which make a table for each of many ablated sets, and the engines that run them."""
 
 from __future__ import annotations
 
@@ -18,63 +18,63 @@ __all__ = ["Engine", "Job", "LocalEngine", "run_job"]
 
 @runtime_checkable
 class Job(Protocol):
-    """What a model does with each of several ablated sets; each set is a place of the plan."""
+    """What a model does with each of several ablated sets; a set is named by its index in the plan."""
 
     def keys(self) -> list[str]:
-        """Names each place's table by all that decides it, but for what the run's manifest says."""
+        """Returns a key for each set: a hash of all that decides its table and is not in the manifest."""
         ...
 
     def begin(self, model: HookedModel) -> Callable[[int], pd.DataFrame]:
-        """Does what all places share, and gives the function that makes the table of a place."""
+        """Does what all sets share, and returns the function that makes the table of the set at an index."""
         ...
 
     def to_message(self) -> dict[str, Any]:
-        """Gives the job as plain data, which a worker elsewhere can read."""
+        """Returns the job as plain data, which a worker in another process can read."""
         ...
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """Where the places of a job are worked off."""
+    """What runs a job, here or in other processes."""
 
     def check(self, model: HookedModel) -> None:
         """Refuses a model that it cannot work with, before anything is computed."""
         ...
 
     def work(
-        self, model: HookedModel, job: Job, places: Sequence[int]
+        self, model: HookedModel, job: Job, indices: Sequence[int]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Gives each place with its table, in whatever order they get done."""
+        """Yields each index with its table, in the order in which they are finished."""
         ...
 
     def describe(self) -> dict[str, Any] | None:
-        """Says where tables were computed; nothing where that was this process alone."""
+        """Returns where tables were computed; None where that was this process alone."""
         ...
 
     def close(self) -> None:
-        """Lets go of what it holds."""
+        """Releases workers and memory."""
         ...
 
 
 class LocalEngine:
-    """This process, one place after another."""
+    """Runs jobs in this process, one set after another."""
 
     def check(self, model: HookedModel) -> None:
-        """Any model will do."""
+        """Accepts any model."""
 
     def work(
-        self, model: HookedModel, job: Job, places: Sequence[int]
+        self, model: HookedModel, job: Job, indices: Sequence[int]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Gives each place with its table, in order."""
+        """Yields each index with its table, in order."""
         make = job.begin(model)
-        for place in places:
-            yield place, make(place)
+        for index in indices:
+            yield index, make(index)
 
     def describe(self) -> None:
-        """Says nothing: every run can be computed here."""
+        """Returns None: nothing about this process needs recording."""
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Does nothing, as nothing is held."""
 
 
 def run_job(
@@ -85,32 +85,35 @@ def run_job(
     engine: Engine | None = None,
     chunks: Chunks | None = None,
 ) -> list[pd.DataFrame]:
-    """Gives the table of every place, in the plan's order.
+    """Returns the table of every set, in the plan's order.
 
-    A table is kept as a chunk as soon as it is there, and read where it is there already.
+    Each table is saved as a chunk as soon as it is made; one that is saved already is read.
 
     Args:
-        model: what `load_model` gives.
-        job: what is to be done.
+        model: what `load_model` returns.
+        job: what to do with each set.
         what: names the job in the progress bar.
-        engine: where it is done; in this process by default.
-        chunks: where tables are kept; nowhere by default.
+        engine: what runs it; this process by default.
+        chunks: where tables are saved; nowhere by default.
+
+    Raises:
+        EngineError: the engine left out a set.
     """
     chunks = Chunks() if chunks is None else chunks
     keys = job.keys()
-    tables = {place: chunks.read(place, key) for place, key in enumerate(keys)}
-    missing = [place for place, table in tables.items() if table is None]
+    tables = {index: chunks.read(index, key) for index, key in enumerate(keys)}
+    missing = [index for index, table in tables.items() if table is None]
     with progress_bar(len(keys), what, "set") as bar:
         bar.update(len(keys) - len(missing))
         if missing:
-            for place, table in (engine or LocalEngine()).work(model, job, missing):
-                tables[place] = chunks.make(place, keys[place], partial(_given, table))
+            for index, table in (engine or LocalEngine()).work(model, job, missing):
+                tables[index] = chunks.make(index, keys[index], partial(_given, table))
                 bar.update(1)
-    left = [place for place, table in tables.items() if table is None]
+    left = [index for index, table in tables.items() if table is None]
     if left:
         raise EngineError(
-            f"The engine gave no table for {len(left)} of {len(keys)} sets. What is finished is kept; run "
-            "the same command again."
+            f"The engine returned no table for {len(left)} of {len(keys)} sets. What is finished is kept; "
+            "run the same command again."
         )
     return [table for _, table in sorted(tables.items()) if table is not None]
 

@@ -1,7 +1,7 @@
-"""Ablation plans: which neurons of which row are set to what, hook point by hook point.
+"""Which neurons of which row are set to what, at each hook point.
 
-A set that all rows share is a plan of one row; with sets per row, a layer's neurons are the union
-over the rows and a mask says whose they are.
+A set that all rows share is a plan of one row. With a set per row, a layer's neurons are the union
+over the rows, and a mask marks those of each row.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def plan_ablation(
     """Plans the ablation of one set of neurons per row.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         sets: one per row; all of them empty is an error, some are not.
         site: see `ablated`.
         mode: see `ablated`.
         values: one per row; for `mean` and `scale` a number or one per neuron of the row's set.
 
     Returns:
-        A part for each hook point with an ablated neuron, by the hook point's name.
+        A plan for each hook point with an ablated neuron, by the hook point's name.
 
     Raises:
         AblationError: a neuron that does not exist or comes twice in a set, or no neuron at all.
@@ -78,7 +78,8 @@ def plan_ablation(
     for row in pairs:
         if len(set(row)) < len(row):
             raise AblationError(
-                "A neuron comes twice in the set; the dose would be less than it says."
+                "A neuron comes twice in the set, so the dose would be less than it says; "
+                "expected each neuron once."
             )
     require_neurons(model, [pair for row in pairs for pair in row], site)
     parts = {}
@@ -100,7 +101,7 @@ def plan_ablation(
 
 
 def read_neurons(neurons: Neurons) -> list[tuple[int, int]]:
-    """Gives (layer, neuron) pairs from a table, names or pairs.
+    """Returns (layer, neuron) pairs from a table, names or pairs.
 
     >>> read_neurons(["L16N302", (3, 7)])
     [(16, 302), (3, 7)]
@@ -115,10 +116,10 @@ def read_neurons(neurons: Neurons) -> list[tuple[int, int]]:
 def require_neurons(
     model: HookedModel, pairs: Iterable[tuple[int, int]], site: str = "post"
 ) -> None:
-    """Makes sure that the model has these neurons.
+    """Refuses neurons that the model does not have.
 
     Raises:
-        AblationError: the first that it has not; the layers and widths are named.
+        AblationError: the first one that does not exist; the layers and widths are named.
     """
     width, layers = site_width(model, site), model.cfg.n_layers
     for layer, neuron in pairs:
@@ -132,7 +133,7 @@ def require_neurons(
 def rows_of(
     neurons: Neurons | None, per_row: Sequence[Neurons] | None, value: Values
 ) -> tuple[list[Neurons], list[Values]]:
-    """Gives the sets of neurons and their values, one per row, or one that all rows share."""
+    """Returns the sets of neurons and their values, one per row, or one that all rows share."""
     if (neurons is None) == (per_row is None):
         raise UnknownOptionError("Give either neurons, or a set for each row as per_row.")
     if per_row is None:

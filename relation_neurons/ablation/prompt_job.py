@@ -1,4 +1,4 @@
-"""Asking again: the same prompts under one ablation after another, a table for each."""
+"""The job of answering held-out prompts under each ablated set."""
 
 from __future__ import annotations
 
@@ -21,13 +21,21 @@ __all__ = ["PromptJob", "check_planned", "check_scale", "judged", "tabled"]
 
 
 def check_scale(mode: str, value: float | None) -> None:
-    """Asks for the factor of `scale`."""
+    """Refuses `mode='scale'` without its factor.
+
+    Raises:
+        UnknownOptionError: there is no factor.
+    """
     if mode == "scale" and value is None:
         raise UnknownOptionError("mode='scale' needs a value, the factor.")
 
 
 def check_planned(conditions: Sequence[Condition], contrasts: Sequence[str]) -> None:
-    """Makes sure that there is a set to ablate."""
+    """Refuses a sweep that has no set to ablate.
+
+    Raises:
+        TooFewFactsError: no relation has a ranking of these contrasts.
+    """
     if not conditions:
         raise TooFewFactsError(
             f"No relation has a ranking of the contrast {', '.join(contrasts)}. `specific` tells a relation "
@@ -36,18 +44,23 @@ def check_planned(conditions: Sequence[Condition], contrasts: Sequence[str]) -> 
 
 
 def judged(prompts: Prompts, which: pd.Series | np.ndarray) -> Prompts:
-    """The facts' prompts among `which`, and an error where there are none."""
+    """Returns the facts' prompts among `which`.
+
+    Raises:
+        DoseError: there are none.
+    """
     asked = prompts.take(which & (prompts.frame["kind"] == "fact"))
     if len(asked) == 0:
         raise DoseError(
-            "There is no held-out prompt of a ranked relation to judge the ablation on."
+            "There is no held-out prompt of a ranked relation to judge the ablation on; expected one "
+            "or more."
         )
     return asked
 
 
 @dataclass(frozen=True)
 class PromptJob:
-    """The job of asking the same prompts under one ablated set after another."""
+    """The same prompts, answered under one ablated set after another."""
 
     sets: AblatedSets
     asked: Prompts
@@ -58,9 +71,9 @@ class PromptJob:
         return self.sets.keys(self.asked.frame["prompt_id"].tolist())
 
     def begin(self, model: HookedModel) -> Callable[[int], pd.DataFrame]:
-        """Asks the intact model, and gives the function that asks under one set.
+        """Answers with the intact model, and returns the function that answers under the set at an index.
 
-        What an ablated model does below its lowest ablated layer is taken from the intact pass.
+        Below its lowest ablated layer, an ablated model reuses the intact pass.
         """
         passes = plan_passes(self.asked)
         batches = passes.batches(model, self.batch_size)
@@ -69,17 +82,17 @@ class PromptJob:
         intact = answer_prompts(model, passes, batches=batches, streams=streams)
         streams.close()
 
-        def ask(place: int) -> pd.DataFrame:
-            with self.sets.ablated(model, place) as ablation:
+        def ask(index: int) -> pd.DataFrame:
+            with self.sets.ablated(model, index) as ablation:
                 after = answer_prompts(
                     model,
                     passes,
                     batches=batches,
                     streams=streams,
-                    first_layer=lowest[place],
+                    first_layer=lowest[index],
                     before_batch=ablation.start,
                 )
-            return _rows(self.sets.conditions[place], self.asked.frame, intact, after)
+            return _rows(self.sets.conditions[index], self.asked.frame, intact, after)
 
         return ask
 
@@ -90,13 +103,13 @@ class PromptJob:
 
     @classmethod
     def from_message(cls, data: dict[str, Any]) -> PromptJob:
-        """Reads what `plain` gave."""
+        """Reads what `plain` returned."""
         asked = prompts_of(unpacked(data["prompts"]))
         return cls(AblatedSets.from_message(data), asked, data["batch_size"])
 
 
 def tabled(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Puts the conditions' tables together, with what repeats as categories."""
+    """Joins the tables of all sets; columns that repeat their values become categories."""
     effects = pd.concat(tables, ignore_index=True)
     for column in ("ablated", "ablated_language", "kind", "score", "relation", "language", "fact"):
         effects[column] = effects[column].astype("category")

@@ -1,4 +1,4 @@
-"""Reading: neutral text under one ablated set after another, against what the intact model expects."""
+"""The job of reading neutral text under each ablated set and comparing it with the intact model."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from relation_neurons.ablation.hooks import Ablation
 from relation_neurons.ablation.sets import AblatedSets
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import AnswerError
-from relation_neurons.inference.batches import Batch, make_batches
-from relation_neurons.inference.forward import final_residual, takes_trees, tree_residual
+from relation_neurons.inference.batches import Batch
+from relation_neurons.inference.forward import final_residual, model_batches, tree_residual
 from relation_neurons.inference.logits import IntactPredictions
 from relation_neurons.inference.out_of_memory import run_halving
-from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, TreeBatch, make_tree_batches
+from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, TreeBatch
+from relation_neurons.relations.prompts import padding_token
 
 __all__ = ["INTACT_BYTES", "TextJob"]
 
 INTACT_BYTES = 1 << 29
 """What the intact model's probabilities may take (the package's own text takes 0.1 GB with a
-vocabulary of 49,152); above it they are made anew for every ablated set."""
+vocabulary of 49,152); above it they are computed again for every ablated set."""
 
 
 @dataclass(frozen=True)
 class TextJob:
-    """The job of reading the same text under one ablated set after another."""
+    """The same text, read under one ablated set after another."""
 
     sets: AblatedSets
     text: tuple[str, ...]
@@ -44,13 +45,13 @@ class TextJob:
         return self.sets.keys(self.text, self.batch_size)
 
     def begin(self, model: HookedModel) -> Callable[[int], pd.DataFrame]:
-        """Reads the text with the intact model, and gives the function that reads it under one set."""
+        """Reads the text with the intact model; returns what reads it under the set at an index."""
         intact = _Intact.start(model, self.text, self.batch_size)
 
-        def read(place: int) -> pd.DataFrame:
-            with self.sets.ablated(model, place) as ablation:
+        def read(index: int) -> pd.DataFrame:
+            with self.sets.ablated(model, index) as ablation:
                 numbers = intact.compare(model, ablation)
-            return pd.DataFrame([{**self.sets.conditions[place].labels(), **numbers}])
+            return pd.DataFrame([{**self.sets.conditions[index].labels(), **numbers}])
 
         return read
 
@@ -60,13 +61,13 @@ class TextJob:
 
     @classmethod
     def from_message(cls, data: dict[str, Any]) -> TextJob:
-        """Reads what `plain` gave."""
+        """Reads what `plain` returned."""
         return cls(AblatedSets.from_message(data), tuple(data["text"]), data["batch_size"])
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some paragraphs, with what the intact model makes of them."""
+    """Some paragraphs, with what the intact model predicts there."""
 
     batch: Batch | TreeBatch
     expected: IntactPredictions
@@ -100,7 +101,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Intact:
-    """The text in batches, with what the intact model makes of it."""
+    """The text in batches, with what the intact model predicts there."""
 
     parts: list[_Part]
 
@@ -160,30 +161,23 @@ def _pieces(model: HookedModel, text: Sequence[str]) -> list[list[int]]:
 def _batches(
     model: HookedModel, pieces: Sequence[Sequence[int]], batch_size: int
 ) -> list[Batch | TreeBatch]:
-    """The text in batches: prefix trees where the model takes them, as their pass is the faster one."""
-    pad_id = model.tokenizer.pad_token_id or 0
-    device = next(model.parameters()).device
-    kinds: Any = {"pad_id": pad_id, "device": device}
-    if not takes_trees(model):
-        return [*make_batches(pieces, batch_size=batch_size, **kinds)]
+    """The text in batches; of prefix trees, with room for `batch_size` of the longest paragraphs."""
     longest = max(map(len, pieces))
-    prompts = math.ceil(batch_size * longest / TOKENS_PER_PROMPT)
-    return [*make_tree_batches(pieces, [0] * len(pieces), batch_size=prompts, **kinds)]
+    return model_batches(
+        model,
+        pieces,
+        [0] * len(pieces),
+        batch_size=batch_size,
+        tree_batch_size=math.ceil(batch_size * longest / TOKENS_PER_PROMPT),
+        pad_id=padding_token(model.tokenizer),
+    )
 
 
 def _predicted(batch: Batch | TreeBatch) -> tuple[Int[Tensor, " read"], Int[Tensor, " read"]]:
     """Where each token but a piece's first is predicted, in the flattened batch, and that token."""
-    width = batch.tokens.shape[1]
-    if isinstance(batch, TreeBatch):
-        paths = [[row * width + column for column in columns] for row, columns in batch.at]
-    else:
-        ends = (i * width + width for i in range(len(batch.rows)))
-        paths = [
-            [*range(end - length, end)]
-            for end, length in zip(ends, batch.lengths.tolist(), strict=True)
-        ]
+    paths = batch.paths()
     at, of = (
-        torch.tensor([place for path in paths for place in path[cut]], device=batch.tokens.device)
+        torch.tensor([token for path in paths for token in path[cut]], device=batch.tokens.device)
         for cut in (slice(-1), slice(1, None))
     )
     return at, batch.tokens.flatten()[of]

@@ -1,4 +1,4 @@
-"""Attribution: how much each neuron raises the log-probability of a prompt's answer, to first order.
+"""`collect_attribution`: how much each neuron raises the log-probability of an answer, to first order.
 
     attribution = mean over the prompt's tokens t of  a_t * d log p(answer | prompt) / d a_t
 
@@ -54,7 +54,7 @@ def collect_attribution(
     in `measure_recall`. Gradients of a float16 model may underflow to 0; float32 is safe.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         prompts: those of an activation table, in the same order.
         pool: as for the table; one of `POOLS`.
         site: as for the table.
@@ -122,7 +122,7 @@ class _Tracked:
 def _run_backwards(
     model: HookedModel, batch: Batch, answers: list[tuple[int, ...]], names: list[str]
 ) -> list[Float[Tensor, "batch pos d_mlp"]]:
-    """Gives activation x gradient of the answers' log-probability at each layer, one pass for all rows.
+    """Returns activation x gradient of the answers' log-probability at each layer, one pass for all rows.
 
     The rows of a batch do not touch one another, so the gradient of the sum is each row's own.
     """

@@ -1,4 +1,4 @@
-"""Activations: one pooled value per prompt and neuron, and what each neuron typically does.
+"""`collect_activations` and `collect_neuron`: run the intact model and pool every neuron, or read one.
 
 Pooling happens inside the hook; only pooled values leave it. Pads are masked, answers are never
 pooled, and the first attended position - an attention sink, BOS or not - is left out unless asked
@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +31,9 @@ from relation_neurons.errors import (
     near_matches,
 )
 from relation_neurons.inference.batches import Batch, make_batches
-from relation_neurons.inference.forward import attach, takes_trees, tree_residual
+from relation_neurons.inference.forward import attach, model_batches, tree_residual
 from relation_neurons.inference.out_of_memory import run_halving
-from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
+from relation_neurons.inference.prefix_trees import TreeBatch
 from relation_neurons.inference.recall import BATCH_SIZE
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import Prompts
@@ -57,7 +56,7 @@ def collect_activations(
     """Runs the intact model over prompts (never their answers) and pools every neuron.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         prompts: those to run.
         pool: one of `POOLS`.
         site: `post`, `gate`, `up` or `out`.
@@ -65,7 +64,7 @@ def collect_activations(
             activation function here has the sign of its input, so that is read at `hook_pre`.
         batch_size: prompts a pass.
         memory: what the table may take in memory, such as `2GB`; past it, its values lie in a
-            memory-mapped file that goes when they do. They are the same.
+            memory-mapped file that is deleted with them. The values are the same.
         folder: of that file; the system's for temporary files by default.
 
     Raises:
@@ -124,18 +123,14 @@ def collect_activations(
 
 
 def _batches(model: HookedModel, prompts: Prompts, batch_size: int) -> list[Batch | TreeBatch]:
-    """The prompts without their answers: as prefix trees where the model takes them."""
+    """The prompts without their answers, in batches."""
     longest = max(map(len, prompts.tokens))
     if longest > model.cfg.n_ctx:
         raise ContextLengthError(
             f"The longest prompt has {longest} tokens; this model reads {model.cfg.n_ctx}. "
             "Shorten its template, drop the fact, or show fewer solved examples."
         )
-    device = next(model.parameters()).device
-    kinds: Any = {"batch_size": batch_size, "pad_id": prompts.pad_id, "device": device}
-    if takes_trees(model):
-        return [*make_tree_batches(prompts.tokens, **kinds)]
-    return [*make_batches(prompts.tokens, **kinds)]
+    return model_batches(model, prompts.tokens, batch_size=batch_size, pad_id=prompts.pad_id)
 
 
 @contextlib.contextmanager
@@ -188,7 +183,7 @@ def collect_neuron(
     site: str = "post",
     batch_size: int = BATCH_SIZE,
 ) -> tuple[Float[Tensor, " _"], ...]:
-    """Runs the model up to one layer and gives one neuron's activation at each token of each prompt.
+    """Runs the model up to one layer and returns one neuron's activation at each token of each prompt.
 
     Raises:
         ActivationError: NaN or Inf.

@@ -1,4 +1,4 @@
-"""The collector: takes pooled values and running sums out of each layer's hook.
+"""What the hooks gather per batch: pooled values and running sums.
 
 Only pooled values leave the model's device, once per batch.
 """
@@ -59,7 +59,7 @@ class Collector:
             seen.clear()
         self.shared = isinstance(batch, TreeBatch)
         if isinstance(batch, TreeBatch):
-            self.paths, self.mask = batch.paths()
+            self.paths, self.mask = batch.padded_paths()
         else:
             self.mask = batch.mask
             count = batch.tokens.numel()
@@ -92,7 +92,7 @@ class Collector:
         self.shares[layer] = self._pool((value > 0).float(), how)
 
     def finish(self, names: dict[str, int]) -> None:
-        """Takes the batch in, and makes sure that every layer was seen (pitfall 18)."""
+        """Adds the batch to the table, and makes sure that every layer was seen (pitfall 18)."""
         for name, layer in names.items():
             if layer not in self.pooled or (self.active is not None and layer not in self.shares):
                 raise HookError(f"The hook {name} did not fire; its neurons would be missing.")

@@ -1,4 +1,4 @@
-"""Pooling: one value per prompt and neuron out of the values at its tokens.
+"""Pools a neuron's values at the tokens of a prompt into one value.
 
 Pads are masked, answers are never pooled, and the first attended position - an attention sink, BOS
 or not - is left out unless asked for (method 5; pitfalls 1 and 3).

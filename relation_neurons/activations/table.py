@@ -32,9 +32,9 @@ def neuron_activations(
     """Reads one neuron out of an activation table.
 
     Args:
-        table: what `collect_activations` gives.
+        table: what `collect_activations` returns.
         neuron: its name, such as `L16N302`, or (layer, index).
-        recall: what `measure_recall` gives; adds the column known (missing for prompts not asked).
+        recall: what `measure_recall` returns; adds the column known (missing for prompts not asked).
 
     Returns:
         A row per prompt: prompt_id, kind, relation, language, subject, text, neuron, activation (the
@@ -132,7 +132,7 @@ class ActivationTable:
         return self.first_contribution > SINK_RATIO * self.contribution.max()
 
     def take(self, keep: np.ndarray | pd.Series) -> ActivationTable:
-        """Gives some of the prompts; the neurons' typical values stay as they are."""
+        """Returns some of the prompts; the neurons' typical values stay as they are."""
         rows = np.flatnonzero(np.asarray(keep))
         return replace(
             self,

@@ -142,7 +142,7 @@ def contrasts(
         `cell_tests`; one named comparison each, not corrected); the last rows cover all relations.
     """
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, contrast=contrast)
+        matrix = interference_matrix(effects, dose=dose, contrast=contrast, seed=seed)
     effects = within_language(effects)
     rows = effects[effects["dose"] == dose]
     change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)

@@ -35,6 +35,9 @@ __all__ = ["dose_curves", "dose_numbers", "joint_effect", "trend_test"]
 
 _SET = ["ablated", "ablated_language", "where"]
 
+_HALF_DOSE_SALT = 0x68616C
+"""Keeps the half dose's resamples of facts apart from other draws from the same seed."""
+
 
 @renamed(score="contrast")
 def dose_curves(
@@ -267,7 +270,7 @@ def _half(curve: pd.DataFrame, seed: int) -> _Half:
     if half == -np.inf:
         return _Half(half_reason=f"reached at the smallest dose, {curve.columns[0]:,}, or below it")
     count = len(values)
-    weights = np.random.default_rng([seed, 0x68616C]).multinomial(
+    weights = np.random.default_rng([seed, _HALF_DOSE_SALT]).multinomial(
         count, np.full(count, 1 / count), size=RESAMPLES
     )
     drawn = _half_doses(weights @ values / count, doses)

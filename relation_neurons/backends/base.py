@@ -1,7 +1,7 @@
-"""Worlds: what the package asks of a hooked model, whichever TransformerLens is installed.
+"""What the package needs from a hooked model, whichever TransformerLens is installed.
 
-TransformerLens 3.9 gives a `HookedTransformer`, which has its own weights and forward pass;
-TransformerLens 4 removed it and gives a `TransformerBridge` around the Hugging Face model. Both carry
+TransformerLens 3.9 makes a `HookedTransformer`, which has its own weights and forward pass;
+TransformerLens 4 removed it and makes a `TransformerBridge` around the Hugging Face model. Both carry
 the same hook points under the same names. What differs between them is a `Backend`; the rest of the
 package is typed against `HookedModel` and knows neither class.
 """
@@ -21,7 +21,7 @@ __all__ = ["Backend", "DownProjection", "FinalNorm", "HookedModel", "TreeBlock",
 
 @runtime_checkable
 class HookedModel(Protocol):
-    """A language model with TransformerLens's hook points: what `load_model` gives."""
+    """A language model with TransformerLens's hook points: what `load_model` returns."""
 
     cfg: Any
     """`n_layers`, `d_model`, `d_mlp`, `d_vocab`, `n_ctx`, `dtype`, `device`, `model_name`, …"""
@@ -136,10 +136,10 @@ class Backend(Protocol):
         """Whether `wrap` takes a model of this Hugging Face config."""
 
     def needs_code(self) -> tuple[str, ...]:
-        """How names begin that TransformerLens would load with code from the hub."""
+        """The beginnings of names that TransformerLens would load with code from the hub."""
 
     def wrap(self, hf_model: Any, name: str, dtype: torch.dtype) -> Any:
-        """A Hugging Face model behind hooks, where it is, its tensors not copied where the dtype stays."""
+        """Puts hooks around a Hugging Face model; tensors are copied only to change the dtype."""
 
     def load_by_name(self, name: str, dtype: torch.dtype) -> Any:
         """A model of the hub that `wrap` does not take, on the CPU."""
@@ -154,7 +154,7 @@ class Backend(Protocol):
         """Puts a model's blocks on several devices, from `cfg.device` on."""
 
     def set_tokenizer(self, model: Any, tokenizer: Any) -> None:
-        """Hangs a tokenizer on the model as it is."""
+        """Sets the model's tokenizer, unchanged."""
 
     def hook_points(self, model: HookedModel) -> Mapping[str, nn.Module]:
         """Every hook point by its name."""

@@ -1,4 +1,4 @@
-"""The world of TransformerLens 3.9: a HookedTransformer, with weights converted from Hugging Face."""
+"""TransformerLens 3.9: a HookedTransformer, with weights converted from Hugging Face."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class HookedTransformerBackend(Backend):
         """Puts a Hugging Face model's own tensors behind hooks.
 
         For Llama there is no second copy: the parameters become views of the Hugging Face tensors, in
-        their layout; TransformerLens then finds the layout it would otherwise make anew in each pass.
+        their layout; TransformerLens then finds the layout that it would otherwise make again in each pass.
         """
         cfg = HookedTransformerConfig.from_dict(hooked_config(hf_model.config, name, dtype))
         convert = _CONVERSIONS[cfg.original_architecture]
@@ -179,7 +179,7 @@ class HookedTransformerBackend(Backend):
 
 
 def _of(model: HookedModel) -> Any:
-    """The model as what it is."""
+    """The model, typed as the class that TransformerLens made."""
     return model
 
 

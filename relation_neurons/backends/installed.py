@@ -1,4 +1,4 @@
-"""The TransformerLens that is installed: its world, chosen when this module loads."""
+"""`BACKEND`, the backend of the installed TransformerLens, chosen when this module loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights: what neurons write, and which weights a model has."""
+"""Hook points of neurons, what neurons write, logit weights, and the hash of a model's weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SITES = {
 
 
 def site_hook(model: HookedModel, site: str, layer: int) -> str:
-    """Gives the hook point of a site at one layer, making sure that the model has it.
+    """Returns the name of a site's hook point at one layer.
 
     Raises:
         UnknownSiteError: no such site, or a model without it (`up` needs a gated MLP).
@@ -49,18 +49,18 @@ def site_hook(model: HookedModel, site: str, layer: int) -> str:
 
 
 def site_width(model: HookedModel, site: str = "post") -> int:
-    """Gives the neurons per layer at a site: d_mlp, or d_model at `out`."""
+    """Returns the neurons per layer at a site: d_mlp, or d_model at `out`."""
     site_hook(model, site, 0)
     return int(model.cfg.d_model if site == "out" else model.cfg.d_mlp)
 
 
 def neuron_count(model: HookedModel, site: str = "post") -> int:
-    """Gives the neurons of the whole model at a site."""
+    """Returns the neurons of the whole model at a site."""
     return int(model.cfg.n_layers) * site_width(model, site)
 
 
 def output_norms(model: HookedModel, site: str = "post") -> Float[Tensor, "layer d_mlp"]:
-    """Gives the norm of what one unit of each neuron writes to the residual stream (1 at `out`).
+    """Returns the norm of what one unit of each neuron writes to the residual stream (1 at `out`).
 
     Where a norm stands behind the MLP (Gemma 3), its weight counts and its division does not: that is
     one positive number for all neurons of a layer at a token.
@@ -74,7 +74,7 @@ def output_norms(model: HookedModel, site: str = "post") -> Float[Tensor, "layer
 def output_direction(
     model: HookedModel, layer: int, neuron: int, site: str = "post"
 ) -> Float[Tensor, " d_model"]:
-    """Gives what one unit of a neuron writes to the residual stream, in float32.
+    """Returns what one unit of a neuron writes to the residual stream, in float32.
 
     That is `W_out[layer, neuron]`, times the weight of the norm behind the MLP where there is one; also
     at `gate` and `up`. At `out` it is the dimension itself.
@@ -99,13 +99,13 @@ def _rows(
 def logit_weights(
     model: HookedModel, direction: Float[Tensor, " d_model"]
 ) -> Float[Tensor, " d_vocab"]:
-    """Gives what a direction of the residual stream adds to each token's logit, up to a scale.
+    """Returns what a direction of the residual stream adds to each token's logit, up to a scale.
 
         logit weight of token t = sum over i of direction[i] * g[i] * W_U[i, t]
 
     with g the final norm's weight. The norm's division by the stream's root mean square is left
     out: it is one positive number for all tokens, so their order is right and the unit is not
-    logits. (A LayerNorm also subtracts the direction's mean.) Biases are no part of a direction.
+    logits. (A LayerNorm also subtracts the direction's mean.) A direction has no biases.
     """
     norm = BACKEND.final_norm(model)
     weighted = direction.float()

@@ -1,4 +1,4 @@
-"""The world of TransformerLens 4: a TransformerBridge around the Hugging Face model.
+"""TransformerLens 4: a TransformerBridge around the Hugging Face model.
 
 The bridge runs Hugging Face's own forward pass and puts hook points into it, so there is no conversion
 of weights, and padded rows are given to Hugging Face with their mask and positions. Nothing is folded:
@@ -97,7 +97,7 @@ class BridgeBackend(Backend):
     @override
     def spread(self, model: Any, count: int) -> Any:
         raise UnknownOptionError(
-            f"A TransformerBridge is put on one device here, not {count}. Give a smaller dtype or "
+            f"A TransformerBridge runs on one device here, not on {count}. Give a smaller dtype or "
             "n_devices=1, or use TransformerLens 3.9, which spreads a model over several."
         )
 
@@ -108,7 +108,7 @@ class BridgeBackend(Backend):
 
     @override
     def hook_points(self, model: HookedModel) -> Mapping[str, nn.Module]:
-        """The bridge gathers its hook points anew each time, which takes longer than a pass."""
+        """Cached: the bridge gathers its hook points again each time, which takes longer than a pass."""
         found = _POINTS.get(_of(model))
         if found is None:
             found = _POINTS[_of(model)] = dict(_of(model).hook_dict)
@@ -168,7 +168,7 @@ class _Stop:
 
 
 def _of(model: HookedModel) -> Any:
-    """The model as what it is."""
+    """The model, typed as the class that TransformerLens made."""
     return model
 
 

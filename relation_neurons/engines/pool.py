@@ -1,7 +1,7 @@
-"""The pool: hands the places of a job to workers that are free, and those of a dead worker to others.
+"""The pool of workers: hands each set of a job to a free worker, and replaces workers that die.
 
-In the place of a dead worker a new one is started, on whatever machine has room. What the dead one was at
-goes to whoever is free first.
+A new worker is started on whatever machine has room; the set of the dead one goes to whichever worker is
+free first.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from relation_neurons.storage.chunks import unpacked
 __all__ = ["Pool"]
 
 MOST_DEATHS = 3
-"""Workers that may die over one place, or one after another while loading, before that stops."""
+"""Workers that may die over one set, or one after another while loading, before that stops."""
 _PATIENCE = 60.0
-"""Seconds without a worker after which the pool says that it waits."""
+"""Seconds without a worker after which the pool logs that it waits."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What a worker is at; loading where there is no job."""
+    """What a worker is doing: loading, where there is no job."""
 
     worker: Any
     job: str = ""
-    place: int = -1
+    index: int = -1
     deaths: int = 0
-    """Of workers before this one, in the same seat, while they loaded."""
+    """How many workers before this one, which it replaces, died while loading."""
 
 
 class Pool:
@@ -52,7 +52,7 @@ class Pool:
         start: starts a `Worker` actor and gives its handle.
         workers: how many there are.
         source: what they load, for messages.
-        say: told what happens, a line at a time.
+        log: called with each line of what happens.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Pool:
         start: Callable[[], Any],
         workers: int,
         source: str,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        self._ray, self._start, self._source, self._say = ray, start, source, say
+        self._ray, self._start, self._source, self._log = ray, start, source, log
         self._workers: list[Any] = []
         self._tasks: dict[Any, _Task] = {}
         self._free: list[Any] = []
@@ -71,46 +71,46 @@ class Pool:
         self._processes: dict[Any, int] = {}
         self._last_death = ""
         for _ in range(workers):
-            self._seat()
+            self._start_worker()
 
     @property
     def processes(self) -> list[int]:
         """The process of each worker that has loaded the model, on its own machine."""
         return list(self._processes.values())
 
-    def work(self, job: Job, places: Sequence[int]) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Gives each place with its table, in the order in which they get done.
+    def work(self, job: Job, indices: Sequence[int]) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yields each index with its table, in the order in which they are finished.
 
         Raises:
             ModelLoadError: a worker cannot load the model.
             OutOfMemoryError: it does not fit into memory there.
-            EngineError: its weights differ, a place's workers die again and again, or none is left.
-            RelationNeuronsError: what a place raised, as it would here.
+            EngineError: its weights differ, a set's workers die again and again, or none is left.
+            RelationNeuronsError: what a set raised, as it would here.
         """
         name, message = next(self._names), self._ray.put(job_message(job))
-        left, lost = deque(places), Counter[int]()
-        waiting = set(places)
+        left, lost = deque(indices), Counter[int]()
+        waiting = set(indices)
         while waiting:
             while left and self._free:
-                worker, place = self._free.pop(), left.popleft()
-                task = worker.make.remote(name, message, place)
-                self._tasks[task] = _Task(worker, name, place)
+                worker, index = self._free.pop(), left.popleft()
+                task = worker.make.remote(name, message, index)
+                self._tasks[task] = _Task(worker, name, index)
             for task, answer in self._finished():
                 mine = task.job == name
                 if answer is None:
                     if mine:
-                        lost[task.place] += 1
-                        self._require_few(lost[task.place])
-                        left.appendleft(task.place)
+                        lost[task.index] += 1
+                        self._require_few(lost[task.index])
+                        left.appendleft(task.index)
                     continue
                 if "error" in answer and (mine or "loading" in answer):
                     raise _error(answer, self._source)
                 self._free.append(task.worker)
                 if not task.job:
                     self._processes[task.worker] = answer["process"]
-                elif mine and task.place in waiting:
-                    waiting.remove(task.place)
-                    yield task.place, unpacked(answer["table"])
+                elif mine and task.index in waiting:
+                    waiting.remove(task.index)
+                    yield task.index, unpacked(answer["table"])
 
     def stop(self) -> None:
         """Ends the workers."""
@@ -118,14 +118,14 @@ class Pool:
             self._ray.kill(worker, no_restart=True)
         self._tasks, self._free = {}, []
 
-    def _seat(self, deaths: int = 0) -> None:
+    def _start_worker(self, deaths: int = 0) -> None:
         """Starts a worker, which loads the model first."""
         worker = self._start()
         self._workers.append(worker)
         self._tasks[worker.load.remote()] = _Task(worker, deaths=deaths)
 
     def _finished(self) -> Iterator[tuple[_Task, dict[str, Any] | None]]:
-        """Waits for a task to end; gives what it was and its answer, or None where its worker died."""
+        """Waits for a task to end; yields it with its answer, or with None where its worker died."""
         if not self._tasks:
             raise EngineError(
                 f"No worker is left; the last one died: {self._last_death} The finished part of the "
@@ -135,7 +135,7 @@ class Pool:
         while not done:
             done, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=_PATIENCE)
             if not done and not self._processes:
-                self._say("ray: no worker is ready yet; waiting for the cluster, or for a model")
+                self._log("ray: no worker is ready yet; waiting for the cluster, or for a model")
         for one in done:
             task = self._tasks.pop(one)
             try:
@@ -147,17 +147,17 @@ class Pool:
                 yield task, None
 
     def _died(self, task: _Task, error: Exception) -> None:
-        """Starts another in its place, unless several died there while loading."""
+        """Replaces a worker, unless several in a row died while loading."""
         process = self._processes.pop(task.worker, None)
         self._workers.remove(task.worker)
         self._last_death = _first_line(error)
         deaths = 0 if task.job else task.deaths + 1
         if deaths >= MOST_DEATHS:
-            self._say(f"ray: {deaths} workers died while loading; no other is started for them")
+            self._log(f"ray: {deaths} workers died while loading; no other is started for them")
             return
         who = f"a worker (process {process})" if process else "a worker that was loading"
-        self._say(f"ray: {who} died; another is started, and what it was at is done again")
-        self._seat(deaths)
+        self._log(f"ray: {who} died; another is started, and what it was at is done again")
+        self._start_worker(deaths)
 
     def _require_few(self, times: int) -> None:
         if times >= MOST_DEATHS:
@@ -168,7 +168,7 @@ class Pool:
 
 
 def _error(answer: dict[str, Any], source: str) -> RelationNeuronsError:
-    """What a worker's failure is raised as here: as what it was, or as a failure to load."""
+    """Turns a worker's failure into an error here: of its own type, or a failure to load."""
     kind = getattr(errors, answer["error"], None)
     known = isinstance(kind, type) and issubclass(kind, RelationNeuronsError)
     said = answer["message"] if known else f"{answer['error']}: {answer['message']}"

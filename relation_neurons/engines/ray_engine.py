@@ -1,7 +1,7 @@
-"""The Ray engine: ablated sets worked off by workers of a Ray cluster, each of which holds the model.
+"""`RayEngine`, which runs jobs on the workers of a Ray cluster, each of which holds the model.
 
-This process plans, reads and writes; workers get plain data and give plain data. So the results folder has
-one writer, and it is the same folder whichever engine filled it.
+This process plans, reads and writes; workers get and return plain data. So the results folder has one
+writer, and its files are the same whichever engine filled it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from relation_neurons.engines.sizes import MOST_THREADS, Size, choose_size
 from relation_neurons.errors import EngineError, UnknownOptionError
 from relation_neurons.inference.forward import hooked_at
 from relation_neurons.models.provenance import change_since_loaded, fingerprints, loaded_from
-from relation_neurons.version import package_versions
+from relation_neurons.version import package_versions, renamed
 
 __all__ = ["RayEngine"]
 
@@ -35,7 +35,7 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
 class RayEngine:
-    """Works ablated sets off on a Ray cluster, one after another on each worker.
+    """Runs jobs on a Ray cluster, one ablated set after another on each worker.
 
     Workers load the model themselves, by the name or path that it was loaded from here, when the engine is
     first used; their weights and package versions have to be this process's.
@@ -46,20 +46,21 @@ class RayEngine:
         workers: how many models are held: by default one per GPU, else one per `threads` cores.
         threads: CPU threads of a worker; by default as many as this process uses, 4 at most, and fewer
             where more workers are asked for. With this process's number, tables have the same bytes.
-        say: told what happens, a line at a time.
+        log: called with each line of what happens.
 
     Raises:
         EngineError: Ray is not installed.
         UnknownOptionError: fewer than one worker or thread.
     """
 
+    @renamed(say="log")
     def __init__(
         self,
         *,
         address: str | None = None,
         workers: int | None = None,
         threads: int | None = None,
-        say: Callable[[str], None] | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
         for what, number in (("workers", workers), ("threads", threads)):
             if number is not None and number < 1:
@@ -69,7 +70,7 @@ class RayEngine:
                 'Ray is not installed. In your checkout: pip install -c constraints.txt -e ".[ray]"'
             )
         self._address, self._workers, self._threads = address, workers, threads
-        self._say = say or (lambda line: None)
+        self._log = log or (lambda line: None)
         self._pool: Any = None
         self._size: Size | None = None
         self._held: tuple[Any, ...] = ()
@@ -96,11 +97,11 @@ class RayEngine:
         return [] if self._pool is None else self._pool.processes
 
     def check(self, model: HookedModel) -> None:
-        """Refuses a model that workers could not load, or would load otherwise than it is here.
+        """Refuses a model that workers could not load, or would load differently from how it is here.
 
         Raises:
-            EngineError: it was made in this process, and has no name or path; it was changed since it was
-                loaded; or something is hooked to it.
+            EngineError: it was made in this process and has no name or path, it was changed since it was
+                loaded, or something is hooked to it.
         """
         if loaded_from(model) is None:
             raise EngineError(
@@ -113,7 +114,7 @@ class RayEngine:
             raise EngineError(
                 f"{changed} is not what was loaded: the model was changed in this process, and workers load "
                 f"theirs from {loaded_from(model)}. Save it as a folder in Hugging Face format and load "
-                "that, load it anew, or use the engine `local`."
+                "that, load it again, or use the engine `local`."
             )
         hooked = hooked_at(model)
         if hooked:
@@ -124,9 +125,9 @@ class RayEngine:
             )
 
     def work(
-        self, model: HookedModel, job: Job, places: Sequence[int]
+        self, model: HookedModel, job: Job, indices: Sequence[int]
     ) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Gives each place with its table, in the order in which they get done.
+        """Yields each index with its table, in the order in which they are finished.
 
         Raises:
             EngineError: no cluster, no room in it, other weights there, or no worker left; or what
@@ -137,10 +138,10 @@ class RayEngine:
         self._require_pool_of(model)
         kind = torch.device(str(model.cfg.device)).type
         with _off_the_gpu(model):
-            yield from self._started(model, kind).work(job, places)
+            yield from self._started(model, kind).work(job, indices)
 
     def describe(self) -> dict[str, Any] | None:
-        """Says where tables were computed, once something was."""
+        """Returns where tables were computed; None before the first one."""
         if self._size is None:
             return None
         return {
@@ -170,7 +171,7 @@ class RayEngine:
         self._held = held
 
     def _started(self, model: HookedModel, device: str) -> Any:
-        """Gives the pool; the first call starts it."""
+        """Returns the pool, which the first call starts."""
         if self._pool is not None:
             return self._pool
         from relation_neurons.engines.pool import Pool
@@ -180,7 +181,7 @@ class RayEngine:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         most = self._threads or min(torch.get_num_threads(), MOST_THREADS)
         size = choose_size(nodes, gpu=device == "cuda", workers=self._workers, threads=most)
-        self._say(
+        self._log(
             f"ray: {size.workers} workers of {size.threads} threads"
             + (" and a GPU" if size.gpus else "")
         )
@@ -189,7 +190,7 @@ class RayEngine:
         actor = ray.remote(Worker).options(num_cpus=size.threads, num_gpus=size.gpus)
         dtype = str(model.cfg.dtype).removeprefix("torch.")
         start = partial(actor.remote, source, dtype, device, size.threads, expected)
-        self._size, self._pool = size, Pool(ray, start, size.workers, source, self._say)
+        self._size, self._pool = size, Pool(ray, start, size.workers, source, self._log)
         return self._pool
 
     def _connected(self) -> Any:
@@ -214,7 +215,7 @@ class RayEngine:
         return ray
 
     def _start_here(self, ray: Any) -> None:
-        """Starts a cluster; Ray gives its parts 30 s, which is too little on a machine that is very busy."""
+        """Starts a cluster; Ray allows its parts 30 s, which is too little on a very busy machine."""
         for tries_left in (2, 1, 0):
             try:
                 ray.init(
@@ -229,7 +230,7 @@ class RayEngine:
                 ray.shutdown()
                 if not tries_left or "timed out during startup" not in str(error):
                     raise
-                self._say("ray: the cluster did not start in 30 s; trying again")
+                self._log("ray: the cluster did not start in 30 s; trying again")
 
     def _more_cpus_than_there_are(self) -> int | None:
         """Where more workers are asked for than there are cores, they share them."""
@@ -239,20 +240,20 @@ class RayEngine:
 
 @contextlib.contextmanager
 def _off_the_gpu(model: HookedModel) -> Iterator[None]:
-    """Puts this process's own model aside while workers need the GPU, and each weight back where it was."""
+    """Moves this process's model to the CPU while workers need the GPU, and each weight back afterwards."""
     if torch.device(str(model.cfg.device)).type != "cuda":
         yield
         return
     weights = [w for module in model.modules() for w in _own_tensors(module)]
-    places = [weight.device for weight in weights]
+    devices = [weight.device for weight in weights]
     try:
         for weight in weights:
             weight.data = weight.data.to("cpu")
         torch.cuda.empty_cache()
         yield
     finally:
-        for weight, place in zip(weights, places, strict=True):
-            weight.data = weight.data.to(place)
+        for weight, device in zip(weights, devices, strict=True):
+            weight.data = weight.data.to(device)
 
 
 def _own_tensors(module: torch.nn.Module) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Sizes: how many workers a cluster holds, and how many threads each of them has."""
+"""How many workers a cluster holds, and how many threads each of them has."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def choose_size(
     Where a number of workers is asked for, each has as many threads as then fit, up to `threads`.
 
     Args:
-        nodes: what each machine has, as Ray says it: CPU and GPU.
+        nodes: what each machine has, as Ray reports it: CPU and GPU.
         gpu: whether each worker needs a GPU.
         workers: how many are asked for; as many as fit by default.
         threads: the most that a worker may have.

@@ -1,7 +1,7 @@
-"""Workers: a process that holds a model and works off the places of jobs it is sent.
+"""One worker: a process that holds a model and makes the tables it is asked for.
 
-What comes and goes is plain data: text, numbers, and tables as the bytes of parquet files. What goes wrong
-is sent back as data too, so that no exception of this process has to be made again in another.
+Messages are plain data: text, numbers, and tables as the bytes of parquet files. Errors are sent back as
+data too, so that no exception of this process has to be rebuilt in another.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from relation_neurons.version import package_versions
 
 __all__ = ["Worker", "job_message"]
 
-_KINDS: dict[str, type[PromptJob] | type[TextJob]] = {"Asking": PromptJob, "Reading": TextJob}
+_KINDS: dict[str, type[PromptJob] | type[TextJob]] = {
+    "PromptJob": PromptJob,
+    "TextJob": TextJob,
+}
 
 
 def job_message(job: Job) -> dict[str, Any]:
-    """Gives a job as a worker takes it."""
+    """Returns a job as the message that a worker takes."""
     return {"kind": type(job).__name__, **job.to_message()}
 
 
@@ -56,7 +59,7 @@ class Worker:
         self._job: tuple[str, Callable[[int], pd.DataFrame]] | None = None
 
     def load(self) -> dict[str, Any]:
-        """Loads the model, once; says who this is, or what went wrong."""
+        """Loads the model, once; returns which process this is, or what went wrong."""
         try:
             if self._model is None:
                 self._require_same_versions()
@@ -67,13 +70,13 @@ class Worker:
             return {**_failure(error), "loading": True}
         return {"process": os.getpid(), "node": socket.gethostname()}
 
-    def make(self, name: str, message: dict[str, Any], place: int) -> dict[str, Any]:
-        """Makes the table of one place of a job, or says what went wrong.
+    def make(self, name: str, message: dict[str, Any], index: int) -> dict[str, Any]:
+        """Returns the table of one set of a job, or what went wrong.
 
         Args:
-            name: of the job; what its places share is done once.
-            message: what `job_message` gave.
-            place: which one.
+            name: of the job; what its sets share is done once.
+            message: what `job_message` returned.
+            index: of the set in the plan.
         """
         loaded = self.load()
         if "error" in loaded:
@@ -83,7 +86,7 @@ class Worker:
                 self._job = None  # frees what the last one kept
                 job = _KINDS[message["kind"]].from_message(message)
                 self._job = name, job.begin(self._model)
-            return {"table": packed(self._job[1](place))}
+            return {"table": packed(self._job[1](index))}
         except Exception as error:
             return _failure(error)
 
@@ -103,7 +106,7 @@ class Worker:
             raise EngineError(
                 f"the weights of {self._source} differ: their hash is {ours[:12]}… here and {theirs[:12]}… "
                 "in the process that started the run. Give every machine the same files, and load the "
-                "model anew if it was changed."
+                "model again if it was changed."
             )
 
 

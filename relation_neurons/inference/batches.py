@@ -1,4 +1,4 @@
-"""Batches: length-sorted and left-padded, with their mask.
+"""Left-padded batches of sequences, sorted by length, with their mask.
 
 The mask always travels with the tokens: nothing downstream infers it from the padding token
 (pitfall 2).
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-__all__ = ["Batch", "make_batches"]
+__all__ = ["Batch", "left_padded", "make_batches"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,22 @@ class Batch:
         """Real tokens per row."""
         return self.mask.sum(dim=1)
 
+    def paths(self) -> list[range]:
+        """Where each sequence's tokens stand in the flattened batch."""
+        width = self.tokens.shape[1]
+        ends = range(width, width * len(self.rows) + 1, width)
+        return [
+            range(end - length, end)
+            for end, length in zip(ends, self.lengths.tolist(), strict=True)
+        ]
+
     @property
     def half_batch_size(self) -> int:
         """The batch size with which no batch has more rows than its halves."""
         return (len(self.rows) + 1) // 2
 
     def halves(self) -> tuple[Batch, Batch] | None:
-        """Its first and its second half, without the padding that they do not need; None for one row."""
+        """Returns both halves, without the padding that they do not need; None for one row."""
         if len(self.rows) < 2:
             return None
         middle = len(self.rows) // 2
@@ -60,12 +69,25 @@ def make_batches(
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        width = len(sequences[rows[0]])
-        tokens = np.full((len(rows), width), pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), width), dtype=bool)
-        for i, row in enumerate(rows):
-            tokens[i, width - len(sequences[row]) :] = sequences[row]
-            mask[i, width - len(sequences[row]) :] = True
+        tokens, mask = left_padded([sequences[row] for row in rows], pad_id)
         yield Batch(
             np.asarray(rows), torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)
         )
+
+
+def left_padded(
+    rows: Sequence[Sequence[int]], filling: int
+) -> tuple[Int[np.ndarray, "row longest"], Bool[np.ndarray, "row longest"]]:
+    """Puts rows of different lengths into one table, their ends aligned, with a mask of what is real.
+
+    >>> table, mask = left_padded([[5, 6], [7]], 0)
+    >>> table.tolist(), mask.tolist()
+    ([[5, 6], [0, 7]], [[True, True], [False, True]])
+    """
+    longest = max(map(len, rows))
+    table = np.full((len(rows), longest), filling, dtype=np.int64)
+    mask = np.zeros(table.shape, dtype=bool)
+    for i, row in enumerate(rows):
+        table[i, longest - len(row) :] = row
+        mask[i, longest - len(row) :] = True
+    return table, mask

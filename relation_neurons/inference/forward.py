@@ -1,4 +1,4 @@
-"""Passes: the residual stream of a batch, and logits read off it.
+"""The forward pass over either kind of batch, and which hooks a model has.
 
 Padded rows go through TransformerLens's own forward pass. Prefix trees go through a leaner one that
 only Llama and Gemma 3 have here: the same weights and the same MLP with its hook points, fused
@@ -9,7 +9,7 @@ the model but this package.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from relation_neurons.backends.base import HookedModel, TreeBlock
 from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import ContextLengthError
-from relation_neurons.inference.prefix_trees import TreeBatch
+from relation_neurons.inference.batches import Batch, make_batches
+from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
 
 __all__ = [
     "attach",
     "final_residual",
     "hooked_at",
+    "model_batches",
     "takes_trees",
     "tree_residual",
     "unembed",
@@ -56,7 +58,7 @@ def attach(model: HookedModel, name: str, act: Callable[[Tensor, str], Tensor | 
 def final_residual(
     model: HookedModel, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
-    """Runs every block over padded rows and gives the residual stream after the last one."""
+    """Runs every block over padded rows and returns the residual stream after the last one."""
     _require_context(model, tokens.shape[1])
     return BACKEND.residual(model, tokens, mask)
 
@@ -64,14 +66,14 @@ def final_residual(
 def unembed(
     model: HookedModel, residual: Float[Tensor, "read d_model"]
 ) -> Float[Tensor, "read d_vocab"]:
-    """Gives float32 logits for single positions of the final residual stream."""
+    """Returns float32 logits for single positions of the final residual stream."""
     return _capped(model, BACKEND.logits(model, residual).float())
 
 
 def unembed_parts(
     model: HookedModel, residual: Float[Tensor, "read d_model"]
 ) -> Iterator[tuple[slice, Float[Tensor, "read some"]]]:
-    """Gives the logits of `unembed`, a part of the vocabulary at a time; whoever gets them may change them.
+    """Yields the logits of `unembed`, a part of the vocabulary at a time; the caller may change them.
 
     All at once on a GPU, and where the model does not `takes_trees`: then a hook may want to see them.
     """
@@ -93,19 +95,47 @@ def _capped(model: HookedModel, logits: Float[Tensor, "read some"]) -> Float[Ten
 
 
 def takes_trees(model: HookedModel) -> bool:
-    """Says whether batches of prefix trees give what padded rows give.
+    """Whether the model runs batches of prefix trees with the outcome of padded rows.
 
-    They do for a Llama or a Gemma 3 on one device that nobody but this package has hooked, outside any
+    True for a Llama or a Gemma 3 on one device that nobody but this package has hooked, outside any
     ablation with a set per row.
     """
     known = BACKEND.tree_parts(model) is not None
     return known and _forward_is_known(model) and not _hooked_by_others(model)
 
 
-def hooked_at(model: HookedModel) -> str:
-    """Names a place where the model does something that was hung on it, or gives nothing.
+def model_batches(
+    model: HookedModel,
+    sequences: Sequence[Sequence[int]],
+    answer_starts: Sequence[int] | None = None,
+    *,
+    batch_size: int,
+    pad_id: int,
+    tree_batch_size: int | None = None,
+) -> list[Batch | TreeBatch]:
+    """Batches sequences as the model takes them: as prefix trees, which are faster, or padded rows.
 
-    A hook of whoever it is, an ablation that is open, a forward pass that was put in the place of its own.
+    Args:
+        model: what `load_model` returns.
+        sequences: tokens.
+        answer_starts: the position of each prompt's last token; None: there are no answers.
+        batch_size: see `make_batches` and `make_tree_batches`.
+        pad_id: fills rows up.
+        tree_batch_size: for prefix trees, where it is another one.
+    """
+    device = next(model.parameters()).device
+    if not takes_trees(model):
+        return [*make_batches(sequences, batch_size=batch_size, pad_id=pad_id, device=device)]
+    size = batch_size if tree_batch_size is None else tree_batch_size
+    return [
+        *make_tree_batches(sequences, answer_starts, batch_size=size, pad_id=pad_id, device=device)
+    ]
+
+
+def hooked_at(model: HookedModel) -> str:
+    """Names a module that is hooked, or `forward` where the forward pass was changed; empty where none is.
+
+    Hooks of this package count too, and so does an ablation that is open.
     """
     if _ablations(model) or not _forward_is_known(model):
         return "forward"
@@ -171,7 +201,7 @@ def tree_residual(
 
 
 def _visible(batch: TreeBatch, window: int | None) -> Bool[Tensor, "batch pos pos"]:
-    """Which tokens each token sees: its ancestors, those within a window where there is one."""
+    """Which tokens each token attends to: its ancestors, within the window where there is one."""
     if window is None or int(batch.depth.max()) < window:
         return batch.visible
     return batch.visible & (batch.depth[:, :, None] - batch.depth[:, None, :] < window)
@@ -183,7 +213,7 @@ def _attend(
     visible: Bool[Tensor, "batch 1 pos pos"],
     rotation: tuple[Float[Tensor, "batch 1 pos d_head"], Float[Tensor, "batch 1 pos d_head"]],
 ) -> Float[Tensor, "batch pos d_model"]:
-    """Attention in which each token sees its ancestors."""
+    """Attention in which each token attends to its ancestors."""
     q, k, v = (
         F.linear(x, *part).view(*x.shape[:2], -1, block.d_head).transpose(1, 2)
         for part in (block.q, block.k, block.v)
@@ -237,7 +267,7 @@ def _ablations(model: HookedModel) -> list[Any]:
 
 
 def _forward_is_known(model: HookedModel) -> bool:
-    """Whether nothing stands around the model's forward pass but ablations of one set for all rows."""
+    """Whether only ablations with one set for all rows wrap the model's forward pass."""
     for forward in _forwards(model):
         ablation = getattr(forward, "ablation", None)
         if ablation is None and getattr(forward, "__func__", None) is not type(model).forward:
@@ -265,7 +295,7 @@ def _backward_hooks(module: nn.Module) -> bool:
 
 
 def _built_in(hook: Any) -> bool:
-    """Hugging Face and the bridge hang hooks on their own modules, to serve hook points and outputs.
+    """Hugging Face and the bridge register hooks on their own modules, for hook points and outputs.
 
     What a user hooks by the name of a hook point comes from elsewhere in TransformerLens.
     """

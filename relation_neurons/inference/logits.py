@@ -1,4 +1,4 @@
-"""Expectation: what the intact model expects next, and how far a changed model is from it.
+"""Margins, log-probabilities and KL divergence, one part of the vocabulary at a time.
 
 The Kullback-Leibler divergence of a changed model q from the intact one p, at one position, from their
 logits z and their log-normalisers Z = log sum_v exp z_v:
@@ -74,7 +74,7 @@ def score_reads(
 
 
 def not_finite() -> ActivationError:
-    """The error where logits are no numbers."""
+    """Returns the error for logits that are not numbers."""
     return ActivationError(
         "The model's logits hold NaN or Inf. float16 overflows in some models: load it with "
         "dtype='bfloat16' or 'float32'."
@@ -82,16 +82,16 @@ def not_finite() -> ActivationError:
 
 
 def require_logits(model: HookedModel, tokens: Int[Tensor, " read"]) -> None:
-    """Makes sure that the model has a logit for each token; the last one of a text is never fed.
+    """Refuses tokens that the model has no logit for; the last token of a text is never fed.
 
     Raises:
-        AnswerError: it does not.
+        AnswerError: a token outside the model's vocabulary.
     """
     last = int(tokens.max())
     if last >= model.cfg.d_vocab:
         raise AnswerError(
             f"A text ends in the token {last}, and the model's vocabulary at {model.cfg.d_vocab - 1}. "
-            "The tokenizer is another model's, or tokens were added to it."
+            "The tokenizer is another model's, or tokens were added to it; give the model's own."
         )
 
 
@@ -114,18 +114,18 @@ class _Best:
 
     def beside(self, logits: Float[Tensor, "position some"], start: int) -> _Best:
         """Takes in the part of the vocabulary that begins at `start`, and uses its logits up."""
-        high, place = logits.max(dim=1)
-        logits.scatter_(1, place[:, None], -torch.inf)
+        high, column = logits.max(dim=1)
+        logits.scatter_(1, column[:, None], -torch.inf)
         after = torch.maximum(self.second, logits.amax(dim=1))
         top = torch.maximum(self.top, high)
-        # A part may be -inf throughout (tokens that are never said), and -inf less -inf is no number.
+        # A part may be -inf throughout (tokens that are never predicted), and -inf less -inf is not a number.
         lowest = torch.finfo(top.dtype).min
         left, right = ((one - top.clamp(min=lowest)).exp() for one in (self.top, high))
         more = logits.sub_(high.clamp(min=lowest)[:, None]).exp_().sum(dim=1)
         return _Best(
             top,
             torch.maximum(torch.minimum(self.top, high), after),
-            torch.where(high > self.top, place + start, self.token),
+            torch.where(high > self.top, column + start, self.token),
             self.others * left + more * right + torch.minimum(left, right),
         )
 
@@ -143,7 +143,7 @@ class IntactPredictions:
     mean_logits: Float[Tensor, " read"]
     """The mean of the logits under the probabilities that they give (float64)."""
     probabilities: Float[Tensor, "read d_vocab"] | None
-    """None where they are too many to keep; then they are made anew, a part at a time."""
+    """None where they are too many to keep; then they are computed again, a part at a time."""
 
     @classmethod
     def of(
@@ -154,7 +154,13 @@ class IntactPredictions:
         *,
         keep: bool,
     ) -> IntactPredictions:
-        """Reads what the intact model expects; `keep` says whether its probabilities are kept.
+        """Records what the intact model expects.
+
+        Args:
+            model: the intact model.
+            residual: its final residual stream.
+            targets: the tokens that come.
+            keep: whether its probabilities are kept.
 
         Raises:
             AnswerError: a token that the model has no logit for.
@@ -222,14 +228,14 @@ class IntactPredictions:
         """Log-normalisers, the targets' logits, and the mean logits under what is expected."""
         found, mean = torch.zeros_like(self.target_logits), torch.zeros_like(self.mean_logits)
         norms = []
-        anew = self._probabilities(model) if means and self.probabilities is None else None
+        again = self._probabilities(model) if means and self.probabilities is None else None
         for vocabulary, logits in unembed_parts(model, residual):
             norms.append(logits.logsumexp(dim=1))
             start = vocabulary.start
             rows = ((self.targets >= start) & (self.targets < vocabulary.stop)).nonzero()[:, 0]
             found[rows] = logits[rows, self.targets[rows] - start]
-            if anew is not None:
-                mean += torch.linalg.vecdot(next(anew)[1], logits)
+            if again is not None:
+                mean += torch.linalg.vecdot(next(again)[1], logits)
             elif means and self.probabilities is not None:
                 mean += torch.linalg.vecdot(self.probabilities[:, vocabulary], logits)
         return torch.stack(norms, dim=1).logsumexp(dim=1), found, mean

@@ -1,4 +1,4 @@
-"""Halving: a batch that does not fit into memory is halved and run again, down to one prompt.
+"""Out-of-memory errors: a batch that does not fit is halved and run again, down to one prompt.
 
 Outcomes do not depend on it: sums in another order differ by rounding, as between batch sizes.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import OutOfMemoryError
+from relation_neurons.formatting import gigabytes
 
 __all__ = ["explain_out_of_memory", "is_out_of_memory", "run_halving"]
 
@@ -27,7 +28,7 @@ _SIGNS = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "could not create a memory",
 )
-"""What torch, Apple's MPS and the libraries below say of it in errors that have no type of their own."""
+"""What torch, Apple's MPS and their libraries write in errors that have no type of their own."""
 
 
 @runtime_checkable
@@ -53,11 +54,11 @@ Found = TypeVar("Found")
 class _Failure:
     """A batch that did not fit: the error's text alone, as its traceback would keep the tensors alive."""
 
-    said: str
+    message: str
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Says whether an error is that of memory that ran out, on whatever device."""
+    """Whether an error means that memory ran out, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
@@ -65,13 +66,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def explain_out_of_memory(what: Any) -> Iterator[None]:
-    """Says memory that ran out while something is loaded as that, whatever was made of it on the way.
+    """Turns an out-of-memory error during loading into OutOfMemoryError, whatever it was wrapped in.
 
     Args:
-        what: is loaded; a name, a path, or a model, which is named by its class.
+        what: what is loaded: a name, a path, or a model, which is named by its class.
 
     Raises:
-        OutOfMemoryError: in the place of an error that memory caused.
+        OutOfMemoryError: memory ran out.
     """
     try:
         yield
@@ -87,7 +88,7 @@ def explain_out_of_memory(what: Any) -> Iterator[None]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what it was raised from."""
+    """Yields an error, and what it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -101,19 +102,19 @@ def run_halving(
 ) -> Iterator[tuple[Whole, Found]]:
     """Runs batches in their order; one that does not fit is replaced by its halves in the list.
 
-    So whoever runs the same list again starts with what fits.
+    So the next run over the same list starts with what fits.
 
     Args:
         model: what runs them; named in the error.
         batches: changed in place.
-        run: what is done with each; called anew on the halves, so it changes nothing before it is done.
-        relieve: frees what is only kept for speed, once, before the error; says whether there was any.
+        run: what is done with each; called again on the halves, so it must change nothing before it ends.
+        relieve: frees what is kept only for speed, before the error; returns whether there was any.
 
     Yields:
         Each batch that fitted, and what `run` made of it.
 
     Raises:
-        OutOfMemoryError: one prompt does not fit; what would is said.
+        OutOfMemoryError: one prompt does not fit; the message says what would.
     """
     at = 0
     while at < len(batches):
@@ -128,7 +129,7 @@ def run_halving(
             _warn(batch)
             batches[at : at + 1] = halves
         elif relieve is None or not relieve():
-            raise OutOfMemoryError(_what_would_fit(model, batch, found.said))
+            raise OutOfMemoryError(_what_would_fit(model, batch, found.message))
         _release()
 
 
@@ -172,19 +173,12 @@ def _what_would_fit(model: HookedModel, batch: _Halvable, failure: str) -> str:
     longest = batch.tokens.shape[1]
     free = ""
     if device.type == "cuda":
-        free = f", of which {_gb(torch.cuda.mem_get_info(device)[0])} are free"
-    lighter = "" if dtype != "float32" else f" dtype='bfloat16' ({_gb(weights // 2)} of weights),"
+        free = f", of which {gigabytes(torch.cuda.mem_get_info(device)[0])} are free"
+    lighter = (
+        "" if dtype != "float32" else f" dtype='bfloat16' ({gigabytes(weights // 2)} of weights),"
+    )
     return (
         f"One prompt of {longest} tokens does not fit into the memory of {device}{free}, beside "
-        f"{_gb(weights)} of weights in {dtype} ({failure}). What would fit: shorter prompts (fewer shots, a "
-        f"shorter template),{lighter} a device with more memory, or several (n_devices)."
+        f"{gigabytes(weights)} of weights in {dtype} ({failure}). What would fit: shorter prompts "
+        f"(fewer shots, a shorter template),{lighter} a device with more memory, or several (n_devices)."
     )
-
-
-def _gb(size: int) -> str:
-    """Writes bytes as decimal gigabytes.
-
-    >>> _gb(1_530_000_000)
-    '1.53 GB'
-    """
-    return f"{size / 1e9:.2f} GB"

@@ -1,4 +1,4 @@
-"""Prefix trees: batches in which a beginning that several sequences share stands once.
+"""Batches of prefix trees, in which a beginning that several sequences share is run once.
 
 In a causal model the residual stream at a token depends on the tokens before it and on nothing else,
 so `The capital of France is` and `The capital of Spain is` need `The capital of` once. A row of such a
@@ -18,6 +18,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+
+from relation_neurons.inference.batches import left_padded
+from relation_neurons.relations.prompts import common_start
 
 __all__ = ["TOKENS_PER_PROMPT", "TreeBatch", "make_tree_batches"]
 
@@ -46,15 +49,16 @@ class TreeBatch:
     visible: Bool[Tensor, "batch pos pos"]
     """Which tokens (last axis) each token attends to: its ancestors and itself."""
 
-    def paths(self) -> tuple[Int[Tensor, "sequence longest"], Bool[Tensor, "sequence longest"]]:
-        """Where each sequence's tokens stand in the flattened batch, left-padded, and the mask."""
+    def paths(self) -> list[list[int]]:
+        """Where each sequence's tokens stand in the flattened batch."""
         width = self.tokens.shape[1]
-        longest = max(len(columns) for _, columns in self.at)
-        flat = np.zeros((len(self.at), longest), dtype=np.int64)
-        mask = np.zeros(flat.shape, dtype=bool)
-        for i, (row, columns) in enumerate(self.at):
-            flat[i, longest - len(columns) :] = np.asarray(columns) + row * width
-            mask[i, longest - len(columns) :] = True
+        return [[row * width + column for column in columns] for row, columns in self.at]
+
+    def padded_paths(
+        self,
+    ) -> tuple[Int[Tensor, "sequence longest"], Bool[Tensor, "sequence longest"]]:
+        """The same as a table, left-padded with 0, and its mask."""
+        flat, mask = left_padded(self.paths(), 0)
         device = self.tokens.device
         return torch.from_numpy(flat).to(device), torch.from_numpy(mask).to(device)
 
@@ -68,7 +72,7 @@ class TreeBatch:
         return None if count == 1 else max(1, (count + 1) // 2 * width // TOKENS_PER_PROMPT)
 
     def halves(self) -> tuple[TreeBatch, TreeBatch] | None:
-        """The same sequences in two batches: by rows, or within its only row; None for one sequence."""
+        """Returns both halves of the sequences: by rows, or within the only row; None for one sequence."""
         if len(self.at) < 2:
             return None
         rows: list[list[int]] = [[] for _ in range(len(self.tokens))]
@@ -116,7 +120,7 @@ def make_tree_batches(
         for sequence, start in zip(sequences, starts, strict=True)
     ]
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    shared = [0, *(_common(keys[a], keys[b]) for a, b in itertools.pairwise(order))]
+    shared = [0, *(common_start(keys[a], keys[b]) for a, b in itertools.pairwise(order))]
     new = [(len(keys[i]), len(keys[i]) - common) for i, common in zip(order, shared, strict=True)]
     budget = TOKENS_PER_PROMPT * batch_size
     best = min((_layout(new, width, budget) for width in _widths(new)), key=_cost)
@@ -128,11 +132,6 @@ def make_tree_batches(
 
 _Layout = list[tuple[list[list[int]], int]]
 """Batches of rows of places in the sorted order, each with its width."""
-
-
-def _common(one: Sequence[Any], other: Sequence[Any]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _widths(new: list[tuple[int, int]]) -> range:
@@ -184,7 +183,7 @@ def _batch(
         filled = 0
         for member in members:
             key = keys[member]
-            path = path[: _common(before, key)]
+            path = path[: common_start(before, key)]
             for position in range(len(path), len(key)):
                 tokens[row, filled], answering[row, filled] = key[position]
                 depth[row, filled], mask[row, filled] = position, True

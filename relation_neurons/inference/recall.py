@@ -1,4 +1,4 @@
-"""Recall: which facts the model knows, from one teacher-forced pass over prompt and answer.
+"""Which facts the model knows, from one teacher-forced pass over prompt and answer.
 
 Greedy decoding produces an answer exactly when, in one pass over prompt + answer, every answer
 token is the argmax at its position. So nothing is decoded, and the margin says by how much:
@@ -11,7 +11,6 @@ best margin counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +21,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.inference.batches import Batch, make_batches
-from relation_neurons.inference.forward import final_residual, takes_trees
+from relation_neurons.inference.batches import Batch
+from relation_neurons.inference.forward import final_residual, model_batches
 from relation_neurons.inference.logits import score_reads
 from relation_neurons.inference.out_of_memory import run_halving
-from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
+from relation_neurons.inference.prefix_trees import TreeBatch
 from relation_neurons.inference.residual_cache import IntactStreams, run_from
 from relation_neurons.progress import progress_bar
 from relation_neurons.relations.prompts import Prompts
@@ -36,7 +35,7 @@ __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_p
 
 BATCH_SIZE = 64
 _Read = tuple[int, float, float, int, tuple[int, ...]]
-"""An answer read off a pass: prompt row, margin, log-probability, answer tokens, greedy tokens."""
+"""An answer read from a pass: prompt row, margin, log-probability, answer tokens, greedy tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class TeacherForcing:
-    """A plan of passes: each distinct sequence once, and which answers are read off it."""
+    """A plan of passes: each distinct sequence once, and the answers that are read from it."""
 
     sequences: tuple[tuple[int, ...], ...]
     reads: tuple[tuple[tuple[int, int, tuple[int, ...]], ...], ...]
@@ -68,12 +67,10 @@ class TeacherForcing:
 
     def batches(self, model: HookedModel, batch_size: int) -> list[Batch | TreeBatch]:
         """The plan's batches, the same every time: prefix trees where the model takes them."""
-        device = next(model.parameters()).device
-        kinds: Any = {"batch_size": batch_size, "pad_id": self.pad_id, "device": device}
-        if not takes_trees(model):
-            return [*make_batches(self.sequences, **kinds)]
         starts = [reads[0][1] - 1 for reads in self.reads]
-        return [*make_tree_batches(self.sequences, starts, **kinds)]
+        return model_batches(
+            model, self.sequences, starts, batch_size=batch_size, pad_id=self.pad_id
+        )
 
 
 def plan_passes(prompts: Prompts) -> TeacherForcing:
@@ -111,10 +108,10 @@ def measure_recall(
     """Asks the intact model every prompt that has an answer.
 
     Args:
-        model: what `load_model` gives.
+        model: what `load_model` returns.
         prompts: those to ask.
         batch_size: prompts a pass.
-        chunks: where what each batch answers is kept as soon as it is there, and read again.
+        chunks: where the answers of each batch are saved as soon as they are there; saved ones are read.
 
     Returns:
         A row per such prompt: prompt_id, known, margin (logits), logprob and logprob_per_token
@@ -150,21 +147,21 @@ def answer_prompts(
     before_batch: Any = None,
     chunks: Chunks | None = None,
 ) -> Outcomes:
-    """Runs a plan and gives the outcome of each prompt; hooks that are set apply.
+    """Runs a plan and returns the outcome of each prompt; hooks that are set apply.
 
     Args:
-        model: what `load_model` gives.
-        plan: what `plan_passes` gives.
+        model: what `load_model` returns.
+        plan: what `plan_passes` returns.
         batch_size: prompts a pass; prefix trees hold `TOKENS_PER_PROMPT` times as many tokens.
         batches: made ahead for a sweep that runs the same plan again and again; those that do not fit
             into memory are replaced by their halves.
-        streams: keeps the intact model's stream when it is new, and is started from afterwards.
+        streams: stores the intact model's stream in the first pass; later passes start from it.
         first_layer: the first one that an ablation changes.
         bar: moved on by the sequences of each batch.
         before_batch: called with (batch, first answer position per row) ahead of each pass over
-            padded rows; prefix trees say themselves where answers begin.
-        chunks: where the answers of each batch are kept; for the intact model only, as nothing in their
-            names says what is ablated.
+            padded rows; prefix trees hold where answers begin.
+        chunks: where the answers of each batch are saved; for the intact model only, as their names do
+            not tell what is ablated.
     """
     margin = np.full(plan.prompts, -np.inf)
     logprob = np.full(plan.prompts, -np.inf)
@@ -232,7 +229,7 @@ def _asked(plan: TeacherForcing, batch: Batch | TreeBatch) -> _Asked:
     where: dict[int, int] = {}
     reads: list[tuple[int, int]] = []
     spans: list[tuple[int, slice]] = []
-    for row, path in zip(batch.rows, _paths(plan, batch), strict=True):
+    for row, path in zip(batch.rows, batch.paths(), strict=True):
         for prompt_row, prompt_length, answer in plan.reads[row]:
             spans.append((prompt_row, slice(len(reads), len(reads) + len(answer))))
             reads += [
@@ -249,7 +246,7 @@ def _asked(plan: TeacherForcing, batch: Batch | TreeBatch) -> _Asked:
 def _read_answers(
     model: HookedModel, asked: _Asked, residual: Float[Tensor, "position d_model"]
 ) -> list[_Read]:
-    """Reads every answer of a pass off its positions."""
+    """Reads every answer of a pass from its positions."""
     at, tokens = (part.to(residual.device) for part in (asked.at, asked.tokens))
     margins, logprobs, best = score_reads(model, residual, at, tokens)
     rows = []
@@ -262,17 +259,6 @@ def _read_answers(
             (prompt_row, float(margins[here].min()), float(logprobs[here].sum()), count, greedy)
         )
     return rows
-
-
-def _paths(plan: TeacherForcing, batch: Batch | TreeBatch) -> list[Sequence[int]]:
-    """Where each sequence's tokens stand in the flattened batch."""
-    width = batch.tokens.shape[1]
-    if isinstance(batch, TreeBatch):
-        return [[row * width + column for column in columns] for row, columns in batch.at]
-    return [
-        range((i + 1) * width - len(plan.sequences[row]), (i + 1) * width)
-        for i, row in enumerate(batch.rows)
-    ]
 
 
 def _decode(model: HookedModel, tokens: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Streams: the intact model's residual stream, kept so that ablated passes can start from it.
+"""The intact model's residual streams, kept so that ablated passes can start from them.
 
 Up to the MLP of its lowest ablated layer an ablated model does what the intact one did. So a sweep keeps
 the intact stream there, in bounded memory, and runs only the rest.
@@ -61,11 +61,11 @@ class IntactStreams:
             self._kept[batch] = kept
 
     def close(self) -> None:
-        """Ends the intact pass: what is not kept by now is run from its tokens."""
+        """Ends the intact pass: a batch that is not kept by now is run from its tokens."""
         self._open = False
 
     def drop(self) -> bool:
-        """Forgets everything, to free memory; says whether there was anything."""
+        """Forgets everything, to free memory; returns whether there was anything."""
         there, self.layers = bool(self._kept), frozenset()
         self._kept.clear()
         return there
@@ -75,7 +75,7 @@ class IntactStreams:
         return batch in self._kept
 
     def wanted(self) -> frozenset[int]:
-        """The layers whose streams the pass under way leaves."""
+        """The layers whose streams the current pass stores."""
         return self.layers if self._open else frozenset()
 
     def start(self, layer: int) -> int | None:
@@ -94,7 +94,7 @@ def run_from(
     first_layer: int,
     read: Int[Tensor, " read"],
 ) -> Float[Tensor, "read d_model"]:
-    """Gives the final residual stream at some positions, from as high a layer as what is kept allows."""
+    """Returns the final residual stream at some positions, starting in the highest layer that is kept."""
     if streams is not None and not streams.holds(batch):
         residual, kept = tree_residual(model, batch, keep=streams.wanted(), read=read)
         streams.keep(batch, kept)

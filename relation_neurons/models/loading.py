@@ -1,6 +1,5 @@
-"""Models: a name, a folder or a GGUF file to a hooked model.
+"""`load_model`: from a name, a folder, a GGUF file or an object to a model with hooks.
 
-With `lens` and the worlds behind it the one seam to TransformerLens: no other module names its classes.
 Weights are loaded as they are (no folding, no centring), so that a neuron is the checkpoint's own, and
 every model passes the self-check or is refused.
 """
@@ -65,8 +64,8 @@ def load_model(
         UnknownModelError: neither a known name nor a path.
         ModelLoadError: truncated, unreachable or unsupported weights, or ones that come as a pickle or with
             code of their own, which are never loaded; a mixture of experts; or a model that failed its
-            self-check. What failed is said.
-        OutOfMemoryError: the devices do not hold it; what it needs is said.
+            self-check.
+        OutOfMemoryError: the devices do not hold it; the message says what it needs.
     """
     with explain_out_of_memory(name_or_path):
         if isinstance(name_or_path, torch.nn.Module):
@@ -111,7 +110,7 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
         return dtype
     choices = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype not in choices:
-        raise UnknownOptionError(f"No dtype {dtype!r}; expected {', '.join(choices)}.")
+        raise UnknownOptionError(f"There is no dtype {dtype!r}; expected {', '.join(choices)}.")
     return choices[dtype]
 
 
@@ -131,12 +130,12 @@ def _from_held(
         return held
     if type(model).__module__.startswith("transformer_lens."):
         raise ModelLoadError(
-            f"A {type(model).__name__} is not the class that {BACKEND.versions} gives here; expected a "
-            f"{BACKEND.name}. Load by name or from a folder, or hand over the Hugging Face model."
+            f"A {type(model).__name__} is not the class that {BACKEND.versions} makes; expected a "
+            f"{BACKEND.name}. Load by name or from a folder, or give the Hugging Face model."
         )
     if not hasattr(model, "config"):
         raise ModelLoadError(
-            f"A {type(model).__name__} is no language model; expected a {BACKEND.name} or a Hugging Face "
+            f"A {type(model).__name__} is not a language model; expected a {BACKEND.name} or a Hugging Face "
             "model."
         )
     weight = next(model.parameters())
@@ -173,8 +172,8 @@ def _wrapped(
         raise
     except Exception as error:  # conversions fail in their own ways on what they do not expect
         raise ModelLoadError(
-            f"{name} ({architecture}) cannot be made a {BACKEND.name}: {type(error).__name__}: {error}. "
-            "See docs/models.md for the architectures that were verified."
+            f"{name} ({architecture}) cannot be turned into a {BACKEND.name}: {type(error).__name__}: "
+            f"{error}. See docs/models.md for the architectures that were verified."
         ) from error
     del hf_model
     _set_tokenizer(model, tokenizer)

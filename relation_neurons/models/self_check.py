@@ -1,7 +1,7 @@
-"""The self-check: whether a loaded model's neurons are what they are taken for.
+"""The self-check of a loaded model: its neurons and logits must be those of Hugging Face's own model.
 
 On a few tokens, for every layer: the hook point `hook_post` is there and fires once; it has the shape
-[batch, pos, d_mlp]; the down projection's output is what the hook's value gives; and changing that
+[batch, pos, d_mlp]; the down projection's output follows from the hook's value; and changing that
 value changes the logits. Where the model was made from a Hugging Face one, its logits, padded rows
 included, and the inputs of its down projections are compared with that one's own.
 """
@@ -21,6 +21,7 @@ from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.errors import ModelLoadError
+from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.forward import attach, final_residual, unembed
 from relation_neurons.models.checkpoints import architecture_of, down_projection_path
 
@@ -32,7 +33,7 @@ LENGTHS = (6, 4)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a Hugging Face model makes of the rows, each run alone and unpadded."""
+    """What a Hugging Face model computes for the rows, each run alone and unpadded."""
 
     logits: tuple[Float[Tensor, "_ d_vocab"], ...]
     received: tuple[tuple[Float[Tensor, "_ d_mlp"], ...], ...]
@@ -59,7 +60,7 @@ def record_reference(hf_model: Any) -> Evidence:
 
 
 def self_check(model: HookedModel, evidence: Evidence | None = None) -> None:
-    """Refuses a model whose neurons are not what they are taken for.
+    """Refuses a model whose hooks do not show its neurons as they are.
 
     Raises:
         ModelLoadError: with the layer and what failed.
@@ -127,7 +128,7 @@ def _require_received(
             model,
             layer,
             "is not what the down projection receives: its output differs by "
-            f"{_difference(output.float(), expected):.2g} of its size from what the hook's value gives",
+            f"{_difference(output.float(), expected):.2g} of its size from what the hook's value makes",
         )
 
 
@@ -179,19 +180,19 @@ def _require_same(
             raise ModelLoadError(
                 f"{model.cfg.model_name} failed its self-check: the logits of a {kind}row differ from "
                 f"Hugging Face's by {_difference(found, expected):.2g} of their size. This "
-                "architecture, or an option of its config, is not what it is taken for here."
+                "architecture, or an option of its config, works differently from what is expected here."
             )
 
 
 def _failed(model: HookedModel, layer: int, what: str) -> ModelLoadError:
     return ModelLoadError(
-        f"{model.cfg.model_name} failed its self-check: hook_post of layer {layer} {what}. Its neurons "
-        "would not be what they are taken for; see docs/models.md for the models that were verified."
+        f"{model.cfg.model_name} failed its self-check: hook_post of layer {layer} {what}. What is "
+        "read there would not be its neurons; see docs/models.md for the models that were verified."
     )
 
 
 def _down_projections(hf_model: Any) -> Iterator[Any]:
-    """Hugging Face's down projections, as far as they are where this architecture keeps them."""
+    """Yields Hugging Face's down projections, as long as they are where this architecture keeps them."""
     modules = dict(hf_model.named_modules())
     architecture = architecture_of(hf_model.config)
     layer = 0
@@ -212,12 +213,9 @@ def _padded(
     vocab: int, device: torch.device
 ) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
     """The rows as one batch, padded on the left."""
-    rows = _rows(vocab, device)
-    tokens = torch.zeros(len(rows), max(LENGTHS), dtype=torch.long, device=device)
-    mask = torch.zeros_like(tokens, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        tokens[i, -len(row) :], mask[i, -len(row) :] = row, True
-    return tokens, mask
+    rows = [row.tolist() for row in _rows(vocab, device)]
+    (batch,) = make_batches(rows, batch_size=len(rows), pad_id=0, device=device)
+    return batch.tokens, batch.mask
 
 
 def _store_value(kept: list[Tensor]) -> Callable[[Tensor, str], None]:

@@ -1,4 +1,4 @@
-"""The planted model's checkpoint: a word-level tokenizer and weights, in Hugging Face format."""
+"""Saves the planted model as a Hugging Face folder: a word-level tokenizer and weights."""
 
 from __future__ import annotations
 

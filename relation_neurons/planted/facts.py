@@ -56,10 +56,12 @@ _ADJECTIVES = (
 """The last 0 to 3 of them stand before a relation's noun, in each frame its own."""
 _STEMS = ("Bal", "Cor", "Dun", "Fen", "Gar", "Hel", "Jor", "Kel")
 _ENDINGS = ("ton", "ish", "ar", "oti", "rose", "ball", "song", "ite")
+_FACT_SALT = 0x66616374
+"""Keeps answers and kinds of facts apart from other draws from the same seed."""
 
 
 def noun(relation: str, frame: int) -> str:
-    """Gives the relation's own word in one frame."""
+    """Returns the relation's own word in one frame."""
     return NOUNS[relation][frame]
 
 
@@ -73,7 +75,7 @@ def make_facts(
         and other (of a hindered fact the relation whose neurons hinder it).
     """
     names = list(NOUNS)[:relations]
-    rng = np.random.default_rng([seed, 0x66616374])
+    rng = np.random.default_rng([seed, _FACT_SALT])
     rows = []
     for number, name in enumerate(names):
         answers = rng.permutation(np.arange(subjects) % len(_STEMS))

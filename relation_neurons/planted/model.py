@@ -62,7 +62,7 @@ class Planted:
         return f"Planted({names}; {len(self.truth)} neurons in {self.model.cfg.n_layers} layers)"
 
     def neurons(self, relation: str, *roles: str) -> pd.DataFrame:
-        """Gives the neurons of a relation, `relation` and `shared` ones by default.
+        """Returns the neurons of a relation, `relation` and `shared` ones by default.
 
         Raises:
             UnknownRelationError: no such relation.

@@ -26,7 +26,7 @@ def recovered(
     `specific` should rank relation and interfering neurons first; `background` shared ones too.
 
     Args:
-        ranking: what `rank_neurons` gives for the planted model.
+        ranking: what `rank_neurons` returns for the planted model.
         truth: `Planted.truth`.
         contrast: `specific` or `background`.
         dose: neurons from the top; as many as were planted by default.
@@ -48,7 +48,6 @@ def recovered(
         found = top.merge(truth, on=["layer", "neuron"], how="left")
         wrong = [pair not in planted for pair in zip(top["layer"], top["neuron"], strict=True)]
         hits = count - sum(wrong)
-        said = found.loc[wrong, "role"].value_counts()
         rows.append(
             {
                 "relation": relation,
@@ -57,7 +56,7 @@ def recovered(
                 "dose": count,
                 "precision": hits / count,
                 "recall": hits / len(planted),
-                "false": ", ".join(f"{role} {number}" for role, number in said.items()),
+                "false": _role_counts(found.loc[wrong, "role"]),
             }
         )
     return pd.DataFrame(rows)
@@ -72,7 +71,7 @@ def recovered_shared(
     The sets are as large as what was planted for each relation, shared neurons included.
 
     Args:
-        ranking: what `rank_neurons` gives for the planted model.
+        ranking: what `rank_neurons` returns for the planted model.
         truth: `Planted.truth`.
         contrast: `background`, or `specific` to see that it finds none.
 
@@ -93,9 +92,7 @@ def recovered_shared(
             here = shared[(shared["relation"] == first) & (shared["other"] == second)]
             planted, found = _ids(here), tops[first] & tops[second]
             hits = len(planted & found)
-            said = pd.Series(
-                [role[pair] for pair in sorted(found - planted)], dtype=str
-            ).value_counts()
+            wrong = pd.Series([role[pair] for pair in sorted(found - planted)], dtype=str)
             rows.append(
                 {
                     "relation": first,
@@ -105,7 +102,7 @@ def recovered_shared(
                     "found": len(found),
                     "precision": hits / len(found) if found else float("nan"),
                     "recall": hits / len(planted) if planted else float("nan"),
-                    "false": ", ".join(f"{name} {times}" for name, times in said.items()),
+                    "false": _role_counts(wrong),
                 }
             )
     return pd.DataFrame(rows)
@@ -116,6 +113,11 @@ def _planted(truth: pd.DataFrame, relation: str, roles: tuple[str, ...]) -> pd.D
     own = truth["relation"] == relation
     shared = (truth["role"] == "shared") & (truth["other"] == relation)
     return truth[truth["role"].isin(roles) & (own | shared)].reset_index(drop=True)
+
+
+def _role_counts(roles: pd.Series) -> str:
+    """How many neurons have each role, the commonest first: `template 3, noise 1`."""
+    return ", ".join(f"{role} {number}" for role, number in roles.value_counts().items())
 
 
 def _ranked(ranking: Ranking, contrast: str) -> list[str]:

@@ -27,6 +27,12 @@ __all__ = ["LAYERS", "place_neurons", "residual_width", "set_weights"]
 LAYERS = 3
 """Sinks lie in the first; relation, shared and interfering neurons in the others."""
 
+_PLACEMENT_SALT = 0x706C616E
+"""Keeps the placement of neurons apart from other draws from the same seed."""
+
+_WEIGHT_SALT = 0x77656967
+"""Keeps looks, loudness, noise and thresholds apart from other draws from the same seed."""
+
 _SPARE = 2.5
 """Neurons for each one with a role; the rest are noise."""
 
@@ -91,7 +97,7 @@ def place_neurons(facts: pd.DataFrame, neurons: int, distractors: bool, seed: in
         wanted += [("entity", "", subject) for subject in dict.fromkeys(facts["subject"])]
         wanted += [(role, "", "") for role in ("question", "loud", "sink") for _ in range(neurons)]
     width = 32 * max(4, int(np.ceil(len(wanted) * _SPARE / LAYERS / 32)))
-    rng = np.random.default_rng([seed, 0x706C616E])
+    rng = np.random.default_rng([seed, _PLACEMENT_SALT])
     free = rng.permutation(LAYERS * width).tolist()
     placed = [("noise", "", "")] * (LAYERS * width)
     for number, what in enumerate(wanted):
@@ -111,7 +117,7 @@ def place_neurons(facts: pd.DataFrame, neurons: int, distractors: bool, seed: in
 
 
 def residual_width(facts: pd.DataFrame) -> int:
-    """Gives the coordinates of the residual stream, an even number for the rotary embedding."""
+    """Returns the coordinates of the residual stream, an even number for the rotary embedding."""
     count = len(_features(facts))
     return count + count % 2
 
@@ -133,7 +139,7 @@ def set_weights(
         seed: of the words' looks, the neurons' loudness and noise, and the facts' thresholds.
     """
     at, width = _features(facts), residual_width(facts)
-    rng = np.random.default_rng([seed, 0x77656967])
+    rng = np.random.default_rng([seed, _WEIGHT_SALT])
     norm = torch.full((width,), _CONST / width**0.5)
     norm[at["const"]] = width**-0.5  # read as 1
     for name, value in state.items():

@@ -26,8 +26,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int, Int8
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from relation_neurons.activations.table import ActivationTable
@@ -41,6 +39,7 @@ from relation_neurons.ranking.detection_tasks import (
 )
 from relation_neurons.ranking.known import advice_for_ranking
 from relation_neurons.relations.relation import MIN_KNOWN, subject_key
+from relation_neurons.relations.split import connected_groups
 from relation_neurons.scoring.scores import family_average_precision, standardised_difference
 from relation_neurons.version import renamed
 
@@ -122,9 +121,7 @@ def find_subjects(prompts: pd.DataFrame) -> Int[np.ndarray, " prompt"]:
     )
     subjects, facts = pd.factorize(subject)[0], pd.factorize(fact)[0]
     size = int(subjects.max()) + 1 + int(facts.max()) + 1
-    ends = (subjects, facts + subjects.max() + 1)
-    graph = coo_array((np.ones(len(prompts)), ends), shape=(size, size))
-    return connected_components(graph, directed=False)[1][subjects].astype(np.int64)
+    return connected_groups(subjects, facts + subjects.max() + 1, size)[subjects]
 
 
 @dataclass(frozen=True)

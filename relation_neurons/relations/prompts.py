@@ -29,8 +29,10 @@ __all__ = [
     "BACKGROUND",
     "KIND_PHRASES",
     "Prompts",
+    "common_start",
     "make_prompts",
     "nonsense_subjects",
+    "padding_token",
     "prompts_of",
     "prompts_table",
 ]
@@ -40,6 +42,12 @@ KIND_PHRASES = {"fact": "on facts", "nonsense": "with nonsense subjects", "backg
 
 BACKGROUND = "(background)"
 """The `relation` of a neutral prompt."""
+
+_NEUTRAL_SALT = 0x6E6575
+"""Keeps the choice of examples before neutral prompts apart from other draws from the same seed."""
+
+_NONSENSE_SALT = 0x6E6F6E
+"""Keeps nonsense subjects apart from other draws from the same seed."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +240,7 @@ class _Draft:
             if row["language"] == language and row["side"] == "detection"
         }
         shown = list(contexts) or [""]
-        lot = np.random.default_rng([seed, 0x6E6575]).permutation(len(neutral))
+        lot = np.random.default_rng([seed, _NEUTRAL_SALT]).permutation(len(neutral))
         for (text, form), place in zip(neutral, lot, strict=True):
             context = shown[place % len(shown)]
             self._row(
@@ -269,10 +277,10 @@ class _Draft:
         if any(self.contexts):
             before = {text: tokenizer(text)["input_ids"] for text in dict.fromkeys(self.contexts)}
             lengths = tuple(
-                _common_start(before[context], ids) if context else 0
+                common_start(before[context], ids) if context else 0
                 for context, ids in zip(self.contexts, tokens, strict=True)
             )
-        return Prompts(frame, tuple(tokens), tuple(answers), _pad_id(tokenizer), lengths)
+        return Prompts(frame, tuple(tokens), tuple(answers), padding_token(tokenizer), lengths)
 
 
 def answer_tokens(
@@ -302,7 +310,7 @@ def answer_tokens(
 
 def nonsense_subjects(count: int, *, seed: int = 0) -> list[str]:
     """Makes up pronounceable names, the same ones for every relation (method 3)."""
-    rng = np.random.default_rng([seed, 0x6E6F6E])
+    rng = np.random.default_rng([seed, _NONSENSE_SALT])
     onsets, vowels = list("bdfgklmnprstvz"), list("aeiou")
     names: dict[str, None] = {}
     while len(names) < count:
@@ -311,17 +319,23 @@ def nonsense_subjects(count: int, *, seed: int = 0) -> list[str]:
     return list(names)
 
 
-def _common_start(first: Sequence[int], second: Sequence[int]) -> int:
-    """Returns the length of the common prefix of two token sequences."""
+def common_start(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """Returns the length of the common prefix of two sequences.
+
+    >>> common_start([5, 6, 7], [5, 6, 8, 9])
+    2
+    """
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _pad_id(tokenizer: Any) -> int:
-    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id):
-        if token_id is not None:
-            return int(token_id)
-    return 0
+def padding_token(tokenizer: Any) -> int:
+    """Returns the token that fills rows up: the tokenizer's padding token, else its EOS, BOS, or 0.
+
+    Padding is masked everywhere, so no outcome depends on it; it only has to be in the vocabulary.
+    """
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id)
+    return next((int(token_id) for token_id in known if token_id is not None), 0)
 
 
 def prompts_table(prompts: Prompts) -> pd.DataFrame:

@@ -14,6 +14,9 @@ from relation_neurons.relations.relation import Fact, Relation, subject_key
 
 __all__ = ["by_lot", "draw_facts", "drop_copied", "limit_objects"]
 
+_BALANCE_SALT = 0x62616C
+"""Keeps the order in which facts are dropped to balance objects apart from other draws from the same seed."""
+
 
 def drop_copied(relation: Relation) -> Relation:
     """Leaves out the facts whose answer occurs in the subject, so that copying would answer them.
@@ -62,7 +65,7 @@ def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relatio
         raise TooFewFactsError(
             f"The largest share of an object is {share}; expected more than 0 and at most 1."
         )
-    rng = np.random.default_rng([seed, 0x62616C])
+    rng = np.random.default_rng([seed, _BALANCE_SALT])
     kept = [relation.facts[int(i)] for i in rng.permutation(len(relation.facts))]
     counts = Counter(answer for fact in kept for answer in set(fact.objects))
     while kept and max(counts.values()) > share * len(kept):

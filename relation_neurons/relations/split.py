@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -18,6 +19,7 @@ from relation_neurons.relations.selection import by_lot
 
 __all__ = [
     "choose_templates",
+    "connected_groups",
     "draw_shots",
     "find_entities",
     "require_links",
@@ -41,10 +43,21 @@ def find_entities(relations: Sequence[Relation]) -> dict[str, str]:
                 here = number[subject_key(fact.subject)]
                 links.append((here, first.setdefault((relation.name, fact.id), here)))
     ends = np.array(links, dtype=np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(keys), len(keys)))
-    _, component = connected_components(graph, directed=False)
+    component = connected_groups(ends[:, 0], ends[:, 1], len(keys))
     _, name = np.unique(component, return_index=True)
     return {key: keys[name[component[i]]] for i, key in enumerate(keys)}
+
+
+def connected_groups(
+    first: Int[np.ndarray, " link"], second: Int[np.ndarray, " link"], count: int
+) -> Int[np.ndarray, " node"]:
+    """Numbers the groups of nodes that links hold together, directly or through others.
+
+    >>> connected_groups(np.array([0, 1]), np.array([1, 3]), 4).tolist()
+    [0, 0, 1, 0]
+    """
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def require_links(relations: Sequence[Relation]) -> None:

@@ -221,7 +221,7 @@ def neuron_card(
     ablate: bool = True,
     min_known: int | None = None,
     batch_size: int = BATCH_SIZE,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> NeuronCard:
     """Makes the card of one neuron.
 
@@ -238,7 +238,7 @@ def neuron_card(
             `no_first` positions).
         min_known: as in `rank_neurons`.
         batch_size: prompts a pass.
-        seed: of the bootstrap.
+        seed: of the bootstrap; the run's own by default, else 0.
 
     Raises:
         AblationError: a neuron that does not exist.
@@ -251,6 +251,7 @@ def neuron_card(
     options: dict[str, Any] = {}
     if isinstance(source, Results):
         options, recall, ranking = source.manifest["options"], source.recall, source.ranking
+        seed = source.manifest.get("seed", 0) if seed is None else seed
     prompts = _saved_prompts(source) if isinstance(source, Results) else source
     site = ranking.site if ranking is not None else "post"
     layer, index = read_neurons([neuron])[0]
@@ -280,7 +281,7 @@ def neuron_card(
         intact = answer_prompts(model, plan, batch_size=batch_size)
         with ablated(model, [(layer, index)], site=site, value=value, **how_ablated) as hooks:
             after = answer_prompts(model, plan, batch_size=batch_size, before_batch=hooks.start)
-        effects = effects_alone(held_out.frame, intact, after, seed=seed)
+        effects = effects_alone(held_out.frame, intact, after, seed=seed or 0)
     weights = logit_weights(model, output_direction(model, layer, index, site))
     ends = {"highest": True, "lowest": False}
     return NeuronCard(

@@ -54,7 +54,9 @@ def build_report(
     summary, manifest = results.summary, results.manifest
     dose, contrast = summary["dose"], manifest["options"].get("score", "specific")
     if matrix is None:
-        matrix = interference_matrix(results.effects, dose=dose, contrast=contrast)
+        matrix = interference_matrix(
+            results.effects, dose=dose, contrast=contrast, seed=manifest.get("seed", 0)
+        )
     drawn = make_figures(results, matrix) if figures is None else figures
     environment = make_environment()
     environment.filters.update(report_tables.FILTERS, number=number)
@@ -90,13 +92,14 @@ def make_figures(results: Results, matrix: pd.DataFrame | None = None) -> dict[s
     """Draws every figure of a run, by name; figures that need what was not run are left out."""
     summary, ranking, effects = results.summary, results.ranking, results.effects
     dose, contrast = summary["dose"], results.manifest["options"].get("score", "specific")
+    seed = results.manifest.get("seed", 0)
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, contrast=contrast)
+        matrix = interference_matrix(effects, dose=dose, contrast=contrast, seed=seed)
     specific = specificity(matrix)
     shared = summary.get("overlap_dose", dose)
     made: dict[str, go.Figure] = {
         "headline": plots.headline(pd.DataFrame(summary["headline"]), dose=dose),
-        "cumulativity": plots.dose_curves(dose_curves(effects, contrast=contrast)),
+        "cumulativity": plots.dose_curves(dose_curves(effects, contrast=contrast, seed=seed)),
         "interference": plots.interference(matrix),
         "layers": plots.layers(ranking.frame, ranking.neurons, contrast=contrast, dose=shared),
     }
@@ -115,7 +118,7 @@ def make_figures(results: Results, matrix: pd.DataFrame | None = None) -> dict[s
     for name in ("background", "specific"):
         if effects["language"].nunique() > 1 and (swept["score"] == name).any():
             made[f"transfer_{name}"] = plots.transfer(
-                transfer_matrix(effects, dose=dose, contrast=name), contrast=name
+                transfer_matrix(effects, dose=dose, contrast=name, seed=seed), contrast=name
             )
     if len(results.null) and (results.null["score"] == contrast).any():
         made["spectrum"] = plots.spectrum(ranking.frame, results.null, contrast=contrast)

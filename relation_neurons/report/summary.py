@@ -42,27 +42,27 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
         and recall (relation, verdict; see `recall_shown`).
     """
     contrast = results.manifest["options"].get("score", "specific")
-    effects = results.effects
+    effects, seed = results.effects, results.manifest.get("seed", 0)
     asked: dict[str, Any] = {
         "dose": dose,
         "contrast": contrast,
         "relations": results.manifest["relations"],
     }
     tables = {
-        "specificity": specificity_intervals(effects, dose=dose, contrast=contrast),
-        "cumulativity": dose_numbers(effects, contrast=contrast),
+        "specificity": specificity_intervals(effects, dose=dose, contrast=contrast, seed=seed),
+        "cumulativity": dose_numbers(effects, contrast=contrast, seed=seed),
         "turned": turned_right(effects, results.prompts, results.recall, **asked),
-        "majority": majority_share(effects, results.prompts, results.recall, **asked),
+        "majority": majority_share(effects, results.prompts, results.recall, seed=seed, **asked),
         "null": results.null,
     }
     if len(results.blocks):
-        tables["joint"] = joint_effect(results.blocks)
+        tables["joint"] = joint_effect(results.blocks, seed=seed)
     if len(results.collateral):
         tables["collateral"] = collateral_at(results.collateral)
     if len(results.stability):
         tables["stability"] = stability_summary(results.stability)
     there = results.summary.get("contrasts") if results.summary.get("dose") == dose else None
-    compared = pd.DataFrame(there) if there else contrasts(effects, dose=dose, contrast=contrast)
+    compared = pd.DataFrame(there or contrasts(effects, dose=dose, contrast=contrast, seed=seed))
     names = dict.fromkeys(compared["relation"])
     tables["recall"] = pd.DataFrame(
         [{"relation": name, "verdict": recall_shown(compared, name)} for name in names]
@@ -141,13 +141,13 @@ def summarise(
         dose: the judged dose; the middle one by default.
         matrix: from `interference_matrix` at that dose, if it is computed already.
     """
-    contrast = manifest["options"]["score"]
+    contrast, seed = manifest["options"]["score"], manifest.get("seed", 0)
     main = effects[effects["score"] == contrast]
     _, dose = only_dose(main, dose)
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, contrast=contrast)
-    compared = known_against_others(effects, dose=dose, contrast=contrast)
-    against = contrasts(effects, dose=dose, contrast=contrast, matrix=matrix)
+        matrix = interference_matrix(effects, dose=dose, contrast=contrast, seed=seed)
+    compared = known_against_others(effects, dose=dose, contrast=contrast, seed=seed)
+    against = contrasts(effects, dose=dose, contrast=contrast, seed=seed, matrix=matrix)
     return {
         "doses": sorted(int(d) for d in main["dose"].unique()),
         "dose": dose,
@@ -155,7 +155,7 @@ def summarise(
         "overlap_dose": dose,
         "score": contrast,
         "rows": len(effects),
-        "headline": headline(effects, dose=dose, contrast=contrast).to_dict("records"),
+        "headline": headline(effects, dose=dose, contrast=contrast, seed=seed).to_dict("records"),
         "scores": compared.to_dict("records"),
         "contrasts": against.to_dict("records"),
         "relations": _per_relation(manifest, recall, ranking, matrix, dose, compared),

@@ -1,6 +1,6 @@
-"""Chunks: the parts of a long stage, each kept as soon as it is made, so that a killed run goes on there.
+"""Finished parts of a long table, each saved as soon as it is made, so that a killed run goes on there.
 
-A chunk is a parquet file named after its place in the plan, what it holds, and the checksum of its bytes:
+A chunk is a parquet file named after its index in the plan, what it holds, and the checksum of its bytes:
 `00012-<key>-<sha256>.parquet`. One rename makes it exist, so a chunk is whole or is not there.
 """
 
@@ -29,29 +29,29 @@ class Chunks:
 
     folder: Path | None = None
 
-    def make(self, place: int, key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """Makes a chunk and keeps it, or reads the one that is there.
+    def make(self, index: int, key: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Makes a chunk and saves it, or reads the one that is saved.
 
         Args:
-            place: its number in the plan.
-            key: what `chunk_key` gives of all that decides its content.
+            index: of the chunk in the plan.
+            key: what `chunk_key` returns of all that decides its content.
             make: called where it is not there, or is damaged.
         """
         if self.folder is None:
             return make()
-        found = self.read(place, key)
+        found = self.read(index, key)
         if found is not None:
             return found
         data = packed(make())
         digest = hashlib.sha256(data).hexdigest()
-        write_bytes(self.folder / f"{_stem(place, key)}-{digest}.parquet", data)
+        write_bytes(self.folder / f"{_stem(index, key)}-{digest}.parquet", data)
         return unpacked(data)  # as it is read back, so that a resumed run has the same bytes
 
-    def read(self, place: int, key: str) -> pd.DataFrame | None:
-        """Reads a chunk, if it is there and whole; a damaged one is taken away."""
+    def read(self, index: int, key: str) -> pd.DataFrame | None:
+        """Reads a chunk, if it is there and whole; a damaged one is deleted."""
         if self.folder is None:
             return None
-        for path in sorted(self.folder.glob(f"{_stem(place, key)}-*.parquet")):
+        for path in sorted(self.folder.glob(f"{_stem(index, key)}-*.parquet")):
             try:
                 data = path.read_bytes()
             except OSError as error:
@@ -77,7 +77,7 @@ class Chunks:
 
 
 def chunk_key(*what: Any) -> str:
-    """Names what decides a chunk's content: 16 hexadecimal digits of a hash of plain values.
+    """Returns 16 hexadecimal digits of a hash of all that decides a chunk's content.
 
     >>> chunk_key("country_capital", 92) == chunk_key("country_capital", 92)
     True
@@ -86,17 +86,17 @@ def chunk_key(*what: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _stem(place: int, key: str) -> str:
-    return f"{place:05d}-{key}"
+def _stem(index: int, key: str) -> str:
+    return f"{index:05d}-{key}"
 
 
 def packed(table: pd.DataFrame) -> bytes:
-    """Gives a table as the bytes of a parquet file."""
+    """Returns a table as the bytes of a parquet file."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False, compression="zstd")
     return buffer.getvalue()
 
 
 def unpacked(data: bytes) -> pd.DataFrame:
-    """Reads what `packed` gave."""
+    """Reads what `packed` returned."""
     return pd.read_parquet(io.BytesIO(data))

@@ -1,6 +1,6 @@
-"""Files of a results folder: each is written whole or not at all; an error in reading says what to do.
+"""Atomic writes and readable read errors for the files of a results folder, and the cache folder.
 
-There is no pickle anywhere.
+No file is a pickle.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
         needed = {"options", "model"} if path.name == "manifest.json" else set()
         if not isinstance(data, dict) or not needed <= set(data):
-            raise ResultsError(f"{path} is no manifest of a run; expected options and model in it.")
+            raise ResultsError(
+                f"{path} is not the manifest of a run; expected options and model in it."
+            )
         return data
     except FileNotFoundError as error:
         raise ResultsError(
@@ -101,7 +103,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def share(path: Path) -> None:
-    """Gives a file the user's umask, where whoever wrote it closed it to others (as `tempfile` does)."""
+    """Sets a file's permissions to the user's umask; `tempfile` and others close files to everyone else."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
@@ -135,7 +137,7 @@ def _flush(path: Path) -> None:
 
 
 def dumps(data: dict[str, Any]) -> str:
-    """Gives an object as the JSON text that is written: sorted, NaN as null."""
+    """Returns an object as the JSON text that is written: keys sorted, NaN as null."""
     return (
         json.dumps(plain(data), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         + "\n"

@@ -1,4 +1,4 @@
-"""Mapped tables: activations that are larger than the memory they may take lie in a file.
+"""Activation tables larger than the memory budget, in a memory-mapped file.
 
 The file is safetensors, float32 like the table in memory, so that nothing downstream differs. It has
 its full size before the first value is written, so a full disk is an error and not a crash.
@@ -20,6 +20,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from torch import Tensor
 
 from relation_neurons.errors import ResultsError, UnknownOptionError
+from relation_neurons.formatting import gigabytes
 
 __all__ = ["mapped_table", "parse_size", "room_for_table"]
 
@@ -30,7 +31,7 @@ def parse_size(text: str | int | None) -> int | None:
     """Reads a size in bytes: a number, or a text such as `2GB` or `512MiB`; None stays None.
 
     Raises:
-        UnknownOptionError: no size, or none above 0.
+        UnknownOptionError: not a size, or not above 0.
 
     >>> parse_size("2GB"), parse_size("1.5 GiB")
     (2000000000, 1610612736)
@@ -44,14 +45,14 @@ def parse_size(text: str | int | None) -> int | None:
             f"memory is {text!r}; expected a size such as 2GB or 512MiB."
         ) from error
     if size < 1:
-        raise UnknownOptionError(f"memory is {text!r}; expected more than nothing.")
+        raise UnknownOptionError(f"memory is {text!r}; expected a size above 0.")
     return size
 
 
 def room_for_table(
     shape: tuple[int, int, int], *, memory: int | None = None, folder: Path | None = None
 ) -> Float[Tensor, "prompt layer d_mlp"]:
-    """Makes room for a table: in memory, or past `memory` in a file that goes when the table does.
+    """Makes room for a table: in memory, or past `memory` in a file that is deleted with the table.
 
     Args:
         shape: prompts, layers, neurons a layer.
@@ -63,8 +64,8 @@ def room_for_table(
     """
     if memory is None or 4 * math.prod(shape) <= memory:
         return torch.empty(shape)
-    place = Path(tempfile.gettempdir()) if folder is None else folder
-    path = place / f".{_NAME}.{os.getpid()}-{os.urandom(4).hex()}.part"
+    parent = Path(tempfile.gettempdir()) if folder is None else folder
+    path = parent / f".{_NAME}.{os.getpid()}-{os.urandom(4).hex()}.part"
     table = mapped_table(path, shape)
     with contextlib.suppress(PermissionError):  # Windows: in use; cleared by the next run
         path.unlink()  # the mapping holds it until the table goes, however the process ends
@@ -91,7 +92,7 @@ def mapped_table(path: Path, shape: tuple[int, int, int]) -> Float[Tensor, "prom
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         raise ResultsError(
-            f"{path.parent} has no room for {size / 1e9:.2f} GB of activations: "
+            f"{path.parent} has no room for {gigabytes(size)} of activations: "
             f"{error.strerror or error}. Free some, give more --memory, or fewer facts."
         ) from error
     values = np.memmap(path, dtype="<f4", mode="r+", offset=start, shape=shape)

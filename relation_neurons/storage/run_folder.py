@@ -1,6 +1,6 @@
-"""The results folder of a run under way: whose it is, which run it holds, and whether its files are whole.
+"""Lock, manifest identity and checksums of one results folder.
 
-Every file is written under a temporary name, flushed, and renamed. Its checksum stands in
+Every file is written under a temporary name, flushed, and renamed. Its checksum is in
 `checksums.json`, so that a byte that changes later is noticed.
 """
 
@@ -38,21 +38,21 @@ _LOCK, _OWNER = ".lock", ".owner"
 
 
 def require_folder(folder: Path) -> None:
-    """Refuses a results folder that can be none, before anything is computed.
+    """Refuses a path that cannot be a results folder, before anything is computed.
 
     Raises:
         ResultsError: it, or a folder above it, is a file.
     """
-    for place in (folder, *folder.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise ResultsError(f"{place} is a file; expected a folder for the results.")
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise ResultsError(f"{path} is a file; expected a folder for the results.")
             return
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps every other process from writing a folder for as long as the context is open.
+    """Keeps other processes from writing a folder while the context is open.
 
     The lock is the operating system's: it ends with the process that holds it, however that ends.
 
@@ -85,7 +85,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def open_run_folder(folder: Path, manifest: dict[str, Any]) -> None:
-    """Starts a results folder, or finds that it already belongs to this very run (pitfall 19).
+    """Starts a results folder, or finds that it already belongs to this run (pitfall 19).
 
     Raises:
         ResultsError: it holds another run (the first difference is named) or other files.
@@ -140,9 +140,9 @@ def move_aside(folder: Path) -> Path | None:
         pass
     folder = folder.resolve()  # `.` has no name to put a number behind
     names = (folder.with_name(f"{folder.name}.old-{number}") for number in range(1, 10_000))
-    place = next(name for name in names if not name.exists())
+    target = next(name for name in names if not name.exists())
     try:
-        return folder.rename(place)
+        return folder.rename(target)
     except OSError as error:
         raise ResultsError(f"{folder} cannot be moved aside: {error.strerror or error}.") from error
 
@@ -194,7 +194,7 @@ def check_file(folder: Path, path: Path) -> None:
 
 
 def first_difference(there: Any, here: Any, where: str = "") -> str:
-    """Names the first place where two manifests differ, or gives nothing.
+    """Names the first key in which two manifests differ; empty where they do not.
 
     Versions come first: with another TransformerLens the weights have other names, and so another hash.
     """

@@ -150,8 +150,7 @@ def test_batched_is_single_intact_and_ablated(gemma, some, monkeypatch):
         return intact, lost, rn.collect_activations(gemma, some, batch_size=batch_size)
 
     runs = [ask(64)]
-    for room in ("recall", "activations"):
-        monkeypatch.setattr(f"relation_neurons.{room}.takes_trees", lambda model: False)
+    monkeypatch.setattr("relation_neurons.inference.forward.takes_trees", lambda model: False)
     runs += [ask(1), ask(7)]
     for intact, lost, table in runs[1:]:
         for one, other in ((intact, runs[0][0]), (lost, runs[0][1])):

@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import relation_neurons as rn
-from relation_neurons.ablation import text_job as reading
 from relation_neurons.ablation.collateral import collateral_damage, largest_dose
 from relation_neurons.ablation.sets import plan_sweep
 from relation_neurons.errors import (
@@ -66,7 +65,7 @@ def test_equals_hugging_face_with_forward_hooks(
     model, tiny_folder, ranking, mode, positions, text, trees, monkeypatch
 ):
     if not trees:
-        monkeypatch.setattr(reading, "takes_trees", lambda _model: False)
+        monkeypatch.setattr("relation_neurons.inference.forward.takes_trees", lambda _model: False)
     found = collateral_damage(
         model, ranking, (24, 60), text=text, mode=mode, positions=positions, batch_size=2
     )
@@ -232,3 +231,15 @@ def test_pitfall_27_the_shipped_text_states_and_asks_no_fact_of_a_shipped_relati
             for fact in relation.facts:
                 said = [o for o in fact.objects if o.lower() in words]
                 assert not (fact.subject.lower() in words and said), (relation.name, fact)
+
+
+def test_the_token_that_fills_rows_up_changes_nothing(model, ranking, monkeypatch):
+    monkeypatch.setattr("relation_neurons.inference.forward.takes_trees", lambda _model: False)
+    found = []
+    for token in (0, 5):
+        monkeypatch.setattr(
+            "relation_neurons.ablation.text_job.padding_token",
+            lambda _tokenizer, token=token: token,
+        )
+        found.append(collateral_damage(model, ranking, (24,), text=TEXT, batch_size=8))
+    pd.testing.assert_frame_equal(*found, check_exact=True)

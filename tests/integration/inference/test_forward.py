@@ -46,8 +46,7 @@ def padded(monkeypatch):
 
     def run(act):
         with monkeypatch.context() as patch:
-            for room in ("recall", "activations"):
-                patch.setattr(f"relation_neurons.{room}.takes_trees", lambda model: False)
+            patch.setattr("relation_neurons.inference.forward.takes_trees", lambda model: False)
             return act()
 
     return run

@@ -208,7 +208,7 @@ def test_a_held_model_is_taken_as_it_is_unless_asked(model, relations):
         rn.make_prompts(relations, held.tokenizer)
     tokenizer = tiny.byte_level_tokenizer()
     assert rn.load_model(hf_model, tokenizer=tokenizer).tokenizer is tokenizer
-    with pytest.raises(ModelLoadError, match="no language model"):
+    with pytest.raises(ModelLoadError, match="not a language model"):
         rn.load_model(torch.nn.Linear(2, 2))
 
 

@@ -46,7 +46,7 @@ def test_a_model_that_was_changed_in_place_is_refused_before_anything_starts(pla
     with edited(planted.model) as name:
         assert change_since_loaded(planted.model) == name
         for model in (planted.model, rn.load_model(planted.model)):  # taken anew, it stays changed
-            with pytest.raises(EngineError, match=rf"{name} is not what was loaded.*load it anew"):
+            with pytest.raises(EngineError, match=rf"{name} is not what was loaded.*load it again"):
                 engine.check(model)
         with pytest.raises(EngineError, match="is not what was loaded"):
             list(engine.work(planted.model, None, [0]))

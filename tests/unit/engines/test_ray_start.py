@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 import relation_neurons as rn
+from relation_neurons.engines import make_engine
 from relation_neurons.errors import EngineError
 
 
@@ -62,3 +65,14 @@ def test_a_cluster_that_is_not_there_is_an_error_at_once(monkeypatch):
     assert ray.started == ["10.0.0.1:6379"]
     engine.close()
     assert ray.ended == 0  # what was never joined is not ended
+
+
+@pytest.mark.parametrize("make", [rn.RayEngine, partial(make_engine, "ray")])
+def test_what_is_logged_goes_to_log_and_by_its_earlier_name_to_say(monkeypatch, make):
+    for name in ("log", "say"):
+        ray, lines = Ray(Exception(SLOW)), []
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        with pytest.deprecated_call() if name == "say" else contextlib.nullcontext():
+            engine = make(**{name: lines.append})
+        engine._connected()
+        assert lines == ["ray: the cluster did not start in 30 s; trying again"]

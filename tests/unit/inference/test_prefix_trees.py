@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relation_neurons.inference.batches import make_batches
 from relation_neurons.inference.prefix_trees import TOKENS_PER_PROMPT, make_tree_batches
 
 SEQUENCES = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=9), min_size=1, max_size=30)
@@ -19,7 +20,7 @@ def test_each_sequence_is_read_off_the_trees_token_by_token(sequences, batch_siz
     batches = make_tree_batches(sequences, starts, batch_size=batch_size, pad_id=0)
     seen = []
     for batch in batches:
-        flat, mask = batch.paths()
+        flat, mask = batch.padded_paths()
         for i, member in enumerate(batch.rows):
             row, columns = batch.at[i]
             own = batch.tokens[row, list(columns)].tolist()
@@ -32,12 +33,21 @@ def test_each_sequence_is_read_off_the_trees_token_by_token(sequences, batch_siz
                 visible = batch.visible[row, column].nonzero()[:, 0].tolist()
                 assert sorted(visible) == sorted(columns[: at + 1])
             assert flat[i][mask[i]].tolist() == [row * batch.tokens.shape[1] + c for c in columns]
+            assert batch.paths()[i] == flat[i][mask[i]].tolist()
             seen.append(int(member))
         used = {(row, column) for row, columns in batch.at for column in columns}
         assert len(used) == int(batch.mask.sum())
         assert (batch.tokens[~batch.mask] == 0).all()
         assert batch.visible.diagonal(dim1=1, dim2=2).all()  # a pad without any would be NaN
     assert sorted(seen) == list(range(len(sequences)))
+
+
+@given(SEQUENCES, st.integers(1, 4))
+def test_each_sequence_is_read_off_padded_rows_at_its_path(sequences, batch_size):
+    for batch in make_batches(sequences, batch_size=batch_size, pad_id=0):
+        flat = batch.tokens.flatten().tolist()
+        for member, path in zip(batch.rows, batch.paths(), strict=True):
+            assert [flat[at] for at in path] == sequences[member]
 
 
 def test_what_sequences_begin_with_stands_once():

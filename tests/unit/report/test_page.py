@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from helpers.fake_results import EVIL, NAMES, PROMPTS, make_results
 from relation_neurons.ranking.table import Ranking
-from relation_neurons.report.page import build_report
+from relation_neurons.report.page import build_report, make_figures
 from relation_neurons.report.sentences import answer as answer_of
-from relation_neurons.report.summary import summarise
+from relation_neurons.report.summary import claims, summarise
 from relation_neurons.report.tables import fact_rows, flip_rows, home_counts, neuron_rows
 from relation_neurons.results.results import Results
 
@@ -249,3 +251,28 @@ def test_answers_that_change_are_those_of_the_effects_at_home_first(results: Res
     home = [row for row in rows if row["where"] == "home"]
     counts = home_counts(results, 92, "specific")
     assert len(home) == sum(row["lost"] + row["won"] for row in counts)
+
+
+def test_the_runs_seed_reaches_every_bootstrap_of_the_report(monkeypatch):
+    """Another seed draws other resamples and moves no mean."""
+    made, original, found = make_results(NAMES[:3]), np.random.default_rng, {}
+    for seed in (0, 7):
+        seeds = set()
+
+        def spied(given, seeds=seeds):
+            if not isinstance(given, np.random.Generator):
+                seeds.add(given[0] if isinstance(given, list) else given)
+            return original(given)
+
+        results = replace(made, manifest=made.manifest | {"seed": seed}, summary={})
+        with monkeypatch.context() as patch:
+            patch.setattr(np.random, "default_rng", spied)
+            summary = summarise(results.manifest, results.recall, results.ranking, results.effects)
+            table = claims(results, summary["dose"])["specificity"]
+            figures = make_figures(replace(results, summary=summary))
+        assert seeds == {seed}
+        found[seed] = pd.DataFrame(summary["headline"]), pd.DataFrame(table), figures
+    for one, other in zip(found[0][:2], found[7][:2], strict=True):
+        assert list(one) == list(other) and not one.equals(other)
+    assert found[0][0]["effect"].equals(found[7][0]["effect"])
+    assert found[0][2]["cumulativity"] != found[7][2]["cumulativity"]
