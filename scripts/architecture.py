@@ -22,12 +22,12 @@ PACKAGE = ROOT / "relation_neurons"
 PAGE, PICTURE = ROOT / "docs" / "architecture.md", ROOT / "docs" / "architecture.svg"
 
 ROOMS = (
-    ("Data", "#2f6f4f", ("storage", "relations")),
-    ("Models", "#8a5a00", ("backends", "inference", "models")),
-    ("Ranking", "#7a3e8e", ("activations", "scoring", "ranking")),
-    ("Ablation", "#a33a2c", ("ablation", "engines")),
-    ("Results", "#1f5fa8", ("analysis", "results", "plots", "report")),
-    ("Use", "#4a4f5a", ("planted", "experiment", "cli")),
+    ("facts and files", "#2f6f4f", ("storage", "relations")),
+    ("running a model", "#8a5a00", ("backends", "inference", "models")),
+    ("finding neurons", "#7a3e8e", ("activations", "scoring", "ranking")),
+    ("ablating them", "#a33a2c", ("ablation", "engines")),
+    ("reading results", "#1f5fa8", ("analysis", "results", "plots", "report")),
+    ("all together", "#4a4f5a", ("planted", "experiment", "cli")),
 )
 """The packages from the lowest to the highest, in groups that share a colour."""
 LAYERS = tuple(name for _, _, names in ROOMS for name in names)
@@ -72,7 +72,7 @@ STEPS = (
     ),
     Step(
         "activations",
-        "one pooled value per prompt and neuron, in memory",
+        "one pooled value per neuron and prompt; not saved",
         ("activations",),
         ("collect_activations",),
         runs_model=True,
@@ -101,7 +101,7 @@ STEPS = (
     ),
     Step(
         "analysis",
-        "cumulativity, versatility, interference: tables from tables",
+        "cumulativity, versatility, interference: tables",
         ("analysis",),
         ("dose_curves", "overlap_matrix", "interference_matrix"),
     ),
@@ -194,25 +194,29 @@ def text(x: float, y: float, words: str, kind: str = "", **more: str) -> str:
     return f'<text x="{x:g}" y="{y:g}"{classes}{attributes}>{escape(words, quote=False)}</text>'
 
 
-def box(x: float, y: float, width: float, height: float, fill: str, line: str = LINE) -> str:
+def box(x: float, y: float, width: float, height: float, fill: str) -> str:
     return (
-        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6"'
-        f' fill="{fill}" stroke="{line}"/>'
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{min(6, height / 4):g}"'
+        f' fill="{fill}" stroke="{LINE}"/>'
     )
+
+
+def arrow(path: str) -> str:
+    return f'<path d="{path}" class="arrow" marker-end="url(#head)"/>'
 
 
 def file_name(name: str) -> str:
     return f"{name}.parquet" if name.isidentifier() else name
 
 
-STEP_WIDTH, STEP_GAP, STEP_HEIGHT, FILE_LINE = 170, 27.5, 120, 17
+STEP_WIDTH, STEP_GAP, STEP_HEIGHT, FILE_LINE = 170, 27.5, 128, 17
 
 
 def draw_step(step: Step, x: float, y: float, files: int) -> Iterator[str]:
     """A step of a run: its name, what it is, its functions, and below it the files that are saved."""
     yield box(x, y, STEP_WIDTH, STEP_HEIGHT, MODEL if step.runs_model else PLAIN)
     yield text(x + 10, y + 22, step.name, "name")
-    for row, line in enumerate(wrap(step.says, 27)):
+    for row, line in enumerate(wrap(step.says, 26)):
         yield text(x + 10, y + 40 + 15 * row, line, "small")
     for row, name in enumerate(step.functions):
         below = y + STEP_HEIGHT - 9 - 15 * (len(step.functions) - 1 - row)
@@ -245,18 +249,16 @@ def draw_flow(y: float) -> tuple[list[str], float]:
             parts += draw_step(step, x, y, len(step.saved))
             if place + 1 < len(row):
                 start, middle = x + STEP_WIDTH + 3, y + STEP_HEIGHT / 2
-                parts.append(
-                    f'<path d="M{start:g} {middle:g}h{STEP_GAP - 8:g}" class="arrow"'
-                    ' marker-end="url(#head)"/>'
-                )
+                parts.append(arrow(f"M{start:g} {middle:g}h{STEP_GAP - 8:g}"))
         bottom = y + STEP_HEIGHT + 6 + 8 + FILE_LINE * files
         if number == 0:
-            right = MARGIN + 4 * (STEP_WIDTH + STEP_GAP) + STEP_WIDTH / 2
-            left, turn = MARGIN + STEP_WIDTH / 2, bottom + 16
-            parts.append(
-                f'<path d="M{right:g} {bottom + 3:g}V{turn:g}H{left:g}V{turn + 18:g}" class="arrow"'
-                ' marker-end="url(#head)"/>'
-            )
+            centre = [MARGIN + STEP_WIDTH / 2 + i * (STEP_WIDTH + STEP_GAP) for i in range(5)]
+            turn, below = bottom + 16, bottom + 34
+            parts += [
+                arrow(f"M{centre[4]:g} {bottom + 3:g}V{turn:g}H{centre[0]:g}V{below:g}"),
+                arrow(f"M{centre[2]:g} {turn:g}V{below:g}"),
+                text(centre[2] + 10, turn + 14, "overlap of top sets", "small"),
+            ]
             bottom += 38
         y = bottom
     return parts, y
@@ -265,7 +267,9 @@ def draw_flow(y: float) -> tuple[list[str], float]:
 LABEL, CHIP, SENTENCE = 128, 24, 108
 
 
-def draw_layer(name: str, colour: str, sentence: str, y: float) -> tuple[list[str], float]:
+def draw_layer(
+    name: str, room: str, colour: str, sentence: str, y: float
+) -> tuple[list[str], float]:
     """A package: its name, its sentence and its modules."""
     left, right = MARGIN + LABEL, WIDTH - MARGIN - 10
     lines = wrap(sentence.replace("`", ""), SENTENCE)
@@ -284,7 +288,8 @@ def draw_layer(name: str, colour: str, sentence: str, y: float) -> tuple[list[st
     frame = [
         box(MARGIN, y, WIDTH - 2 * MARGIN, height, "#f7f8fa"),
         f'<rect x="{MARGIN}" y="{y:g}" width="6" height="{height:g}" rx="3" fill="{colour}"/>',
-        text(MARGIN + 18, y + 22, name or "(beside them)", "name", fill=colour),
+        text(MARGIN + 18, y + 22, name or "root", "name", fill=colour),
+        text(MARGIN + 18, y + 41, room, "small"),
     ]
     return frame + parts, y + height + 6
 
@@ -302,12 +307,12 @@ def draw_layers(y: float) -> tuple[list[str], float]:
         ),
     ]
     y += 36
-    for _, colour, names in reversed(ROOMS):
+    for room, colour, names in reversed(ROOMS):
         for name in reversed(names):
             sentence = first_sentence(PACKAGE / name / "__init__.py")
-            more, y = draw_layer(name, colour, sentence, y)
+            more, y = draw_layer(name, room, colour, sentence, y)
             parts += more
-    more, y = draw_layer("", INK, "Modules in the root, which every package may import.", y)
+    more, y = draw_layer("", "every layer", INK, "Modules that every package may import.", y)
     return parts + more, y
 
 

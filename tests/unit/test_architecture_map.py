@@ -1,4 +1,4 @@
-"""The contributor's map is what the code is: docs/architecture.md and its picture, drawn again and compared."""
+"""The contributor's map, docs/architecture.md and its picture, is drawn again and compared."""
 
 from __future__ import annotations
 
