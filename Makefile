@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 TL4 := .venv-tl4
 TL4_INSTALLED := $(TL4)/.installed
 
-.PHONY: demo test test-all test-tl4 test-backends audit reference compare calibration bench docs notebooks lint clean
+.PHONY: demo test test-all test-tl4 test-backends audit reference compare calibration bench docs docs-map notebooks lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
@@ -32,6 +32,10 @@ bench: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "open site/index.html"
+
+# The contributor's map, after a change of modules or of their docstrings.
+docs-map: $(INSTALLED)
+	$(BIN)/python scripts/architecture.py
 
 notebooks: $(INSTALLED)
 	$(BIN)/python scripts/run_notebooks.py

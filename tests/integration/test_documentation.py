@@ -192,3 +192,14 @@ def test_every_public_name_is_in_the_api(site):
     missing = set(rn.__all__) - {"errors", "plots"} - documented
     assert not missing
     assert set(rn.plots.__all__) <= documented
+
+
+@each_page
+def test_a_test_that_a_page_names_is_there(page):
+    files = {str(path.relative_to(ROOT)): path for path in (ROOT / "tests").rglob("*.py")}
+    defined = "\n".join(path.read_text(encoding="utf-8") for path in files.values())
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"\b([\w/]*test_\w+\.py)`", text):
+        assert any(f"/{path}".endswith(f"/{name}") for path in files), name
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in defined, name

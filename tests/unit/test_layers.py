@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import ast
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import relation_neurons as rn
+from helpers.paths import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from architecture import LAYERS
 
 PACKAGE = Path(rn.__file__).parent
-LAYERS = (
-    "storage",
-    "relations",
-    "backends",
-    "inference",
-    "models",
-    "activations",
-    "scoring",
-    "ranking",
-    "ablation",
-    "engines",
-    "analysis",
-    "results",
-    "plots",
-    "report",
-    "planted",
-    "experiment",
-    "cli",
-)
-"""From the lowest to the highest; the modules beside the packages stand below them all."""
 FILES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
 
 
