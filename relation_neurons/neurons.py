@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 from relation_neurons.errors import AblationError, DoseError
 
-__all__ = ["neuron_name", "parse_neuron", "resolve_doses"]
+__all__ = ["check_doses", "neuron_name", "parse_neuron", "resolve_doses"]
 
 
 def neuron_name(layer: int, neuron: int) -> str:
@@ -31,34 +32,50 @@ def parse_neuron(name: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def resolve_doses(
-    doses: Sequence[int | float | str], neurons: int | None = None
-) -> tuple[int, ...]:
-    """Converts doses (counts, or shares such as `"0.2%"`) to counts in increasing order.
-
-    Without the number of neurons, only the form of the doses is checked.
+def check_doses(doses: Sequence[int | float | str]) -> None:
+    """Checks the form of doses, before it is known how many neurons a model has.
 
     Raises:
-        DoseError: a dose below 1 or above the number of neurons.
+        DoseError: no dose, or one that is neither a count from 1 nor a share above 0%.
+    """
+    for dose in doses:
+        if _parsed(dose) <= 0:
+            raise DoseError(f"A dose of {dose} ablates nothing; expected at least 1 neuron.")
+    if not doses:
+        raise DoseError("No dose was given; expected at least one.")
+
+
+def resolve_doses(doses: Sequence[int | float | str], neurons: int) -> tuple[int, ...]:
+    """Converts doses (counts, or shares such as `"0.2%"`) to counts in increasing order.
+
+    Raises:
+        DoseError: no dose, or one below 1 or above the number of neurons.
 
     >>> resolve_doses(["0.2%", 10], 46080)
     (10, 92)
     """
+    check_doses(doses)
     counts = set()
     for dose in doses:
-        try:
-            if isinstance(dose, str) and dose.strip().endswith("%"):
-                count = round(float(dose.strip()[:-1]) / 100 * (neurons or 1_000_000))
-            else:
-                count = int(dose)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise DoseError(
-                f"{dose!r} is not a dose; expected a count or a share such as 0.2%."
-            ) from error
-        if count < 1 or (neurons is not None and count > neurons):
-            there = f"this model has {neurons}" if neurons else "expected at least 1"
-            raise DoseError(f"A dose of {dose} means {count} neurons; {there}.")
+        count = round(_parsed(dose) * neurons) if _is_share(dose) else int(_parsed(dose))
+        if not 1 <= count <= neurons:
+            raise DoseError(f"A dose of {dose} means {count} neurons; this model has {neurons}.")
         counts.add(count)
-    if not counts:
-        raise DoseError("No dose was given; expected at least one.")
     return tuple(sorted(counts))
+
+
+def _is_share(dose: int | float | str) -> bool:
+    return isinstance(dose, str) and dose.strip().endswith("%")
+
+
+def _parsed(dose: int | float | str) -> int | float:
+    """Returns a share as a fraction, and a count as it is."""
+    try:
+        number = float(str(dose).strip()[:-1]) / 100 if _is_share(dose) else int(dose)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DoseError(
+            f"{dose!r} is not a dose; expected a count or a share such as 0.2%."
+        ) from error
+    if math.isnan(number) or math.isinf(number):
+        raise DoseError(f"{dose!r} is not a dose; expected a count or a share such as 0.2%.")
+    return number

@@ -113,7 +113,6 @@ def specificity_intervals(
     dose: int | None = None,
     quantity: str = "correct",
     contrast: str = "specific",
-    control: str = "control_contribution",
     seed: int = 0,
 ) -> pd.DataFrame:
     """Returns the specificity of each relation's set, both ways, with 95% bootstrap intervals over facts.
@@ -126,16 +125,13 @@ def specificity_intervals(
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
         contrast: the contrast of the ranking whose sets are used.
-        control: used for pairing only; the effects are those against the intact model.
         seed: of the bootstrap.
 
     Returns:
         ablated, home, home_low, home_high, elsewhere, others_here, row, row_low, row_high, column,
         column_low, column_high (see `specificity`). The last row, `all relations`, is the mean of all.
     """
-    paired, _ = only_dose(
-        paired_changes(within_language(effects), contrast=contrast, control=control), dose
-    )
+    paired, _ = only_dose(paired_changes(within_language(effects), contrast=contrast), dose)
     names = sorted(set(paired["ablated"]))
     means, resampled = _cell_means(paired, names, quantity, seed)
     measures = {name: _both_ways(values) for name, values in (("", means), ("b", resampled))}

@@ -20,7 +20,7 @@ from relation_neurons.cli.options import (
     Relations,
     count_or_share,
     listed,
-    say,
+    log,
 )
 
 __all__ = ["compare_criteria"]
@@ -88,7 +88,7 @@ def compare_criteria(
     )
     options = request.options
     loaded = load_model(model, dtype=dtype, device=device)
-    store = TableStore(out, say)
+    store = TableStore(out, log)
     chosen = {"by": criteria, "sites": places, "bottom": bottom, "quantity": quantity}
     open_folder = partial(open_comparison_folder, comparison=chosen)
     with open_run(loaded, request, store, sites=places, open_folder=open_folder):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # importing them takes seconds, which --help should not
     from relation_neurons.backends.base import HookedModel
     from relation_neurons.experiment.opening import RunRequest
 
-__all__ = ["RunArguments", "interruptible", "load_noted_model", "say", "takes_run_arguments"]
+__all__ = ["RunArguments", "interruptible", "load_noted_model", "log", "takes_run_arguments"]
 
 Model = Annotated[
     str, typer.Option(help="A name (see `models`), a Hugging Face folder or a .gguf file.")
@@ -302,6 +302,6 @@ def interruptible() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Prints a line that a stage logs."""
     typer.echo(line)

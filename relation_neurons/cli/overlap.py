@@ -43,7 +43,7 @@ def overlap(
     overlap means little. Exit code 1 where fewer than two relations are ranked; then nothing is written.
     """
     from relation_neurons.cli.known import ask_and_say, asking
-    from relation_neurons.neurons import resolve_doses
+    from relation_neurons.neurons import check_doses, resolve_doses
 
     if out.suffix.lower() != ".html":
         raise ResultsError(f"{out} is not a page; expected a file that ends in .html.")
@@ -53,7 +53,7 @@ def overlap(
         raise ResultsError(
             f"{out.parent} is not a folder. Create it, or give another place with --out."
         )
-    resolve_doses([dose])
+    check_doses([dose])
     asked = asking(model, held_out=held_out, shots=shots, min_known=min_known, seed=seed)
     known = ask_and_say(model, source, languages, asked)
     if known.ranked < 2:

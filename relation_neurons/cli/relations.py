@@ -124,7 +124,7 @@ def relations_fetch(
 
     if name != "lre":
         raise UnknownRelationError(f"Nothing is known of {name!r}; expected lre.")
-    folder = fetch_lre(out, say=typer.echo)
+    folder = fetch_lre(out, log=typer.echo)
     typer.echo(f"use: --relations {'lre' if out is None else folder}")
 
 

@@ -17,7 +17,7 @@ from relation_neurons.cli.options import (
     interruptible,
     listed,
     load_noted_model,
-    say,
+    log,
     takes_run_arguments,
 )
 from relation_neurons.errors import UnknownOptionError
@@ -50,7 +50,7 @@ def run(
         run_request(
             loaded,
             request,
-            TableStore(given.out, say, memory=given.memory),
+            TableStore(given.out, log, memory=given.memory),
             force_new=force_new,
             engine=engine,
             address=address,
@@ -68,7 +68,7 @@ def rank(given: RunArguments) -> None:
 
     request = given.request()
     loaded = given.load()
-    store = TableStore(given.out, say, memory=given.memory)
+    store = TableStore(given.out, log, memory=given.memory)
     with interruptible(), open_run(loaded, request, store):
         _, _, ranking = rank_stage(loaded, request.relations, request.options, store)
     typer.echo(f"{ranking!r}\nnext: relation-neurons ablate --out {given.out}")
@@ -95,7 +95,7 @@ def ablate(
     manifest = read_json(out / "manifest.json")
     loaded = load_noted_model(out, manifest["model"], model, device)
     require_ranked_by(out, manifest, loaded)
-    store = TableStore(out, say)
+    store = TableStore(out, log)
     with interruptible(), locked(out):
         options, prompts, recall, ranking = read_rank_stage(manifest, store)
         with engine_for(loaded, engine, store, address=address, workers=workers) as opened:
@@ -134,7 +134,7 @@ def report(
             "--image-format and --theme say how images are written; add --images."
         )
     manifest = read_json(out / "manifest.json")
-    store = TableStore(out, say)
+    store = TableStore(out, log)
     with locked(out):
         options, prompts, recall, ranking = read_rank_stage(manifest, store)
         ablations = read_ablate_stage(options, ranking, store)

@@ -20,17 +20,19 @@ from relation_neurons.experiment.report_stage import report_stage
 from relation_neurons.results.results import Results, load_results
 from relation_neurons.results.table_store import TableStore
 from relation_neurons.storage.run_folder import read_checksums
+from relation_neurons.version import renamed
 
 __all__ = ["engine_for", "is_finished", "run", "run_request"]
 
 
+@renamed(say="log")
 def run(
     model: HookedModel,
     relations: Any = "demo",
     *,
     out: str | Path | None = None,
     preset: str = "default",
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
     force_new: bool = False,
     engine: str | Engine = "local",
     address: str | None = None,
@@ -48,7 +50,7 @@ def run(
         relations: anything that `load_relations` reads.
         out: the results folder; nothing is written without one.
         preset: `default` or `paper`.
-        say: called with a line for each finished stage.
+        log: called with a line for each finished stage.
         force_new: moves a folder that exists aside (to `out.old-1`), and starts a new one.
         engine: where ablated sets are computed: `local`, this process; `ray`, the workers of a Ray
             cluster; or an engine, which stays open. It is not part of what identifies a run: a folder
@@ -65,7 +67,7 @@ def run(
     """
     folder = Path(out) if out is not None else None
     request = request_run(relations, preset=preset, out=folder, memory=memory, **options)
-    store = TableStore(folder, memory=memory, **({"log": say} if say else {}))
+    store = TableStore(folder, memory=memory, **({"log": log} if log else {}))
     return run_request(
         model,
         request,
@@ -122,7 +124,7 @@ def engine_for(
 ) -> Iterator[Engine]:
     """Opens the engine of a run for a model, records in the folder that it was used, and closes it."""
     opened = (
-        make_engine(engine, address=address, workers=workers, say=store.log)
+        make_engine(engine, address=address, workers=workers, log=store.log)
         if isinstance(engine, str)
         else engine
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from relation_neurons.errors import RelationFormatError, UnknownRelationError
 from relation_neurons.storage.files import cache_folder, share
+from relation_neurons.version import renamed
 
 __all__ = ["fetch_lre", "lre_folder"]
 
@@ -22,15 +23,16 @@ _SOURCE = "https://raw.githubusercontent.com/{repository}/{commit}/{folder}/"
 _VARIABLE = "RELATION_NEURONS_LRE_URL"
 
 
+@renamed(say="log")
 def fetch_lre(
-    folder: str | Path | None = None, *, say: Callable[[str], None] | None = None
+    folder: str | Path | None = None, *, log: Callable[[str], None] | None = None
 ) -> Path:
     """Downloads the published LRE files that are missing, and verifies all of them.
 
     Args:
         folder: where to put them; the user's cache folder by default, where `load_relations("lre")`
             finds them.
-        say: called with a line that says what was done.
+        log: called with a line that says what was done.
 
     Returns:
         The folder.
@@ -72,8 +74,8 @@ def fetch_lre(
                 f"commit {listed['commit']} elsewhere and copy its files into {target}; the same "
                 "command then verifies them."
             ) from error
-    if say is not None:
-        say(f"lre: {len(listed['sha256'])} files verified in {target}")
+    if log is not None:
+        log(f"lre: {len(listed['sha256'])} files verified in {target}")
     return target
 
 

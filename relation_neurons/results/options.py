@@ -11,7 +11,7 @@ from relation_neurons.activations.pooling import POOLS
 from relation_neurons.backends.neuron_sites import SITES
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.inference.recall import BATCH_SIZE
-from relation_neurons.neurons import resolve_doses
+from relation_neurons.neurons import check_doses
 from relation_neurons.ranking.criteria import CRITERIA
 from relation_neurons.ranking.detection_tasks import CONTRASTS
 from relation_neurons.ranking.rank import ORDERS
@@ -174,5 +174,5 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
     for name, value, known in choices:
         if value not in known:
             raise UnknownOptionError(f"No {name} {value!r}. {near_matches(value, known)}")
-    resolve_doses(options.doses)
+    check_doses(options.doses)
     return options

@@ -134,7 +134,7 @@ def test_a_language_in_which_too_little_is_known_is_left_out_by_name(speaker, tm
     with warnings.catch_warnings():  # who is told line by line is not warned as well
         warnings.simplefilter("error", LeftOutWarning)
         options = make_options("default", **OPTIONS)
-        rank_stage(speaker, unknown, options, TableStore(say=said.append))
+        rank_stage(speaker, unknown, options, TableStore(log=said.append))
     assert [line for line in said if line.startswith("left out: river (de), knows 0 of ")]
 
 

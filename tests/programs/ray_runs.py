@@ -83,7 +83,7 @@ def main() -> None:
                 relations,
                 out=folder / name,
                 engine=engine,
-                say=said.append,
+                log=said.append,
                 **OPTIONS,
                 **more,
             )
@@ -95,7 +95,7 @@ def main() -> None:
     found["held"] = failed(
         lambda: rn.run(held.model, relations, out=folder / "held", engine="ray", **OPTIONS)
     )
-    with rn.RayEngine(workers=2, say=lambda line: found["engine"].append(line)) as engine:
+    with rn.RayEngine(workers=2, log=lambda line: found["engine"].append(line)) as engine:
 
         def kill() -> None:
             found["processes"] = engine.processes

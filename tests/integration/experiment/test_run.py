@@ -190,7 +190,7 @@ def test_a_finished_run_is_read_and_not_computed_again(model, folder, monkeypatc
         lambda *a, **k: pytest.fail("ran again"),
     )
     said = []
-    rn.run(model, tiny.relations(), out=folder, say=said.append, **OPTIONS)
+    rn.run(model, tiny.relations(), out=folder, log=said.append, **OPTIONS)
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix == ".parquet"} == before
     assert any("nothing to do" in line for line in said)
 

@@ -66,7 +66,7 @@ def folder(finished, tmp_path):
 
 def _again(source, out, **options):
     said: list[str] = []
-    rn.run(source.model, source.relations, out=out, say=said.append, **{**OPTIONS, **options})
+    rn.run(source.model, source.relations, out=out, log=said.append, **{**OPTIONS, **options})
     return said
 
 

@@ -67,7 +67,7 @@ def test_fetched_files_are_kept_verified_and_read(server):
     with pytest.raises(UnknownRelationError, match="relations fetch lre"):
         rn.load_relations("lre")
     said = []
-    folder = rn.fetch_lre(say=said.append)
+    folder = rn.fetch_lre(log=said.append)
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.json")) == sorted(FILES)
     assert "3 files verified" in said[0]
     assert [r.name for r in rn.load_relations("lre")] == ["r0", "r1", "r2"]
