@@ -67,7 +67,7 @@ def test_png_and_light_are_what_images_alone_asks_for(finished, tmp_path, monkey
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--images", "--image-format", "png,jpeg"), "No image format 'jpeg'"),
+        (("--images", "--image-format", "png,jpeg"), "no image format 'jpeg'"),
         (("--images", "--theme", "drak"), "Did you mean dark"),
         (("--image-format", "pdf"), "add --images"),
         (("--theme", "dark"), "add --images"),

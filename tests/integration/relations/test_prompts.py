@@ -330,7 +330,7 @@ def test_where_the_tokenizer_merges_across_the_seam_no_token_is_lost():
     prompt = "The capital of Aldor is P"  # without separator, "P" + "aris" is one token
     ids = tokenizer(prompt)["input_ids"]
     assert tokenizer.decode(answer_tokens(tokenizer, prompt, ids, "", "aris")) == "aris"
-    with pytest.raises(AnswerError, match="no continuation"):
+    with pytest.raises(AnswerError, match="not a continuation"):
         answer_tokens(tokenizer, prompt, ids, "", "")
 
 

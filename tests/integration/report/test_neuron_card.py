@@ -331,7 +331,7 @@ def test_the_commands_errors_are_one_line_and_exit_code_2(folder, tmp_path, monk
     changed = re.sub(r'("weight_hash": )"\w+"', r'\1"0"', manifest)
     (other / "manifest.json").write_text(changed, encoding="utf-8")
     for args, match in (
-        (("N3", "--out", folder), "names no neuron; expected the form L16N302"),
+        (("N3", "--out", folder), "is not the name of a neuron; expected the form L16N302"),
         (("L9N3", "--out", folder), "L9N3 does not exist: this model has layers 0 to 1"),
         (("L0N3", "--out", bare), "has no prompts.parquet"),
         (("L0N3", "--out", tmp_path / "nowhere"), "has no manifest.json"),

@@ -285,7 +285,7 @@ def test_blocks_of_random_neurons_stand_beside_the_ranked_ones():
 
 
 def test_what_cannot_be_read_is_refused():
-    with pytest.raises(RelationFormatError, match="what block_sweep gives"):
+    with pytest.raises(RelationFormatError, match="what block_sweep returns"):
         joint_effect(effects_of(at_home((0.0, 0.0, 0.0))))
     with pytest.raises(UnknownOptionError, match="Did you mean margin"):
         joint_effect(blocks_of(lambda *_: 0.0), quantity="margins")

@@ -335,8 +335,8 @@ def test_cells_keep_their_meaning():
 @pytest.mark.parametrize(
     ("header", "match"),
     [
-        ("relation,subject,object,lang", "is it 'language'"),
-        ("relation,subject,objects", "is it 'object'"),
+        ("relation,subject,object,lang", "did you mean 'language'"),
+        ("relation,subject,objects", "did you mean 'object'"),
         ("relation,subject,object,object", "'object' twice"),
         ("relation;subject;object", "not separated by commas"),
     ],
