@@ -22,6 +22,7 @@ from relation_neurons.backends.base import (
     TreeParts,
 )
 from relation_neurons.backends.hooked_transformer_configs import CONFIGS, hooked_config
+from relation_neurons.errors import HookError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -148,8 +149,10 @@ class HookedTransformerBackend(Backend):
     @override
     def down_projection(self, model: HookedModel, layer: int) -> DownProjection:
         block = _of(model).blocks[layer]
-        after = block.ln2_post.w if model.cfg.use_normalization_before_and_after else None
-        return DownProjection(block.mlp.W_out, block.mlp.b_out, block.mlp, after)
+        mlp = _with(block, "W_out", layer)
+        norm_behind = model.cfg.use_normalization_before_and_after
+        after = _with(block, "ln2_post", layer).ln2_post.w if norm_behind else None
+        return DownProjection(mlp.W_out, mlp.b_out, mlp, after)
 
     @override
     def final_norm(self, model: HookedModel) -> FinalNorm:
@@ -181,6 +184,20 @@ class HookedTransformerBackend(Backend):
 def _of(model: HookedModel) -> Any:
     """The model, typed as the class that TransformerLens made."""
     return model
+
+
+def _with(block: nn.Module, name: str, layer: int) -> Any:
+    """The one module in a block that has a weight or a norm, behind whatever was wrapped round it."""
+    inside = [one for one in block.modules() if not isinstance(one, nn.ModuleDict)]
+    found = [one for one in inside if name in (*one._parameters, *one._modules)]
+    found = found or [one for one in inside if hasattr(one, name)]  # a parametrised weight
+    if len(found) != 1:
+        raise HookError(
+            f"Block {layer} has {len(found)} modules with {name}, where one was expected: it was replaced by "
+            "something that is no block of TransformerLens. Wrap the block or its MLP, so that the original "
+            "stays inside."
+        )
+    return found[0]
 
 
 def _parts(model: Any) -> TreeParts:

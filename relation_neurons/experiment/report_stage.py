@@ -46,7 +46,9 @@ def report_stage(
         stability=store.read_or_empty("stability"),
     )
     dose, contrast = ablations.dose, manifest["options"]["score"]
-    matrix = interference_matrix(ablations.effects, dose=dose, contrast=contrast)
+    matrix = interference_matrix(
+        ablations.effects, dose=dose, contrast=contrast, seed=manifest["seed"]
+    )
     summary = summarise(manifest, recall, ranking, ablations.effects, dose=dose, matrix=matrix)
     results = replace(results, summary=summary)
     results = replace(results, summary=summary | claims(results, dose))

@@ -23,6 +23,7 @@ from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import ContextLengthError
 from relation_neurons.inference.batches import Batch, make_batches
 from relation_neurons.inference.prefix_trees import TreeBatch, make_tree_batches
+from relation_neurons.inference.stock_model import changed_module, current_hook_point
 
 __all__ = [
     "attach",
@@ -52,7 +53,7 @@ class _OwnHook:
 
 def attach(model: HookedModel, name: str, act: Callable[[Tensor, str], Tensor | None]) -> Any:
     """Hooks a hook point directly, so that nothing else resets or outlives it."""
-    return BACKEND.hook_points(model)[name].register_forward_hook(_OwnHook(name, act))
+    return current_hook_point(model, name).register_forward_hook(_OwnHook(name, act))
 
 
 def final_residual(
@@ -100,8 +101,8 @@ def takes_trees(model: HookedModel) -> bool:
     True for a Llama or a Gemma 3 on one device that nobody but this package has hooked, outside any
     ablation with a set per row.
     """
-    known = BACKEND.tree_parts(model) is not None
-    return known and _forward_is_known(model) and not _hooked_by_others(model)
+    unchanged = _forward_is_known(model) and not changed_module(model)
+    return unchanged and not _hooked_by_others(model) and BACKEND.tree_parts(model) is not None
 
 
 def model_batches(
@@ -139,6 +140,8 @@ def hooked_at(model: HookedModel) -> str:
     """
     if _ablations(model) or not _forward_is_known(model):
         return "forward"
+    if changed := changed_module(model):
+        return changed
     names = {id(point): name for name, point in BACKEND.hook_points(model).items()}
     for module in model.modules():
         if any(not _built_in(hook) for hook in _hooks(module)) or _backward_hooks(module):
