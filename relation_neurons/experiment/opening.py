@@ -18,7 +18,7 @@ from relation_neurons.backends.neuron_sites import neuron_count
 from relation_neurons.errors import ResultsError, TooFewFactsError
 from relation_neurons.relations.loading import load_relations
 from relation_neurons.relations.relation import Relation
-from relation_neurons.relations.selection import _common, draw_facts, drop_copied, limit_objects
+from relation_neurons.relations.selection import common_facts, draw_facts, drop_copied, limit_objects
 from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.results.manifest import make_manifest
 from relation_neurons.results.options import Options, make_options
@@ -158,12 +158,12 @@ def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relat
         chosen = [drop_copied(relation) for relation in chosen]
     if options.max_object_share is not None:
         share = options.max_object_share
-        chosen = [limit_objects(relation, share, seed=options.seed) for relation in _common(chosen)]
+        chosen = [limit_objects(relation, share, seed=options.seed) for relation in common_facts(chosen)]
     if options.max_facts is not None:
         count = options.max_facts
-        chosen = [draw_facts(one, count, seed=options.seed) for one in _common(chosen)]
+        chosen = [draw_facts(one, count, seed=options.seed) for one in common_facts(chosen)]
     if (options.drop_copied, options.max_object_share, options.max_facts) != (False, None, None):
-        chosen = _common(chosen)
+        chosen = common_facts(chosen)
     alone = [one for one in chosen if sum(one.language == o.language for o in chosen) < 2]
     if options.contrast == "specific" and len(alone) == len(chosen):
         raise TooFewFactsError(

@@ -12,7 +12,7 @@ import numpy as np
 from relation_neurons.errors import TooFewFactsError
 from relation_neurons.relations.relation import Fact, Relation, subject_key
 
-__all__ = ["by_lot", "draw_facts", "drop_copied", "limit_objects"]
+__all__ = ["by_lot", "common_facts", "draw_facts", "drop_copied", "limit_objects"]
 
 _BALANCE_SALT = 0x62616C
 """Keeps the order in which facts are dropped to balance objects apart from other draws from the same seed."""
@@ -83,7 +83,7 @@ def limit_objects(relation: Relation, share: float, *, seed: int = 0) -> Relatio
     )
 
 
-def _common(relations: Sequence[Relation]) -> list[Relation]:
+def common_facts(relations: Sequence[Relation]) -> list[Relation]:
     """Keeps the facts that a relation has in all languages given."""
     keys: dict[str, set[str]] = {}
     for one in relations:
