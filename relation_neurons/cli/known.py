@@ -85,7 +85,7 @@ def _lines(label: str, wordings: pd.DataFrame, left_out: bool, shots: bool) -> l
     from relation_neurons.ranking.known import advice_for_relation
 
     spare = (wordings["known_on_side"] - wordings["needed"]).min()
-    few = ", with few to spare: the split is drawn anew when the file changes"
+    few = ", with few to spare: the split is drawn again when the file changes"
     verdict = "LEFT OUT" if left_out else "ranked" + (few if spare < _TO_SPARE else "")
     lines = [f"{label}: {verdict}"]
     for side, rows in wordings.groupby("side", sort=False):

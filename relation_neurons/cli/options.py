@@ -38,7 +38,7 @@ Relations = Annotated[
 Out = Annotated[Path, typer.Option(help="The results folder.")]
 
 ForceNew = Annotated[
-    bool, typer.Option("--force-new", help="Move a folder that is there aside and begin anew.")
+    bool, typer.Option("--force-new", help="Move a folder that is there aside and start again.")
 ]
 
 Preset = Annotated[str, typer.Option(help="`default`, or `paper`: what the published code does.")]

@@ -18,7 +18,12 @@ from relation_neurons.backends.neuron_sites import neuron_count
 from relation_neurons.errors import ResultsError, TooFewFactsError
 from relation_neurons.relations.loading import load_relations
 from relation_neurons.relations.relation import Relation
-from relation_neurons.relations.selection import common_facts, draw_facts, drop_copied, limit_objects
+from relation_neurons.relations.selection import (
+    common_facts,
+    draw_facts,
+    drop_copied,
+    limit_objects,
+)
 from relation_neurons.relations.split import choose_templates, require_links
 from relation_neurons.results.manifest import make_manifest
 from relation_neurons.results.options import Options, make_options
@@ -158,7 +163,9 @@ def choose_facts(relations: Sequence[Relation], options: Options) -> tuple[Relat
         chosen = [drop_copied(relation) for relation in chosen]
     if options.max_object_share is not None:
         share = options.max_object_share
-        chosen = [limit_objects(relation, share, seed=options.seed) for relation in common_facts(chosen)]
+        chosen = [
+            limit_objects(relation, share, seed=options.seed) for relation in common_facts(chosen)
+        ]
     if options.max_facts is not None:
         count = options.max_facts
         chosen = [draw_facts(one, count, seed=options.seed) for one in common_facts(chosen)]

@@ -34,7 +34,7 @@ from relation_neurons.models.loading import load_model
 from relation_neurons.models.provenance import note_source
 from relation_neurons.planted.checkpoint import save_checkpoint
 from relation_neurons.planted.facts import NOUNS, SUBJECTS, make_facts, make_relations
-from relation_neurons.planted.recovery import _planted
+from relation_neurons.planted.recovery import planted_in
 from relation_neurons.planted.weights import place_neurons
 from relation_neurons.relations.relation import Relation
 
@@ -72,7 +72,7 @@ class Planted:
             raise UnknownRelationError(
                 f"The planted model has no {relation!r}. {near_matches(relation, known)}"
             )
-        return _planted(self.truth, relation, roles or ("relation", "shared"))
+        return planted_in(self.truth, relation, roles or ("relation", "shared"))
 
 
 def planted_model(

@@ -8,7 +8,7 @@ from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.version import renamed
 
-__all__ = ["recovered", "recovered_shared"]
+__all__ = ["planted_in", "recovered", "recovered_shared"]
 
 _COUNTED = {
     "specific": ("relation", "interfering"),
@@ -42,7 +42,7 @@ def recovered(
         raise UnknownOptionError(f"No truth for {contrast!r}. {near_matches(contrast, _COUNTED)}")
     rows = []
     for relation in _ranked(ranking, contrast):
-        planted = _ids(_planted(truth, relation, _COUNTED[contrast]))
+        planted = _ids(planted_in(truth, relation, _COUNTED[contrast]))
         count = dose or len(planted)
         top = ranking.top(relation, count, contrast=contrast)[["layer", "neuron"]]
         found = top.merge(truth, on=["layer", "neuron"], how="left")
@@ -82,7 +82,7 @@ def recovered_shared(
     names = _ranked(ranking, contrast)
     tops = {}
     for name in names:
-        count = len(_planted(truth, name, _COUNTED["background"]))
+        count = len(planted_in(truth, name, _COUNTED["background"]))
         tops[name] = _ids(ranking.top(name, count, contrast=contrast))
     shared = truth[truth["role"] == "shared"]
     role = {(int(row.layer), int(row.neuron)): row.role for row in truth.itertuples(index=False)}
@@ -108,7 +108,7 @@ def recovered_shared(
     return pd.DataFrame(rows)
 
 
-def _planted(truth: pd.DataFrame, relation: str, roles: tuple[str, ...]) -> pd.DataFrame:
+def planted_in(truth: pd.DataFrame, relation: str, roles: tuple[str, ...]) -> pd.DataFrame:
     """The neurons of these roles that are the relation's own, or its half of a shared pair."""
     own = truth["relation"] == relation
     shared = (truth["role"] == "shared") & (truth["other"] == relation)

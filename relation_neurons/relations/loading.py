@@ -24,7 +24,7 @@ from relation_neurons.relations.formats import (
     read_rows,
 )
 from relation_neurons.relations.relation import Fact, Relation, Template, subject_key
-from relation_neurons.relations.shipped import _read_shipped, _shipped_files
+from relation_neurons.relations.shipped import read_shipped, shipped_files
 
 __all__ = ["build_relation", "clean_text", "load_relations", "read_source"]
 
@@ -84,7 +84,7 @@ def load_relations(
         for language in wanted:
             if language not in spoken:
                 known = spoken or {
-                    one for s in _shipped_files().values() for r in s.values() for one in r
+                    one for s in shipped_files().values() for r in s.values() for one in r
                 }
                 raise UnknownRelationError(
                     f"No relation in the language {language!r}. {near_matches(language, known)}"
@@ -109,7 +109,7 @@ def read_source(
     if isinstance(source, pd.DataFrame):
         return read_rows(source, "the DataFrame")
     name = str(source)
-    sets = _shipped_files()
+    sets = shipped_files()
     if name in sets:
         members = [(name, relation) for relation in sets[name]]
     elif "/" in name and name.partition("/")[2] in sets.get(name.partition("/")[0], {}):
@@ -123,7 +123,7 @@ def read_source(
             for kept, relation in members
             for language in sets[kept][relation]
             if wanted == ("all",) or language in wanted
-            for raw in _read_shipped(kept, relation, language)
+            for raw in read_shipped(kept, relation, language)
         ]
     path = _path(name)
     if path is not None:
@@ -208,10 +208,10 @@ def _form(text: str) -> str:
 
 
 def _shipped_templates(raw: RawRelation) -> list[dict[str, Any]]:
-    for name, members in _shipped_files().items():
+    for name, members in shipped_files().items():
         if raw.language in members.get(raw.name, {}):
-            return _read_shipped(name, raw.name, raw.language)[0].templates
-    known = [r for members in _shipped_files().values() for r in members]
+            return read_shipped(name, raw.name, raw.language)[0].templates
+    known = [r for members in shipped_files().values() for r in members]
     raise TemplateError(
         f"Relation {raw.name!r} comes without a template and is not a shipped one in "
         f"{raw.language!r}. Add a column 'template' with at least two wordings. "

@@ -16,7 +16,14 @@ from relation_neurons.relations.formats import (
     read_shipped_text,
 )
 
-__all__ = ["list_shipped", "load_background", "neutral_text", "write_example"]
+__all__ = [
+    "list_shipped",
+    "load_background",
+    "neutral_text",
+    "read_shipped",
+    "shipped_files",
+    "write_example",
+]
 
 
 def write_example(path: str | Path) -> Path:
@@ -52,7 +59,7 @@ def write_example(path: str | Path) -> Path:
 
 
 @cache
-def _shipped_files() -> dict[str, dict[str, dict[str, str]]]:
+def shipped_files() -> dict[str, dict[str, dict[str, str]]]:
     """Returns the file names of shipped relations, by set, relation and language."""
     root = resources.files("relation_neurons") / "data"
     sets: dict[str, dict[str, dict[str, str]]] = {}
@@ -68,7 +75,7 @@ def _shipped_files() -> dict[str, dict[str, dict[str, str]]]:
 
 def list_shipped() -> dict[str, tuple[str, ...]]:
     """Returns the shipped sets and the relations in each."""
-    return {name: tuple(members) for name, members in _shipped_files().items()}
+    return {name: tuple(members) for name, members in shipped_files().items()}
 
 
 @cache
@@ -82,8 +89,8 @@ def load_background(language: str = "en") -> tuple[tuple[str, str], ...]:
     return tuple((row["text"], row["form"]) for row in data["prompts"])
 
 
-def _read_shipped(name: str, relation: str, language: str) -> list[RawRelation]:
-    file = _shipped_files()[name][relation][language]
+def read_shipped(name: str, relation: str, language: str) -> list[RawRelation]:
+    file = shipped_files()[name][relation][language]
     path = resources.files("relation_neurons") / "data" / name / file
     return read_shipped_text(path.read_text("utf-8"), file)
 

@@ -75,7 +75,7 @@ def pool_tokens(
 def typical_activation(
     by_token: Sequence[Float[Tensor, " _"]], prompts: pd.DataFrame
 ) -> tuple[float, float]:
-    """Gives the mean activation and mean |activation| over the facts' tokens but the first ones."""
+    """Returns the mean activation and mean |activation| over the facts' tokens but the first ones."""
     is_fact = prompts["kind"] == "fact"
     rest = torch.cat([a[1:] for a, fact in zip(by_token, is_fact, strict=True) if fact]).double()
     return float(rest.mean()), float(rest.abs().mean())
@@ -126,7 +126,7 @@ def extreme_prompts(
     *,
     largest: bool,
 ) -> pd.DataFrame:
-    """Gives the prompts at one end of the pooled activation, with the activation at each token."""
+    """Returns the prompts at one end of the pooled activation, with the activation at each token."""
     values = pooled.numpy()
     rows = np.argsort(-values if largest else values, kind="stable")[:count]
     columns = ["prompt_id", "relation", "language", "kind", "subject", "text"]
@@ -144,7 +144,7 @@ def extreme_prompts(
 def extreme_tokens(
     weights: Float[Tensor, " d_vocab"], tokenizer: Any, count: int, *, largest: bool
 ) -> pd.DataFrame:
-    """Gives the tokens at one end of the logit weights: token_id, token, weight."""
+    """Returns the tokens at one end of the logit weights: token_id, token, weight."""
     values = weights.numpy()
     ids = np.argsort(-values if largest else values, kind="stable")[:count]
     return pd.DataFrame(
@@ -153,7 +153,7 @@ def extreme_tokens(
 
 
 def token_texts(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """Gives each token's text with its leading space, whichever way the tokenizer marks one.
+    """Returns each token's text with its leading space, whichever way the tokenizer marks one.
 
     Part of a character has no text of its own; it is shown as the vocabulary spells it.
     """
