@@ -90,6 +90,7 @@ def load_background(language: str = "en") -> tuple[tuple[str, str], ...]:
 
 
 def read_shipped(name: str, relation: str, language: str) -> list[RawRelation]:
+    """Reads one relation of a shipped set in one language."""
     file = shipped_files()[name][relation][language]
     path = resources.files("relation_neurons") / "data" / name / file
     return read_shipped_text(path.read_text("utf-8"), file)
