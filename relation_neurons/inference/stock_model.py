@@ -34,7 +34,14 @@ __all__ = ["changed_module", "current_hook_point"]
 _LIBRARIES = ("transformer_lens", "transformers", "torch")
 """Where the modules of an unchanged model are defined."""
 _ROOT_METHODS = frozenset(
-    "__call__ _call_impl _wrapped_call_impl get_pos_offset get_residual input_to_embed".split()
+    [
+        "__call__",
+        "_call_impl",
+        "_wrapped_call_impl",
+        "get_pos_offset",
+        "get_residual",
+        "input_to_embed",
+    ]
 )
 """What a forward pass of the whole model calls on it; `forward` itself is looked at with the ablations."""
 _SKIPPED = frozenset(("n_layers", "device", "seed", "init_weights", "model_name", "tokenizer_name"))
