@@ -14,6 +14,7 @@ from torch import Tensor
 from relation_neurons.ablation.plan import HookPointPlan, Neurons, Values, plan_ablation, rows_of
 from relation_neurons.activations.pooling import first_positions
 from relation_neurons.backends.base import HookedModel
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import AblationError, HookError, UnknownOptionError, near_matches
 from relation_neurons.inference.batches import Batch
 from relation_neurons.inference.forward import attach
@@ -124,25 +125,30 @@ class Ablation:
     def _decide(self, inputs: Any, kwargs: dict[str, Any]) -> None:
         """Decides which positions of the coming pass are ablated, and each row's set."""
         self.calls += 1
-        cache = kwargs.get("past_kv_cache")
-        continued = cache is not None and len(cache.entries) > 0 and cache[0].past_keys.shape[1] > 0
-        mask = kwargs.get("attention_mask")
         given = self._given if self._given is not None and inputs is self._given.tokens else None
+        mask = kwargs.get("attention_mask")
         if given is not None:
             mask = given.mask
         if mask is None:
-            mask = self._inferred_mask(inputs)
+            mask = self._inferred_mask(inputs, kwargs)
         mask = mask.bool()
-        self._rows = self._own_rows(given, mask)
+        width = (
+            inputs.shape[min(inputs.ndim - 1, 1)] if isinstance(inputs, Tensor) else mask.shape[1]
+        )
+        if mask.shape[1] == width:
+            mask = torch.cat([_mask_before(kwargs, mask), mask], dim=1)
+        # Keys and values of earlier positions may be kept, so that only the last `width` ones are run.
+        here = mask[:, mask.shape[1] - width :]
+        self._rows = self._own_rows(given, here)
         if self._positions == "all":
-            self._where = mask
+            self._where = here
         elif self._positions == "no_first":
-            self._where = mask if continued else mask & ~first_positions(mask)
+            self._where = here & ~first_positions(mask)[:, mask.shape[1] - width :]
         elif given is not None and self._answers is not None:
-            at = torch.arange(mask.shape[1], device=mask.device)
-            self._where = mask & (at >= self._answers[:, None])
+            at = torch.arange(width, device=mask.device)
+            self._where = here & (at >= self._answers[:, None])
         else:
-            self._where = torch.zeros_like(mask)
+            self._where = torch.zeros_like(here)
             self._where[:, -1] = True
 
     def _own_rows(
@@ -209,23 +215,55 @@ class Ablation:
     def _of_rows(self, of_sets: Tensor) -> Tensor:
         return of_sets if self._rows is None else of_sets[self._rows.to(of_sets.device)]
 
-    def _inferred_mask(self, inputs: Any) -> Bool[Tensor, "batch pos"]:
-        if isinstance(inputs, str) or (isinstance(inputs, list) and len(inputs) == 1):
-            tokens = self._model.to_tokens(inputs)
-        elif isinstance(inputs, Tensor) and not inputs.is_floating_point():
+    def _inferred_mask(self, inputs: Any, kwargs: dict[str, Any]) -> Bool[Tensor, "batch pos"]:
+        """The mask where a call has none: as the model makes it, or an error where it makes none."""
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():
+            return torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        tokenizer = self._model.tokenizer
+        side, prepend_bos = kwargs.get("padding_side"), kwargs.get("prepend_bos")
+        if isinstance(inputs, Tensor):
             tokens = inputs if inputs.ndim == 2 else inputs[None]
         else:
+            told = {"padding_side": side, "prepend_bos": prepend_bos}
+            how: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+            tokens = self._model.to_tokens(inputs, **how)
+        mask = torch.ones(tokens.shape, dtype=torch.bool, device=tokens.device)
+        pad, bos = (getattr(tokenizer, f"{name}_token_id", None) for name in ("pad", "bos"))
+        if pad is None or not bool((tokens == pad).any()):
+            return mask
+        side = side if side in ("left", "right") else tokenizer.padding_side
+        several = isinstance(inputs, list) and len(inputs) > 1
+        own = several or BACKEND.name == "HookedTransformer"
+        if side == "left" and own:
+            if not isinstance(prepend_bos, bool):
+                prepend_bos = getattr(self._model.cfg, "default_prepend_bos", True)
+            real = tokens != pad
+            first = real.cumsum(dim=1) == 0
+            if prepend_bos and bos == pad:  # the last of what looks like padding is the BOS
+                first &= first.cumsum(dim=1) < first.sum(dim=1, keepdim=True)
+            return ~first
+        padded = (tokens[:, :2] == pad).all(dim=1) if bos == pad else tokens[:, 0] == pad
+        if len(tokens) > 1 or bool(padded.any()):
             raise AblationError(
-                "Several texts at once are padded in ways the ablation cannot see. Give tokens with "
-                "attention_mask, or one text at a time."
+                "These rows hold the padding token, no attention_mask says what is padding, and the model "
+                "would attend to it. Pass attention_mask, or give each row without its padding."
             )
-        pad = getattr(self._model.tokenizer, "pad_token_id", None)
-        if len(tokens) > 1 and pad is not None and bool((tokens == pad).any()):
-            raise AblationError(
-                "These rows hold the padding token and no attention_mask says what is padding. "
-                "Pass attention_mask."
-            )
-        return torch.ones(tokens.shape, dtype=torch.bool, device=tokens.device)
+        return mask
+
+
+def _mask_before(
+    kwargs: dict[str, Any], mask: Bool[Tensor, "batch pos"]
+) -> Bool[Tensor, "batch before"]:
+    """Which of the positions whose keys and values are kept from earlier passes were real."""
+    cache = kwargs.get("past_kv_cache")
+    if cache is not None:  # a HookedTransformer's
+        count = cache[0].past_keys.shape[1] if len(cache.entries) else 0
+        if cache.previous_attention_mask.shape[1] == count:
+            return cache.previous_attention_mask.bool().to(mask.device)
+    else:
+        cache = kwargs.get("past_key_values")  # Hugging Face's
+        count = 0 if cache is None else int(cache.get_seq_length())
+    return torch.ones((len(mask), count), dtype=torch.bool, device=mask.device)
 
 
 @contextlib.contextmanager
@@ -245,6 +283,10 @@ def ablated(
     a neuron, the inner's zero or mean stands and two factors multiply. Across sites the later one
     in the forward pass has the last word.
 
+    Every way of running the model is ablated: a call, `run_with_cache`, and `generate`, with its cache of
+    keys and values or without. `generate` then says what the model says without these neurons; only the
+    first position of the text is spared, however many tokens follow.
+
     Args:
         model: what `load_model` returns.
         neurons: rows with layer and neuron, names such as `L16N302`, or (layer, neuron) pairs; the
@@ -254,7 +296,8 @@ def ablated(
         site: `post`, `gate`, `up` or `out`.
         mode: `zero`; `mean` (each neuron set to its `value`); `scale` (multiplied by `value`).
         positions: `no_first` spares the first attended position, an attention sink; `all` is the
-            paper's; `last` is the last prompt position and every answer position.
+            paper's; `last` is the last prompt position and every answer position (in `generate`, with
+            its cache: the last position of the text and every generated one).
         value: for `mean`, one per neuron; for `scale`, a factor, or one per neuron. With `per_row`,
             a number for all, or an item for each row, itself a number or one per neuron.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import relation_neurons as rn
+from relation_neurons.backends.installed import BACKEND
 from relation_neurons.errors import (
     AblationError,
     DoseError,
@@ -342,13 +344,72 @@ def test_what_cannot_be_ablated_says_why(model):
             pass
 
 
-def test_padding_that_no_mask_explains_is_an_error(model):
+def test_padding_that_no_mask_explains_is_masked_as_the_model_does_or_an_error(model):
     pad = model.tokenizer.pad_token_id
-    tokens = torch.tensor([[pad, 270, 280], [270, 280, 290]])
-    with pytest.raises(AblationError, match="attention_mask"), rn.ablated(model, NEURONS):
-        logits(model, tokens)
-    with rn.ablated(model, NEURONS):
-        logits(model, tokens, tokens != pad)
+    rows = torch.tensor([[pad, pad, 270, 280, 290], [270, 280, 290, 300, 310]])
+    other = copy.deepcopy(model)
+    other.tokenizer.padding_side = "right"
+    for tokens in (rows, rows[:1]):
+        if BACKEND.name == "HookedTransformer":  # it masks padding on the left by itself
+            with rn.ablated(model, NEURONS):
+                found = logits(model, tokens)
+                expected = logits(model, tokens, tokens != pad)
+                alone = logits(model, torch.tensor([[270, 280, 290]]))
+            torch.testing.assert_close(found[:, 2:], expected[:, 2:])
+            torch.testing.assert_close(found[:1, 2:], alone, atol=1e-4, rtol=1e-4)
+        with pytest.raises(AblationError, match="attention_mask"), rn.ablated(other, NEURONS):
+            logits(other, tokens)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("positions", ["no_first", "all"])
+def test_generate_equals_a_loop_over_full_passes(model, positions, cache):
+    texts = ["The capital of Aldor is", "For Brenin we name the food, which is"]
+    neurons = [(layer, neuron) for layer in range(2) for neuron in range(96)]
+    how = {"max_new_tokens": 5, "do_sample": False, "stop_at_eos": False, "verbose": False}
+    how["use_past_kv_cache"] = cache
+
+    def loop(ids):
+        for _ in range(5):
+            ids = [*ids, int(logits(model, torch.tensor([ids]))[0, -1].argmax())]
+        return ids
+
+    starts = [model.tokenizer(text)["input_ids"] for text in texts]
+    intact = [loop(ids) for ids in starts]
+    with rn.ablated(model, neurons, positions=positions):
+        expected = [loop(ids) for ids in starts]
+        one = model.generate(texts[0], **how)
+        tokens = model.generate(torch.tensor([starts[0]]), **how)
+        several = model.generate(texts, **how)
+    assert expected != intact
+    assert tokens.tolist() == expected[:1]
+    assert one == model.tokenizer.decode(expected[0])
+    assert several == [model.tokenizer.decode(ids) for ids in expected]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_generate_spares_the_first_position_and_no_other(model, cache):
+    ids = model.tokenizer("The capital of Aldor is")["input_ids"]
+    seen = []
+    with rn.ablated(model, [(1, 7)]):
+        point = model.hook_dict["blocks.1.mlp.hook_post"]
+        handle = point.register_forward_hook(lambda _m, _i, out: seen.append(out[0, :, 7].clone()))
+        try:
+            model.generate(
+                torch.tensor([ids]),
+                max_new_tokens=4,
+                do_sample=False,
+                stop_at_eos=False,
+                verbose=False,
+                use_past_kv_cache=cache,
+            )
+        finally:
+            handle.remove()
+    sizes = [len(values) for values in seen]
+    assert sizes == ([len(ids), 1, 1, 1] if cache else [len(ids) + n for n in range(4)])
+    for number, values in enumerate(seen):
+        spared = values.nonzero().flatten().tolist()
+        assert spared == ([] if cache and number else [0])
 
 
 def test_text_can_be_run_under_ablation(model):
