@@ -65,9 +65,10 @@ def changed_module(model: HookedModel) -> str:
     the `forward` of the whole model where it is an attribute of the object, as an ablation's is.
     """
     root: Any = model
+    kind: Any = BACKEND.kind
     if torch_modules._has_any_global_hook():
         return "all modules, by a global hook"
-    if type(root) is not BACKEND.kind or not _ROOT_METHODS.isdisjoint(vars(root)):
+    if type(root) is not kind or not _ROOT_METHODS.isdisjoint(vars(root)):
         return type(root).__name__
     if changed := _patched_class():
         return changed
@@ -124,7 +125,8 @@ def _new_model(config: _Config) -> _Place:
 
 def _place(module: nn.Module) -> _Place:
     children = {name: _place(child) for name, child in module._modules.items() if child is not None}
-    return _Place(type(module), _methods(type(module)), children)
+    kind: Any = type(module)
+    return _Place(kind, _methods(kind), children)
 
 
 @functools.lru_cache(maxsize=256)
@@ -179,7 +181,7 @@ def _differs(module: Any, place: _Place, cfg: Any, name: str) -> str:
 def _foreign_module(root: Any) -> str:
     """The first module of a class, or with a method on the object, that no library defines."""
     for name, module in root.named_modules():
-        kind = type(module)
+        kind: Any = type(module)
         if not _from_library(kind):
             return name
         for key in _methods(kind) & vars(module).keys():
@@ -195,7 +197,7 @@ def _from_library(what: Any) -> bool:
     return str(getattr(what, "__module__", "")).split(".")[0] in _LIBRARIES
 
 
-def _subclasses(kind: type) -> Iterator[type]:
+def _subclasses(kind: Any) -> Iterator[type]:
     yield kind
     for sub in kind.__subclasses__():
         yield from _subclasses(sub)
