@@ -30,7 +30,10 @@ from relation_neurons.version import renamed
 __all__ = ["NEAR_TIE", "majority_answers", "majority_share", "says", "turned_right"]
 
 NEAR_TIE = 0.2
-"""Facts with an intact margin below this many logits flip 36% of the time under random ablation."""
+"""A near tie: the intact margin is below this many logits, either way.
+
+In the reference run random neurons (contribution-matched) flip 13, 16, 23, 27 and 30% of near ties, by dose.
+"""
 
 _PAIR = ["relation", "language"]
 _KEYS = ["ablated", "ablated_language", "prompt_id"]
