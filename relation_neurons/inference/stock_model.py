@@ -52,7 +52,7 @@ _SKIPPED = frozenset(("n_layers", "device", "seed", "init_weights", "model_name"
 class _Place:
     """What a module of a new model is, and what stands in it."""
 
-    kind: type
+    kind: Any
     methods: frozenset[str]
     """Names that an object of this class must not put something of its own over."""
     children: Mapping[str, _Place]
