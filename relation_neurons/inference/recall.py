@@ -6,13 +6,15 @@ token is the argmax at its position. So nothing is decoded, and the margin says 
     margin = min over answer positions of (logit of the answer's token - best other logit)
 
 An answer is correct when its margin is above 0 (method 4). Of several accepted answers the
-best margin counts.
+best margin counts, and its log-probability is kept. Answers that share a first word have the same
+margin where that word is the worst position, up to rounding, which depends on the batch; so it never
+decides between them (see `_best_answer`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,8 +36,21 @@ from relation_neurons.storage.chunks import Chunks, chunk_key
 __all__ = ["BATCH_SIZE", "Outcomes", "TeacherForcing", "measure_recall", "plan_passes"]
 
 BATCH_SIZE = 64
-_Read = tuple[int, float, float, int, tuple[int, ...]]
-"""An answer read from a pass: prompt row, margin, log-probability, answer tokens, greedy tokens."""
+_Read = tuple[int, float, float, int, tuple[int, ...], int]
+"""An answer read from a pass: prompt row, margin, log-probability, number of answer tokens, greedy tokens,
+and the number of answer tokens up to the worst position."""
+
+
+class _Candidate(NamedTuple):
+    """An accepted answer of a prompt, as it was read."""
+
+    place: tuple[int, int]
+    """Where the plan has it, whatever batch it came in."""
+    until_worst: tuple[int, ...]
+    """Its tokens up to the one with the lowest margin."""
+    margin: float
+    logprob: float
+    length: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class Outcomes:
 
     margin: Float[np.ndarray, " prompt"]
     logprob: Float[np.ndarray, " prompt"]
-    """Of the answer whose margin is best, summed over its tokens (nats)."""
+    """Of the answer whose margin is best, summed over its tokens (nats); see `_best_answer` for ties."""
     answer_length: Int[np.ndarray, " prompt"]
     predicted: tuple[str, ...]
     """Greedy continuation, as far as the pass decides it: up to the first wrong token."""
@@ -167,6 +182,7 @@ def answer_prompts(
     logprob = np.full(plan.prompts, -np.inf)
     length = np.zeros(plan.prompts, dtype=np.int64)
     predicted: list[tuple[int, ...]] = [()] * plan.prompts
+    candidates: list[list[_Candidate]] = [[] for _ in range(plan.prompts)]
     batches = plan.batches(model, batch_size) if batches is None else batches
 
     def ask(batch: Batch | TreeBatch) -> list[_Read]:
@@ -189,20 +205,41 @@ def answer_prompts(
             int(batch.rows[0]), key, lambda: pd.DataFrame(ask(batch)).rename(columns=str)
         )
         return [
-            (*row[:4], tuple(map(int, row[4]))) for row in made.itertuples(index=False, name=None)
+            (*row[:4], tuple(map(int, row[4])), int(row[5]))
+            for row in made.itertuples(index=False, name=None)
         ]
 
     relieve = None if streams is None else streams.drop
     for batch, read in run_halving(model, batches, kept, relieve):
-        for row, read_margin, read_logprob, answer_length, greedy in read:
-            if read_margin > margin[row]:
-                margin[row], logprob[row], length[row] = read_margin, read_logprob, answer_length
+        planned = [
+            ((-int(sequence), number), answer)
+            for sequence in batch.rows
+            for number, (_, _, answer) in enumerate(plan.reads[sequence])
+        ]
+        for (place, answer), (row, *best, greedy, worst) in zip(planned, read, strict=True):
+            candidates[row].append(_Candidate(place, answer[:worst], *best))
             if len(greedy) > len(predicted[row]):
                 predicted[row] = greedy
         if bar is not None:
             bar.update(len(batch.rows))
+    for row, accepted in enumerate(candidates):
+        if accepted:
+            margin[row], logprob[row], length[row] = _best_answer(accepted)
     texts = tuple(_decode(model, tokens) for tokens in predicted)
     return Outcomes(margin, logprob, length, texts)
+
+
+def _best_answer(accepted: list[_Candidate]) -> tuple[float, float, int]:
+    """The best margin of a prompt's accepted answers, with the log-probability and length of one answer.
+
+    Answers whose tokens are the same up to their worst position have one margin, which two rows of a
+    batch give with different rounding. Of those, the one that the plan has first is kept: it is
+    the same for every batch size.
+    """
+    ordered = sorted(accepted)
+    best = max(ordered, key=lambda candidate: candidate.margin)
+    kept = next(one for one in ordered if one.until_worst == best.until_worst)
+    return best.margin, kept.logprob, kept.length
 
 
 def _first_answer_positions(plan: TeacherForcing, batch: Batch) -> Int[Tensor, " batch"]:
@@ -255,9 +292,9 @@ def _read_answers(
         wrong = np.flatnonzero(margins[here] <= 0)
         upto = count if wrong.size == 0 else int(wrong[0]) + 1
         greedy = tuple(int(token) for token in best[here][:upto])
-        rows.append(
-            (prompt_row, float(margins[here].min()), float(logprobs[here].sum()), count, greedy)
-        )
+        worst = int(margins[here].argmin()) + 1
+        logprob = float(logprobs[here].sum())
+        rows.append((prompt_row, float(margins[here].min()), logprob, count, greedy, worst))
     return rows
 
 

@@ -80,6 +80,24 @@ def test_batched_is_single(both, asked, ablate):
     np.testing.assert_allclose(batched.margin, single.margin, atol=1e-4)
 
 
+def test_aliases_with_one_first_word_do_not_depend_on_the_batch(both, asked):
+    """Where that word is the worst one their margins tie, and rounding must not choose between them."""
+    _, model = both
+    facts = asked.held_out.take(asked.held_out.frame["kind"] == "fact")
+    answers = []
+    for tokens in facts.tokens:
+        with torch.inference_mode():
+            unlikely = int(model(torch.tensor([tokens]))[0, -1].argmin())
+        answers.append(((unlikely,), (unlikely, 5, 6, 7), (unlikely, 8), (unlikely, 9, 10)))
+    plan = plan_passes(replace(facts, answers=tuple(answers)))
+    single = answer_prompts(model, plan, batch_size=1)
+    for batch_size in (3, 16, 64):
+        batched = answer_prompts(model, plan, batch_size=batch_size)
+        np.testing.assert_allclose(batched.logprob, single.logprob, atol=1e-4)
+        np.testing.assert_allclose(batched.margin, single.margin, atol=1e-4)
+        np.testing.assert_array_equal(batched.answer_length, single.answer_length)
+
+
 def test_the_whole_path(both, asked):
     """Random weights know nothing, so every fact is counted as known here."""
     _, model = both
