@@ -26,7 +26,7 @@ __all__ = ["FLOOR", "Scores", "empty_scores", "score_columns"]
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-FLOOR = 1e-6  # as a share of the two means; a smaller spread is rounding
+FLOOR = 2.0**-24  # as a share of the two means; a smaller spread is float32's rounding
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,17 @@ def _score(
     hits, gained = np.empty(len(groups), np.int64), np.zeros(len(groups), np.int64)
     total = np.empty(len(groups))
     gathered = len(sizes) if moments else 0
-    sums, squares = np.empty((gathered, BLOCK)), np.empty((gathered, BLOCK))
+    origins, sums, squares = (
+        np.empty((gathered, BLOCK)),
+        np.empty((gathered, BLOCK)),
+        np.empty((gathered, BLOCK)),
+    )
     finite = True
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
         sums[:] = 0
         squares[:] = 0
-        finite &= read_block(bits, table, values, first, last, labels, keys, sums, squares)
+        finite &= read_block(bits, table, values, first, last, labels, keys, origins, sums, squares)
         for j in range(last - first if ranked or areas else 0):
             column = sort_column(keys[j, :prompts], labels, one, other, counts)
             at = first + shift + j
@@ -131,6 +135,7 @@ def _score(
                     auroc[f, at] = 1 - total[f] / pairs if pairs else np.nan
         if moments:
             _standardise(
+                origins[:, : last - first],
                 sums[:, : last - first],
                 squares[:, : last - first],
                 positive,
@@ -258,10 +263,19 @@ def _above(column, hit, counted, groups, seen, before, hits, gained, total):
 
 @compiled
 def _standardise(
-    sums, squares, positive, negative, sizes, start, d_prime, mean_positive, mean_negative
+    origins, sums, squares, positive, negative, sizes, start, d_prime, mean_positive, mean_negative
 ):
-    """Computes each task's means and standardised difference from the sums of the classes."""
+    """Turns the classes' distances to their origins into each task's means and standardised difference.
+
+    The squared distances to a side's mean are those within its classes and those of the classes' means;
+    neither is a difference of large numbers.
+    """
     width = sums.shape[1]
+    centre, within = np.empty((len(sizes), width)), np.empty((len(sizes), width))
+    for c in range(len(sizes)):
+        for j in range(width):
+            centre[c, j] = origins[c, j] + sums[c, j] / sizes[c]
+            within[c, j] = max(squares[c, j] - sums[c, j] ** 2 / sizes[c], 0.0)
     mean, variance = np.empty((2, width)), np.empty((2, width))
     for f in range(len(positive)):
         for side in range(2):
@@ -273,12 +287,17 @@ def _standardise(
                 if members[c]:
                     count += sizes[c]
                     for j in range(width):
-                        mean[side, j] += sums[c, j]
-                        variance[side, j] += squares[c, j]
+                        mean[side, j] += sizes[c] * centre[c, j]
             count = max(count, 1)
             for j in range(width):
                 mean[side, j] /= count
-                variance[side, j] = max(variance[side, j] / count - mean[side, j] ** 2, 0.0)
+            for c in range(len(sizes)):
+                if members[c]:
+                    for j in range(width):
+                        apart = centre[c, j] - mean[side, j]
+                        variance[side, j] += within[c, j] + sizes[c] * apart * apart
+            for j in range(width):
+                variance[side, j] /= count
         for j in range(width):
             above, below = mean[0, j], mean[1, j]
             spread = np.sqrt((variance[0, j] + variance[1, j]) / 2)

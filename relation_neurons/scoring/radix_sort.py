@@ -38,16 +38,18 @@ def column_stride(prompts):
 
 
 @compiled
-def read_block(bits, table, values, start, stop, labels, keys, sums, squares):
+def read_block(bits, table, values, start, stop, labels, keys, origins, sums, squares):
     """Reads neurons start to stop of every prompt, once, into keys that fall as the activation rises.
 
-    If `sums` has rows, it and `squares` collect the sum and the sum of squares for each label.
+    If `sums` has rows, `origins` gets the first value of each label, and `sums` and `squares` collect
+    the distances to it: squares of the values themselves cancel where a mean is far above its spread.
 
     Returns:
         Whether all values are finite.
     """
     width = stop - start
     gather = len(sums) > 0
+    begun = np.zeros(len(sums), dtype=np.bool_)
     raw = np.empty(width, dtype=np.uint32)
     floats = raw.view(np.float32)
     touched = np.uint32(0)
@@ -66,12 +68,17 @@ def read_block(bits, table, values, start, stop, labels, keys, sums, squares):
         for j in range(width):
             largest = max(largest, raw[j] & _MAGNITUDE)
         if gather:
-            total = sums[np.intp(labels[i])]
-            square = squares[np.intp(labels[i])]
+            label = np.intp(labels[i])
+            origin, total, square = origins[label], sums[label], squares[label]
+            if not begun[label]:
+                begun[label] = True
+                for j in range(width):
+                    origin[j] = np.float64(floats[j]) if values is None else values[i, start + j]
             for j in range(width):
                 value = np.float64(floats[j]) if values is None else values[i, start + j]
-                total[j] += value
-                square[j] += value * value
+                distance = value - origin[j]
+                total[j] += distance
+                square[j] += distance * distance
         for j in range(width):
             bit = raw[j]
             if bit & _MAGNITUDE == 0:
@@ -194,7 +201,7 @@ def sort_block(bits, table, start, stop, labels, found):
     finite = True
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
-        finite &= read_block(bits, table, None, first, last, labels, keys, none, none)
+        finite &= read_block(bits, table, None, first, last, labels, keys, none, none, none)
         for j in range(last - first):
             column = sort_column(keys[j, :prompts], labels, one, other, counts)
             for i in range(prompts):  # a slice's check of lengths takes seconds to compile

@@ -92,18 +92,21 @@ def _ties(
 def _standardised(
     values: Float[Tensor, "prompt neuron"], classes: PromptGroups
 ) -> tuple[Float[Tensor, "task neuron"], ...]:
-    """Computes the standardised difference and the two means from sums over each class."""
+    """Computes the standardised difference and the two means from the classes' means and spreads around them."""
     label = torch.from_numpy(classes.labels.astype(np.int64)).to(values.device)
-    size = (len(classes.sizes), values.shape[1])
-    sums = values.new_zeros(size).index_add_(0, label, values)
-    squares = values.new_zeros(size).index_add_(0, label, values.square())
+    sizes = torch.from_numpy(classes.sizes).to(values)
+    empty = values.new_zeros(len(classes.sizes), values.shape[1])
+    centre = empty.index_add(0, label, values) / sizes[:, None]
+    within = empty.index_add(0, label, (values - centre[label]).square())
     sides = []
     for members in (classes.positive, classes.negative):
-        weight = torch.from_numpy(members).to(values)
-        sizes = torch.from_numpy(classes.sizes).to(values)
-        weight = weight / (weight @ sizes).clamp(min=1)[:, None]
-        mean = weight @ sums
-        sides.append((mean, (weight @ squares - mean.square()).clamp(min=0)))
+        chosen = torch.from_numpy(members).to(values)
+        count = (chosen @ sizes).clamp(min=1)[:, None]
+        mean = (chosen * sizes) @ centre / count
+        apart = torch.stack(
+            [(row * sizes) @ (centre - one).square() for row, one in zip(chosen, mean, strict=True)]
+        )
+        sides.append((mean, (chosen @ within + apart) / count))
     (above, above_var), (below, below_var) = sides
     spread = ((above_var + below_var) / 2).sqrt()
     known = spread > FLOOR * (above.abs() + below.abs())

@@ -299,6 +299,39 @@ def test_standardised_difference_is_its_formula():
     np.testing.assert_allclose(negative[0], b.mean(0))
 
 
+@pytest.mark.parametrize("score_with", ["numba", "torch"])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+def test_standardised_difference_does_not_depend_on_where_a_neuron_lies(offset, score_with):
+    """Far from 0 the squares of activations are all alike, and their differences must not be lost."""
+    rng = np.random.default_rng(5)
+    membership = torch.from_numpy(rng.integers(-1, 2, (4, 100)).astype(np.int8))
+    shifted = rng.normal(size=(100, 70)) + 0.5 * (membership[0].numpy() == 1)[:, None] + offset
+    shifted[0, 3] = -1e7  # one far from the others
+    activations = torch.from_numpy(shifted).float()
+    if score_with == "numba":
+        found = standardised_difference(activations, membership)
+    else:
+        scores = empty_scores(4, 70, ("d_prime",))
+        assert scores_cuda.score(activations, group_prompts(membership), scores)
+        found = (scores.d_prime, scores.mean_positive, scores.mean_negative)
+    for family, member in enumerate(membership.numpy()):
+        a, b = (activations[torch.from_numpy(member == side)].double().numpy() for side in (1, 0))
+        expected = (a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / 2)
+        np.testing.assert_allclose(found[0][family], expected, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(found[1][family], a.mean(0), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(found[2][family], b.mean(0), rtol=1e-12, atol=1e-12)
+
+
+def test_standardised_difference_far_from_zero():
+    generator = torch.Generator().manual_seed(0)
+    activations = torch.randn(100, 3, generator=generator)
+    activations[:50] += 1
+    membership = torch.tensor([[1] * 50 + [0] * 50], dtype=torch.int8)
+    near, far = (standardised_difference(activations + x, membership)[0] for x in (0.0, 1e6))
+    torch.testing.assert_close(far, near, atol=0.05, rtol=0)  # float32 has steps of 0.06 there
+    assert float(far[0, 0]) == pytest.approx(1.1287, abs=1e-3)
+
+
 def test_a_constant_neuron_has_no_standardised_difference():
     d, *_ = standardised_difference(
         torch.full((6, 1), 0.3), torch.tensor([[1, 1, 1, 0, 0, 0]], dtype=torch.int8)
