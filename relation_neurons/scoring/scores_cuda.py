@@ -92,7 +92,7 @@ def _ties(
 def _standardised(
     values: Float[Tensor, "prompt neuron"], classes: PromptGroups
 ) -> tuple[Float[Tensor, "task neuron"], ...]:
-    """Computes the standardised difference and the two means from the classes' means and spreads around them."""
+    """Computes the standardised difference and the two means from the means and spreads of the classes."""
     label = torch.from_numpy(classes.labels.astype(np.int64)).to(values.device)
     sizes = torch.from_numpy(classes.sizes).to(values)
     empty = values.new_zeros(len(classes.sizes), values.shape[1])
