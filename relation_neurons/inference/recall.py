@@ -39,6 +39,8 @@ BATCH_SIZE = 64
 _Read = tuple[int, float, float, int, tuple[int, ...], int]
 """An answer read from a pass: prompt row, margin, log-probability, number of answer tokens, greedy tokens,
 and the number of answer tokens up to the worst position."""
+_CHUNK_COLUMNS = "row margin logprob length greedy worst"
+"""What a kept part of a recall holds; one with other columns, of an earlier version, is made again."""
 
 
 class _Candidate(NamedTuple):
@@ -200,7 +202,7 @@ def answer_prompts(
     def kept(batch: Batch | TreeBatch) -> list[_Read]:
         if chunks is None:
             return ask(batch)
-        key = chunk_key([plan.sequences[row] for row in batch.rows])
+        key = chunk_key(_CHUNK_COLUMNS, [plan.sequences[row] for row in batch.rows])
         made = chunks.make(
             int(batch.rows[0]), key, lambda: pd.DataFrame(ask(batch)).rename(columns=str)
         )
