@@ -218,8 +218,9 @@ def answer_prompts(
             for sequence in batch.rows
             for number, (_, _, answer) in enumerate(plan.reads[sequence])
         ]
-        for (place, answer), (row, *best, greedy, worst) in zip(planned, read, strict=True):
-            candidates[row].append(_Candidate(place, answer[:worst], *best))
+        for (place, answer), found in zip(planned, read, strict=True):
+            row, best_margin, total, tokens, greedy, worst = found
+            candidates[row].append(_Candidate(place, answer[:worst], best_margin, total, tokens))
             if len(greedy) > len(predicted[row]):
                 predicted[row] = greedy
         if bar is not None:
