@@ -117,9 +117,10 @@ def plan_contenders(
     found += [Contender("average_precision", site) for site in sites[1:]]
     found += [Contender("average_precision", sites[0], "bottom")] if bottom else []
     if not found:
+        fit = [one for one in CRITERIA if contrast in applicable_contrasts(one, (contrast,))]
         raise UnknownOptionError(
             f"None of the criteria {', '.join(by) or '(none)'} ranks the contrast {contrast!r}; expected "
-            "average_precision, auroc, d_prime, mean_difference or probe among them."
+            f"at least one of {', '.join(fit)}."
         )
     return list(dict.fromkeys(found))
 
