@@ -44,7 +44,7 @@ def three_figures(value: float, *, sign: bool = True) -> str:
     return text.replace("-", MINUS)
 
 
-def gigabytes(size: float, digits: int = 2) -> str:
+def gigabytes(size: int | float, digits: int = 2) -> str:
     """Returns a number of bytes in decimal gigabytes.
 
     >>> gigabytes(1_530_000_000), gigabytes(24e9, digits=1)

@@ -103,7 +103,7 @@ class PromptJob:
 
     @classmethod
     def from_message(cls, data: dict[str, Any]) -> PromptJob:
-        """Reads what `plain` returned."""
+        """Reads what `to_message` returned."""
         asked = prompts_of(unpacked(data["prompts"]))
         return cls(AblatedSets.from_message(data), asked, data["batch_size"])
 

@@ -61,7 +61,7 @@ class TextJob:
 
     @classmethod
     def from_message(cls, data: dict[str, Any]) -> TextJob:
-        """Reads what `plain` returned."""
+        """Reads what `to_message` returned."""
         return cls(AblatedSets.from_message(data), tuple(data["text"]), data["batch_size"])
 
 

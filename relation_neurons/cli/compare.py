@@ -74,17 +74,19 @@ def compare_criteria(
     first = comparison.plan_contenders(criteria, places, bottom=bottom, contrast=contrast)[0]
     request = request_run(
         relations,
+        {
+            "doses": (dose,),
+            "held_out": count_or_share(held_out),
+            "min_known": min_known,
+            "draws": draws,
+            "contrast": contrast,
+            "checks": (),
+            "seed": seed,
+            "batch_size": batch_size,
+        },
         out=out,
         languages=languages,
         names=listed(names),
-        doses=(dose,),
-        held_out=count_or_share(held_out),
-        min_known=min_known,
-        draws=draws,
-        contrast=contrast,
-        checks=(),
-        seed=seed,
-        batch_size=batch_size,
     )
     options = request.options
     loaded = load_model(model, dtype=dtype, device=device)

@@ -82,7 +82,7 @@ Contrast = Annotated[
     typer.Option(
         "--contrast",
         "--score",
-        help="The ranking swept: specific, or background for one relation.",
+        help="The contrast swept: specific, or background for one relation; --score is its earlier name.",
     ),
 ]
 
@@ -122,7 +122,7 @@ Repeats = Annotated[
 
 Checks = Annotated[
     str | None,
-    typer.Option(help="Rankings ablated at the middle dose: unknown,nonsense,background."),
+    typer.Option(help="Rankings ablated at the judged dose: unknown,nonsense,background."),
 ]
 
 CheckDraws = Annotated[int | None, typer.Option(help="Control draws for each check.")]
@@ -228,8 +228,9 @@ class RunArguments:
             if given[name] is not None:
                 given[name] = tuple(listed(given[name]) or ())
         given["held_out"] = count_or_share(self.held_out)
-        given["names"] = listed(self.names)
-        return request_run(given.pop("relations"), **given)
+        apart = ("preset", "out", "memory", "languages", "names")
+        how = {name: given.pop(name) for name in apart}
+        return request_run(given.pop("relations"), given, **{**how, "names": listed(self.names)})
 
     def load(self) -> HookedModel:
         """Loads the model."""

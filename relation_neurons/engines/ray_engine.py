@@ -23,6 +23,7 @@ from relation_neurons.backends.neuron_sites import weight_hash
 from relation_neurons.engines.sizes import MOST_THREADS, Size, choose_size
 from relation_neurons.errors import EngineError, UnknownOptionError
 from relation_neurons.inference.forward import hooked_at
+from relation_neurons.inference.stock_model import changed_module
 from relation_neurons.models.provenance import change_since_loaded, fingerprints, loaded_from
 from relation_neurons.version import package_versions, renamed
 
@@ -109,7 +110,7 @@ class RayEngine:
                 "path. Save it as a folder in Hugging Face format and load that with load_model(folder) "
                 "(planted_model takes a folder too), or use the engine `local`."
             )
-        changed = change_since_loaded(model)
+        changed = change_since_loaded(model) or changed_module(model)
         if changed:
             raise EngineError(
                 f"{changed} is not what was loaded: the model was changed in this process, and workers load "

@@ -125,7 +125,7 @@ def plan_contenders(
     return list(dict.fromkeys(found))
 
 
-@renamed(score="contrast")
+@renamed(score="contrast", stages="store")
 def compare_criteria(
     model: HookedModel,
     prompts: Prompts,

@@ -61,22 +61,22 @@ class RunRequest:
 
 def request_run(
     relations: Any,
+    options: Mapping[str, Any],
     *,
     preset: str = "default",
     out: Path | None = None,
     memory: str | int | None = None,
     languages: str | Sequence[str] | None = None,
     names: Sequence[str] | None = None,
-    **options: Any,
 ) -> RunRequest:
     """Checks what shows without a model, and chooses the facts of the run.
 
     Args:
         relations: anything that `load_relations` reads, and so are languages and names.
+        options: fields of `Options`; None leaves the preset's choice.
         preset: `default` or `paper`.
         out: the results folder.
         memory: what the activation table may take in memory.
-        options: fields of `Options`; None leaves the preset's choice.
 
     Raises:
         ResultsError: `out` is a file.

@@ -25,7 +25,7 @@ from relation_neurons.version import renamed
 __all__ = ["engine_for", "is_finished", "run", "run_request"]
 
 
-@renamed(say="log")
+@renamed(say="log", score="contrast")
 def run(
     model: HookedModel,
     relations: Any = "demo",
@@ -66,7 +66,7 @@ def run(
         EngineError: the engine cannot be started, or lost its workers; finished parts are kept.
     """
     folder = Path(out) if out is not None else None
-    request = request_run(relations, preset=preset, out=folder, memory=memory, **options)
+    request = request_run(relations, options, preset=preset, out=folder, memory=memory)
     store = TableStore(folder, memory=memory, **({"log": log} if log else {}))
     return run_request(
         model,

@@ -27,6 +27,7 @@ from relation_neurons.inference.stock_model import changed_module, current_hook_
 
 __all__ = [
     "attach",
+    "attach_to",
     "final_residual",
     "hooked_at",
     "model_batches",
@@ -53,7 +54,12 @@ class _OwnHook:
 
 def attach(model: HookedModel, name: str, act: Callable[[Tensor, str], Tensor | None]) -> Any:
     """Hooks a hook point directly, so that nothing else resets or outlives it."""
-    return current_hook_point(model, name).register_forward_hook(_OwnHook(name, act))
+    return attach_to(current_hook_point(model, name), name, act)
+
+
+def attach_to(point: nn.Module, name: str, act: Callable[[Tensor, str], Tensor | None]) -> Any:
+    """Hooks this very module under the name of a hook point."""
+    return point.register_forward_hook(_OwnHook(name, act))
 
 
 def final_residual(
@@ -134,7 +140,7 @@ def model_batches(
 
 
 def hooked_at(model: HookedModel) -> str:
-    """Names a module that is hooked, or `forward` where the forward pass was changed; empty where none is.
+    """Names a module that is hooked or changed, or `forward` for the whole pass; empty where none is.
 
     Hooks of this package count too, and so does an ablation that is open.
     """

@@ -22,7 +22,7 @@ from relation_neurons.backends.installed import BACKEND
 from relation_neurons.backends.neuron_sites import site_hook
 from relation_neurons.errors import ModelLoadError
 from relation_neurons.inference.batches import make_batches
-from relation_neurons.inference.forward import attach, final_residual, unembed
+from relation_neurons.inference.forward import attach_to, final_residual, unembed
 from relation_neurons.models.checkpoints import architecture_of, down_projection_path
 
 __all__ = ["Evidence", "record_reference", "self_check"]
@@ -86,7 +86,8 @@ def _look(
     with contextlib.ExitStack() as stack:
         for layer in range(layers):
             point = _point(model, layer)
-            stack.callback(attach(model, point, _store_value(seen[layer])).remove)
+            place = BACKEND.hook_points(model)[point]
+            stack.callback(attach_to(place, point, _store_value(seen[layer])).remove)
             module = BACKEND.down_projection(model, layer).module
             stack.callback(module.register_forward_hook(_store_output(outputs, layer)).remove)
         residual = final_residual(model, tokens, mask)
@@ -140,8 +141,9 @@ def _require_effects(model: HookedModel, tokens: Int[Tensor, "1 pos"]) -> None:
     signs = torch.randint(0, 2, (int(model.cfg.d_mlp),), generator=generator) * 2.0 - 1.0
     with contextlib.ExitStack() as stack:
         for layer in range(layers):
-            change = _changer(layer + 1, signs)
-            stack.callback(attach(model, _point(model, layer), change).remove)
+            change, point = _changer(layer + 1, signs), _point(model, layer)
+            place = BACKEND.hook_points(model)[point]
+            stack.callback(attach_to(place, point, change).remove)
         residual = final_residual(model, rows, torch.ones_like(rows, dtype=torch.bool))
     logits = unembed(model, residual[:, -1])
     moved = (logits - logits[0]).abs().amax(dim=1)

@@ -69,7 +69,7 @@ class Ranking:
         )
         if self.left_out:
             note += f" Left out: {', '.join(self.left_out)}."
-        head = ("Relation", "Score", "First AP", "First neurons")
+        head = ("Relation", "Contrast", "First AP", "First neurons")
         count = len(self.relations)
         title = f"Ranking of {count} relation{'' if count == 1 else 's'}"
         return table_view(title, note, (head, rows))

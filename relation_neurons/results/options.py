@@ -120,8 +120,11 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
         raise UnknownOptionError(f"No preset {preset!r}. {near_matches(preset, PRESETS)}")
     names = {item.name for item in fields(Options)}
     for earlier, now in _EARLIER.items():
-        if earlier in changes:
-            changes[now] = changes.pop(earlier)
+        value = changes.pop(earlier, None)
+        if value is not None and changes.get(now) is not None:
+            raise UnknownOptionError(f"Both {earlier} and {now} were given; give {now} alone.")
+        if value is not None:
+            changes[now] = value
     for name in changes:
         if name not in names:
             raise UnknownOptionError(f"No option {name!r}. {near_matches(name, names)}")

@@ -273,7 +273,7 @@ def test_options_that_do_not_exist_name_their_neighbours():
         ({"score": "specifc"}, "specific"),
         ({"doses": "10"}, "as a tuple"),
         ({"checks": ("unknwn",)}, "unknown"),
-        ({"checks": ("specific",)}, "the score itself"),
+        ({"checks": ("specific",)}, "the contrast itself"),
         ({"held_out": float("nan")}, "held_out"),
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),

@@ -220,7 +220,7 @@ def test_verify_passes_a_whole_folder_and_names_what_is_wrong(folder):
         ("prompts", lambda t: t[t["prompt_id"] != _first(t, "nonsense")], "every fact"),
         ("prompts", lambda t: t.assign(template=t["template"].iloc[0]), "every fact in every"),
         ("ranking", lambda t: t[t["rank"] < t["rank"].max()], "equally deep"),
-        ("ranking", lambda t: t[t["score"] != "nonsense"], "every relation and score"),
+        ("ranking", lambda t: t[t["score"] != "nonsense"], "every relation and contrast"),
         ("collateral", lambda t: t.iloc[1:], "collateral: every ablated set"),
         ("blocks", lambda t: t.iloc[1:], "blocks: every block"),
         ("blocks", lambda t: t[t["block"] != 2], "blocks: every block"),
