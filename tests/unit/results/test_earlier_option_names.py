@@ -23,7 +23,7 @@ def test_both_names_together_are_refused():
 
 def test_a_run_warns_of_the_earlier_name(as_a_user):
     with (
-        pytest.warns(DeprecationWarning, match="'score' is called 'contrast'"),
+        pytest.warns(DeprecationWarning, match="'score' is now called 'contrast'"),
         pytest.raises(UnknownOptionError),
     ):
         rn.run(None, score="no contrast")
