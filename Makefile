@@ -7,7 +7,13 @@ INSTALLED := $(VENV)/.installed
 TL4 := .venv-tl4
 TL4_INSTALLED := $(TL4)/.installed
 
-.PHONY: demo test test-all test-tl4 test-backends audit reference compare calibration bench docs docs-map notebooks lint clean
+# What rests on small models' neurons, with the instructions of older and newer processors than this one:
+# torch's plain code and numba's, and each of torch's vector widths that this processor has.
+PROCESSOR_TESTS := tests/unit/scoring tests/unit/ranking tests/integration/activations \
+  tests/integration/report tests/integration/inference/test_recall.py
+WIDTHS := $(shell grep -o -w -e avx2 -e avx512f /proc/cpuinfo 2>/dev/null | sed s/avx512f/avx512/ | sort -u)
+
+.PHONY: demo test test-all test-processors test-tl4 test-backends audit reference compare calibration bench docs docs-map notebooks lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
@@ -48,6 +54,12 @@ test: $(INSTALLED) lint
 
 test-all: $(INSTALLED) lint test-tl4
 	$(PYTEST) -m ""
+
+test-processors: $(INSTALLED)
+	ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic $(PYTEST) $(PROCESSOR_TESTS)
+	for width in $(WIDTHS); do \
+	  ATEN_CPU_CAPABILITY=$$width $(subst OMP_NUM_THREADS=1,OMP_NUM_THREADS=2,$(PYTEST)) $(PROCESSOR_TESTS) || exit 1; \
+	done
 
 audit: $(INSTALLED)
 	test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
