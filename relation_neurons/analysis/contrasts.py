@@ -7,10 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relation_neurons.analysis.cell_tests import pooled_draw_test
+from relation_neurons.analysis.cell_tests import judge_all
 from relation_neurons.analysis.cumulativity import dose_curves
-from relation_neurons.analysis.effects import fact_changes, fact_keys, within_language
-from relation_neurons.analysis.interference import interference_matrix
+from relation_neurons.analysis.effects import (
+    fact_changes,
+    fact_keys,
+    paired_changes,
+    subject_keys,
+    within_language,
+)
+from relation_neurons.analysis.interference import draws_at, interference_matrix
 from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
@@ -124,6 +130,7 @@ def known_against_others(
 
 def contrasts(
     effects: pd.DataFrame,
+    home_draws: pd.DataFrame | None = None,
     *,
     dose: int,
     contrast: str = "specific",
@@ -139,10 +146,12 @@ def contrasts(
     Returns:
         relation, against, difference (net flips per prompt), low, high (95% bootstrap over facts), n
         (prompts), p_sign_flip, and for the contribution-matched control p_draws and p_value (see
-        `cell_tests`; one named comparison each, not corrected); the last rows cover all relations.
+        `cell_tests`; one named comparison each, one-sided, not corrected); the last rows cover all
+        relations (see `judge_all`).
     """
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, contrast=contrast, seed=seed)
+        matrix = interference_matrix(effects, home_draws, dose=dose, contrast=contrast, seed=seed)
+    tested = _control_tests(effects, matrix, dose, contrast, seed)
     effects = within_language(effects)
     rows = effects[effects["dose"] == dose]
     change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
@@ -166,27 +175,34 @@ def contrasts(
         .mean()
         .unstack("against")
     )
-    p_draws = _draw_tests(matrix)
     found: list[dict[str, Any]] = []
     for name, part in [*per_prompt.groupby(level="relation"), (ALL_RELATIONS, per_prompt)]:
         for column in part.columns.drop("home"):
             paired = (part["home"] - part[column]).dropna()
             if len(paired):
-                values = by_fact(paired.to_numpy(), paired.index.get_level_values("fact"))
+                facts = paired.index.get_level_values("fact").to_series()
+                values = by_fact(paired.to_numpy(), facts)
                 low, high = bootstrap_interval(values, seed=seed)
-                flips = sign_flip_test(values, seed=seed)
+                whole = by_fact(paired.to_numpy(), subject_keys(facts))
+                flips = sign_flip_test(whole if name == ALL_RELATIONS else values, seed=seed)
                 row = {"relation": name, "against": column, "difference": float(values.mean())}
                 row |= {"low": low, "high": high, "n": len(paired), "p_sign_flip": flips}
                 if column == "control_contribution":
-                    row |= {"p_draws": p_draws.get(name, float("nan"))}
-                    row["p_value"] = float(np.maximum(flips, row["p_draws"]))
+                    row |= tested.get(name, {})
                 found.append(row)
     columns = ["relation", "against", "difference", "low", "high", "n"]
     return pd.DataFrame(found, columns=[*columns, "p_sign_flip", "p_draws", "p_value"])
 
 
-def _draw_tests(matrix: pd.DataFrame) -> dict[str, float]:
-    """Returns p_draws of each relation's set at home, and of all of them together."""
-    home = matrix[(matrix["ablated"] == matrix["relation"]) & (matrix["draws"] > 0)]
-    found = dict(zip(home["relation"], home["p_draws"].astype(float), strict=True))
-    return {**found, ALL_RELATIONS: pooled_draw_test(home)} if len(home) else found
+def _control_tests(
+    effects: pd.DataFrame, matrix: pd.DataFrame, dose: int, contrast: str, seed: int
+) -> dict[str, dict[str, float]]:
+    """Returns the tests against the contribution-matched control at home, of each relation and of all."""
+    home = matrix[(matrix["family"] == "home") & (matrix["draws"] > 0)].set_index("ablated")
+    names = ["p_sign_flip", "p_draws", "p_value"]
+    found = {str(name): row for name, row in home[names].to_dict("index").items()}
+    paired = paired_changes(within_language(effects), contrast=contrast)
+    paired = paired[paired["dose"] == dose]
+    draws, _ = draws_at(effects, None, dose, contrast=contrast)
+    together = judge_all(paired, draws, matrix, seed=seed)
+    return {**found, ALL_RELATIONS: together._asdict()} if len(home) else found

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
-from relation_neurons.ablation.sets import CONTROL_KINDS
+from relation_neurons.ablation.controls import CONTROL_KINDS
 from relation_neurons.analysis.effects import (
     QUANTITIES,
     fact_changes,
@@ -27,11 +26,12 @@ from relation_neurons.analysis.resampling import (
     by_fact,
     expanded_tail,
 )
+from relation_neurons.analysis.trend import trends
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import ALL_RELATIONS
 from relation_neurons.version import renamed
 
-__all__ = ["dose_curves", "dose_numbers", "joint_effect", "trend_test"]
+__all__ = ["dose_curves", "dose_numbers", "joint_effect"]
 
 _SET = ["ablated", "ablated_language", "where"]
 
@@ -94,14 +94,14 @@ def dose_numbers(
 
         area = integral of the effect over log dose / range of log dose: the mean effect over doses
 
-    The trend is Page's test (see `trend_test`) over the swept doses. The intact model is not one of its
-    columns: with it, equal harm at every dose would already count as a trend.
+    The trend is read against random sets of the same doses (see `trends`), as more ablation does more harm
+    whatever is ablated.
 
     Args:
         effects: the sweep's table. With several languages, each set is judged in its own.
         contrast: the contrast of the ranking whose sets are used.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        control: the control that the area is compared with.
+        control: the control that the area and the trend are compared with.
         seed: of the bootstrap over facts.
 
     Returns:
@@ -111,8 +111,8 @@ def dose_numbers(
         linear interpolation over log dose, half_low and half_high (an end at the smallest dose means
         that dose or below), and half_reason (why these are NaN, or empty); area, area_low, area_high;
         control_doses (doses with a control) and, over these, control_area and area_difference (area
-        minus control_area) with difference_low and difference_high, NaN without a control; p_trend,
-        NaN below three doses. Intervals are 95%.
+        minus control_area) with difference_low and difference_high, NaN without a control; slope,
+        control_slope, trend_draws and p_trend (see `trends`). Intervals are 95%.
     """
     _check(quantity)
     paired = paired_changes(same_language(effects), contrast=contrast, control=control)
@@ -131,41 +131,10 @@ def dose_numbers(
                     **_sizes(curve),
                     **_half(curve, seed)._asdict(),
                     **_areas(curve, beside, seed),
-                    "p_trend": trend_test(curve.to_numpy()),
                 }
             )
-    return pd.DataFrame(rows)
-
-
-def trend_test(changes: Float[np.ndarray, "fact dose"]) -> float:
-    """Returns the one-sided p-value of Page's test that changes fall as the dose grows.
-
-        L = sum over doses of (place of the dose * sum over facts of the rank of its harm)
-
-    Facts are the rows and doses the columns. Facts with the same change at every dose carry no
-    information on order and are left out. Without ties p is that of `scipy.stats.page_trend_test`;
-    ties within a fact, usual for flips, get mean ranks and the normal distribution with their own
-    variance, because the variance without ties would be too large.
-
-    Returns:
-        p; NaN below three doses, 1 if fewer than two facts differ between doses.
-
-    >>> round(trend_test(np.array([[0.0, -1.0, -2.0], [0.0, -0.5, -0.6], [0.1, -0.1, -0.3]])), 4)
-    0.0046
-    """
-    count = changes.shape[1]
-    if count < 3:
-        return float("nan")
-    harm = -changes[np.ptp(changes, axis=1) > 0]
-    if len(harm) < 2:
-        return 1.0
-    ranks = stats.rankdata(harm, axis=1)
-    if (np.sort(ranks, axis=1) == np.arange(1, count + 1)).all():
-        return float(stats.page_trend_test(ranks, ranked=True).pvalue)
-    place = np.arange(count) - (count - 1) / 2
-    spread = ranks - (count + 1) / 2
-    variance = (place**2).sum() * (spread**2).sum() / (count - 1)
-    return float(stats.norm.sf((spread @ place).sum() / np.sqrt(variance)))
+    found = trends(effects, contrast=contrast, quantity=quantity, control=control, seed=seed)
+    return pd.DataFrame(rows).merge(found, on=_SET, how="left")
 
 
 def joint_effect(blocks: pd.DataFrame, *, quantity: str = "margin", seed: int = 0) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from relation_neurons.ablation.sets import CONTROL_KINDS
+from relation_neurons.ablation.controls import CONTROL_KINDS
 from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
 from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import relation_label
@@ -28,6 +28,7 @@ __all__ = [
     "only_dose",
     "paired_changes",
     "same_language",
+    "subject_keys",
     "within_language",
 ]
 
@@ -87,11 +88,18 @@ def same_language(effects: pd.DataFrame) -> pd.DataFrame:
     return effects[effects["ablated_language"].astype(str) == effects["language"].astype(str)]
 
 
-def within_language(effects: pd.DataFrame) -> pd.DataFrame:
-    """Keeps what `same_language` does; with several languages, names include the language."""
+def within_language(effects: pd.DataFrame, *, several: bool | None = None) -> pd.DataFrame:
+    """Keeps what `same_language` does; with several languages, names include the language.
+
+    Args:
+        effects: the sweep's table.
+        several: whether names include it; by default where the table has several languages.
+    """
     rows = same_language(effects)
-    if len(rows) == len(effects) and rows["language"].nunique() < 2:
-        return effects
+    if several is None:
+        several = len(rows) < len(effects) or rows["language"].nunique() > 1
+    if not several:
+        return rows if len(rows) < len(effects) else effects
     named = {
         name: [
             relation_label(relation, language, several=True)
@@ -127,6 +135,11 @@ def fact_keys(effects: pd.DataFrame) -> pd.Series:
     language = effects["language"].astype(str)
     bare = [name.removesuffix(f" ({lang})") for name, lang in zip(relation, language, strict=True)]
     return pd.Series(bare, index=effects.index) + "/" + effects["fact"].astype(str)
+
+
+def subject_keys(facts: pd.Series) -> pd.Series:
+    """Returns the subject of each fact from `fact_keys`, the same in all relations that ask for it."""
+    return facts.astype(str).str.split("/", n=1).str[-1]
 
 
 def fact_changes(rows: pd.DataFrame, quantity: str = "correct") -> Float[np.ndarray, " fact"]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relation_neurons.ablation.sets import CONTROL_KINDS
+from relation_neurons.ablation.controls import CONTROL_KINDS
 from relation_neurons.analysis.effects import (
     fact_keys,
     of_contrast,

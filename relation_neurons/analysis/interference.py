@@ -13,18 +13,24 @@ import pandas as pd
 from jaxtyping import Float
 
 from relation_neurons.analysis.cell_tests import control_draw_means, judge_cells
-from relation_neurons.analysis.effects import only_dose, paired_changes, within_language
+from relation_neurons.analysis.effects import (
+    only_dose,
+    paired_changes,
+    same_language,
+    within_language,
+)
 from relation_neurons.analysis.resampling import RESAMPLES, by_fact, resampled_interval
 from relation_neurons.errors import UnknownRelationError
 from relation_neurons.relations.relation import ALL_RELATIONS
 from relation_neurons.version import renamed
 
-__all__ = ["interference_matrix", "specificity", "specificity_intervals"]
+__all__ = ["draws_at", "home_cells", "interference_matrix", "specificity", "specificity_intervals"]
 
 
 @renamed(score="contrast")
 def interference_matrix(
     effects: pd.DataFrame,
+    home_draws: pd.DataFrame | None = None,
     *,
     dose: int | None = None,
     quantity: str = "correct",
@@ -37,6 +43,7 @@ def interference_matrix(
     Args:
         effects: the sweep's table. With several languages, each set is judged in its own; for the
             others see `transfer_matrix`.
+        home_draws: further draws of the control that were judged at home alone (`Results.home_draws`).
         dose: neurons ablated; the middle dose of the sweep by default.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
         contrast: the contrast of the ranking whose sets are used.
@@ -44,20 +51,16 @@ def interference_matrix(
 
     Returns:
         A row per (ablated, relation): dose, n (prompts), facts, effect, control, difference (effect -
-        control) with its 95% interval low and high, p_sign_flip, draws, p_draws, p_value, q_value and
-        significant (see `cell_tests`), and intact (share of prompts that the intact model gets right).
+        control) with its 95% interval low and high, p_sign_flip, family, draws, draw_overlap,
+        effective_draws, inflation, p_draws, p_value, q_value, least_p, draws_needed and significant
+        (see `cell_tests`), and intact (share of prompts that the intact model gets right).
     """
-    effects = within_language(effects)
+    swept, effects = effects, within_language(effects)
     paired, chosen = only_dose(paired_changes(effects, contrast=contrast, control=control), dose)
-    by = ["ablated", "relation"]
-    draws = control_draw_means(
-        effects[effects["dose"] == chosen],
-        by,
-        contrast=contrast,
-        control=control,
-        quantity=quantity,
+    draws, further = draws_at(
+        swept, home_draws, chosen, contrast=contrast, control=control, quantity=quantity
     )
-    cells = judge_cells(paired, draws, by, ["relation"], quantity=quantity, seed=seed)
+    cells = judge_cells(paired, draws, further, quantity=quantity, seed=seed)
     once = effects.drop_duplicates("prompt_id")
     intact = (
         once.assign(relation=once["relation"].astype(str))
@@ -66,6 +69,64 @@ def interference_matrix(
     )
     cells.insert(2, "dose", chosen)
     return cells.assign(intact=cells["relation"].map(intact))
+
+
+def home_cells(
+    effects: pd.DataFrame,
+    home_draws: pd.DataFrame | None = None,
+    *,
+    dose: int,
+    contrast: str = "specific",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Returns the cells at home of `interference_matrix` by relation and language.
+
+    Args:
+        effects: as in `interference_matrix`, and so are the others.
+
+    Returns:
+        The columns of `interference_matrix`, indexed by (relation, language).
+    """
+    matrix = interference_matrix(effects, home_draws, dose=dose, contrast=contrast, seed=seed)
+    own, named = same_language(effects), within_language(effects)
+    once = own.assign(label=named.loc[own.index, "ablated"].astype(str)).drop_duplicates("label")
+    pairs = {row.label: (str(row.ablated), str(row.ablated_language)) for row in once.itertuples()}
+    home = matrix[matrix["family"] == "home"]
+    index = pd.MultiIndex.from_tuples(
+        [pairs[label] for label in home["ablated"]], names=["relation", "language"]
+    )
+    return home.set_index(index)
+
+
+def draws_at(
+    effects: pd.DataFrame,
+    home_draws: pd.DataFrame | None,
+    dose: int,
+    *,
+    contrast: str = "specific",
+    control: str = "control_contribution",
+    quantity: str = "correct",
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Returns the control draws of one dose: those judged on all prompts, and those judged at home alone.
+
+    Args:
+        effects: the sweep's table.
+        home_draws: as in `interference_matrix`.
+        dose: neurons ablated.
+        contrast: as in `interference_matrix`, and so are control and quantity.
+
+    Returns:
+        Two tables of `control_draw_means`; the second is None where there are no further draws.
+    """
+    asked = {"contrast": contrast, "control": control, "quantity": quantity}
+    named = within_language(effects)
+    draws = control_draw_means(named[named["dose"] == dose], **asked)
+    if home_draws is None or home_draws.empty:
+        return draws, None
+    several = len(named) < len(effects) or named["language"].nunique() > 1
+    there = within_language(home_draws, several=several)
+    there = there[(there["dose"] == dose) & (there["score"].astype(str) == contrast)]
+    return draws, control_draw_means(there, **asked) if len(there) else None
 
 
 def specificity(matrix: pd.DataFrame, *, column: str = "effect") -> pd.DataFrame:

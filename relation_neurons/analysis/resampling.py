@@ -43,14 +43,21 @@ def by_fact(
     return sums * (len(names) / max(len(values), 1))
 
 
-def sign_flip_test(values: Float[np.ndarray, " fact"], *, seed: int = 0) -> float:
+def sign_flip_test(
+    values: Float[np.ndarray, " fact"], *, alternative: str = "two-sided", seed: int = 0
+) -> float:
     """Returns the p-value of the sign-flip test of a mean of paired differences.
 
-    Under the null each difference is as likely with the opposite sign. Two-sided; exact with at most
-    9,999 sign patterns, otherwise from as many random ones.
+    Under the null each difference is as likely with the opposite sign. Exact with at most 9,999 sign
+    patterns, otherwise from as many random ones.
 
-    >>> sign_flip_test(np.array([-1.0, -1.0, -1.0, -1.0, -1.0]))
-    0.0625
+    Args:
+        values: a difference per fact.
+        alternative: `two-sided`, or `less` for harm alone.
+        seed: of the random patterns.
+
+    >>> sign_flip_test(np.full(5, -1.0)), sign_flip_test(np.full(5, -1.0), alternative="less")
+    (0.0625, 0.03125)
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0 or np.isnan(values).any():
@@ -62,6 +69,7 @@ def sign_flip_test(values: Float[np.ndarray, " fact"], *, seed: int = 0) -> floa
         _mean,
         permutation_type="samples",
         vectorized=True,
+        alternative=alternative,
         n_resamples=_FLIPS,
         rng=np.random.default_rng([seed, _SIGN_FLIP_SALT]),
     )

@@ -14,6 +14,7 @@ from relation_neurons.analysis.contrasts import (
 )
 from relation_neurons.analysis.cumulativity import dose_numbers, joint_effect
 from relation_neurons.analysis.effects import only_dose
+from relation_neurons.analysis.families import claim_families
 from relation_neurons.analysis.flips import majority_share, turned_right
 from relation_neurons.analysis.interference import (
     interference_matrix,
@@ -62,7 +63,9 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
     if len(results.stability):
         tables["stability"] = stability_summary(results.stability)
     there = results.summary.get("contrasts") if results.summary.get("dose") == dose else None
-    compared = pd.DataFrame(there or contrasts(effects, dose=dose, contrast=contrast, seed=seed))
+    compared = pd.DataFrame(
+        there or contrasts(effects, results.home_draws, dose=dose, contrast=contrast, seed=seed)
+    )
     names = dict.fromkeys(compared["relation"])
     tables["recall"] = pd.DataFrame(
         [{"relation": name, "verdict": recall_shown(compared, name)} for name in names]
@@ -158,6 +161,7 @@ def summarise(
         "headline": headline(effects, dose=dose, contrast=contrast, seed=seed).to_dict("records"),
         "scores": compared.to_dict("records"),
         "contrasts": against.to_dict("records"),
+        "families": claim_families(matrix).to_dict("records"),
         "relations": _per_relation(manifest, recall, ranking, matrix, dose, compared),
         "languages": known_by_language(recall, ranking, contrast).to_dict("records"),
         "left_out": ranking.missing(contrast),
@@ -201,7 +205,10 @@ def _per_relation(
                 "sinks": int(
                     ranking.top(name, dose, contrast=contrast, language=language)["is_sink"].sum()
                 ),
+                "home_p": float(tested.loc[label, "p_value"]),
                 "home_q": float(tested.loc[label, "q_value"]),
+                "home_draws": int(tested.loc[label, "draws"]),
+                "home_draws_needed": int(tested.loc[label, "draws_needed"]),
                 "home_significant": bool(
                     tested.loc[label, "significant"] and tested.loc[label, "difference"] < 0
                 ),
