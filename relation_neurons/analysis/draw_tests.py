@@ -177,7 +177,7 @@ def draws_needed(cells: int, *, factor: float = 1.0) -> int:
 
 def all_relations_p(
     ranked: Float[np.ndarray, " relation"],
-    draws: Sequence[Float[np.ndarray, " draw"]],
+    draws: Sequence[Float[np.ndarray, " _"]],
     *,
     deals: int = 99_999,
     seed: int = 0,
@@ -218,7 +218,7 @@ def all_relations_p(
 
 def step_down_p(
     ranked: Float[np.ndarray, "relation cell"],
-    draws: Sequence[Float[np.ndarray, "draw cell"]],
+    draws: Sequence[Float[np.ndarray, "_ cell"]],
     *,
     deals: int = 9_999,
     seed: int = 0,

@@ -55,7 +55,8 @@ def trends(
     rows = of_contrast(same_language(effects), contrast)
     rows = rows[rows["kind"].isin(["ranked", control])]
     if "draw_overlap" in rows:
-        rows = rows[~(rows["draw_overlap"] > LARGEST_OVERLAP)]
+        alike = (rows["kind"] == control) & (rows["draw_overlap"] > LARGEST_OVERLAP)
+        rows = rows[~alike]
     at_home = rows["relation"].astype(str) == rows["ablated"].astype(str)
     change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
     named = [rows["ablated"].astype(str), rows["ablated_language"].astype(str)]
