@@ -54,6 +54,7 @@ __all__ = [
     "false_discovery",
     "judge_all",
     "judge_cells",
+    "judge_home",
 ]
 
 LARGEST_OVERLAP = 0.25
@@ -113,19 +114,13 @@ def judge_cells(
         docstring), least_p (the smallest p_draws that the draws can show), draws_needed (how many more
         would make the answer clear) and significant.
     """
-    cells = effect_cells(paired, _CELL, quantity=quantity, seed=seed)
     own = _Sets.of(paired, draws, further, quantity)
-    cells["family"] = np.where(cells["ablated"] == cells["relation"], "home", "away")
-    common = own.inflation(cells)
-    cells["draw_overlap"] = cells["ablated"].map(own.overlap).astype(float)
-    factors = [max(common, overlap_inflation(min(o, 0.99))) for o in cells["draw_overlap"]]
-    cells["inflation"] = factors
-    home, away = (cells[cells["family"] == name] for name in ("home", "away"))
-    judged = pd.concat(
-        [_judge_home(home, own, paired, quantity, seed), _judge_away(away, own, seed)]
-    )
-    cells = cells.assign(**judged[[name for name in judged if name not in cells]])
-    cells["p_sign_flip"] = judged["p_sign_flip"]
+    judged = [_judge_home(paired, own, quantity, seed)]
+    away = paired[paired["ablated"] != paired["relation"]]
+    if len(away):
+        cells = effect_cells(away, _CELL, quantity=quantity, seed=seed)
+        judged.append(_judge_away(cells, own, seed))
+    cells = pd.concat(judged).sort_values(_CELL, ignore_index=True)
     cells["effective_draws"] = [
         effective_draws(int(n), 0.0 if np.isnan(o) else o)
         for n, o in zip(cells["draws"], cells["draw_overlap"], strict=True)
@@ -135,6 +130,25 @@ def judge_cells(
         shown = judge_all(paired, draws, cells, quantity=quantity, seed=seed).p_value <= ALPHA
     cells["significant"] &= (cells["family"] == "home") | bool(shown)
     return cells
+
+
+def judge_home(
+    paired: pd.DataFrame,
+    draws: pd.DataFrame,
+    further: pd.DataFrame | None = None,
+    *,
+    quantity: str = "correct",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Tests the cells at home alone, as `judge_cells` does.
+
+    Args:
+        paired: as in `judge_cells`, and so are the others; the cells away from home give the inflation.
+
+    Returns:
+        The columns of `judge_cells` but effective_draws, a row per relation.
+    """
+    return _judge_home(paired, _Sets.of(paired, draws, further, quantity), quantity, seed)
 
 
 class HarmTest(NamedTuple):
@@ -238,21 +252,24 @@ class _Sets(NamedTuple):
         """Those of a cell at home."""
         return self.at(name, name)
 
-    def inflation(self, cells: pd.DataFrame) -> float:
-        """Genomic control over the cells away from home that have draws enough."""
+    def inflated(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """Adds each cell's draw overlap and inflation: genomic control, or what the overlap causes."""
         p_values = [
-            mid_p(self.ranked[key], self.at(*key))
-            for key in zip(cells["ablated"], cells["relation"], strict=True)
+            mid_p(value, self.at(*key))
+            for key, value in self.ranked.items()
             if key[0] != key[1] and len(self.at(*key)) >= LEAST_DRAWS
         ]
-        return inflation(np.array(p_values))
+        common = inflation(np.array(p_values))
+        overlap = cells["ablated"].map(self.overlap).astype(float)
+        factors = [max(common, overlap_inflation(min(o, 0.99))) for o in overlap]
+        return cells.assign(draw_overlap=overlap, inflation=factors)
 
 
-def _judge_home(
-    home: pd.DataFrame, own: _Sets, paired: pd.DataFrame, quantity: str, seed: int
-) -> pd.DataFrame:
+def _judge_home(paired: pd.DataFrame, own: _Sets, quantity: str, seed: int) -> pd.DataFrame:
     """Judges the cells at home, one-sided."""
     at_home = paired[paired["ablated"] == paired["relation"]]
+    home = own.inflated(effect_cells(at_home, _CELL, quantity=quantity, seed=seed))
+    home["family"] = "home"
     by_relation = dict(list(at_home.groupby("relation")))
     rows = []
     for name, factor in zip(home["ablated"], home["inflation"], strict=True):
@@ -279,6 +296,7 @@ def _judge_home(
 
 def _judge_away(away: pd.DataFrame, own: _Sets, seed: int) -> pd.DataFrame:
     """Judges the cells away from home, two-sided, all of them together."""
+    away = own.inflated(away).assign(family="away")
     keys = list(zip(away["ablated"], away["relation"], strict=True))
     factors = away["inflation"].to_numpy(float)
     drawn = [own.at(*key) for key in keys]

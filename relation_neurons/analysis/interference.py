@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from relation_neurons.analysis.cell_tests import control_draw_means, judge_cells
+from relation_neurons.analysis.cell_tests import control_draw_means, judge_cells, judge_home
 from relation_neurons.analysis.effects import (
     only_dose,
     paired_changes,
@@ -85,13 +85,15 @@ def home_cells(
         effects: as in `interference_matrix`, and so are the others.
 
     Returns:
-        The columns of `interference_matrix`, indexed by (relation, language).
+        The columns of `judge_home`, indexed by (relation, language).
     """
-    matrix = interference_matrix(effects, home_draws, dose=dose, contrast=contrast, seed=seed)
-    own, named = same_language(effects), within_language(effects)
+    effects = effects[(effects["dose"] == dose) & (effects["score"].astype(str) == contrast)]
+    named = within_language(effects)
+    draws, further = draws_at(effects, home_draws, dose, contrast=contrast)
+    home = judge_home(paired_changes(named, contrast=contrast), draws, further, seed=seed)
+    own = same_language(effects)
     once = own.assign(label=named.loc[own.index, "ablated"].astype(str)).drop_duplicates("label")
     pairs = {row.label: (str(row.ablated), str(row.ablated_language)) for row in once.itertuples()}
-    home = matrix[matrix["family"] == "home"]
     index = pd.MultiIndex.from_tuples(
         [pairs[label] for label in home["ablated"]], names=["relation", "language"]
     )

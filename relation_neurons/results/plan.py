@@ -32,7 +32,8 @@ _LEAST_KEPT = 1000
 _MOST_HOME_DRAWS = 999
 """Most draws at home where the option leaves their number open."""
 _ROUND = 20
-"""Draws of one relation that are judged before it is asked whether the answer is clear."""
+"""Fewest draws of one relation that are judged before it is asked whether the answer is clear; half as many
+again as there are, where that is more."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class AblationPlan:
         planned: list[Condition] = []
         for (relation, language), cell in home.iterrows():
             start = int(cell["draws"])
-            count = min(int(cell["draws_needed"]), _ROUND, most - start)
+            count = min(int(cell["draws_needed"]), max(_ROUND, start // 2), most - start)
             planned += draw_controls(
                 ranked[relation, language],
                 self.ranking,

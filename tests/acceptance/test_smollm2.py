@@ -164,6 +164,7 @@ def test_a_small_run_is_the_same_bytes_twice(smollm2, tmp_path):
             nonsense=0,
             doses=("0.2%",),
             draws=1,
+            home_draws=12,
             checks=(),
             min_known=5,
         )
