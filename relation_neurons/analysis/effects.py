@@ -32,6 +32,7 @@ __all__ = [
     "estimate",
     "fact_changes",
     "fact_keys",
+    "mean_over_relations",
     "middle",
     "of_contrast",
     "only_dose",
@@ -143,7 +144,9 @@ def fact_keys(effects: pd.DataFrame) -> pd.Series:
     return pd.Series(bare, index=effects.index) + "/" + effects["fact"].astype(str)
 
 
-def relations_and_subjects(facts: np.ndarray | pd.Series | pd.Index) -> tuple[np.ndarray, np.ndarray]:
+def relations_and_subjects(
+    facts: np.ndarray | pd.Series | pd.Index,
+) -> tuple[np.ndarray, np.ndarray]:
     """Splits keys of facts into relation and subject.
 
     Where each prompt counts as a fact of its own, it is its own subject, of one nameless relation.
@@ -153,7 +156,9 @@ def relations_and_subjects(facts: np.ndarray | pd.Series | pd.Index) -> tuple[np
     """
     keys, codes = np.unique(np.asarray(facts).astype(str), return_inverse=True)
     parts = [key.partition("/") if "/" in key else ("", "/", key) for key in keys]
-    return np.array([part[0] for part in parts])[codes], np.array([part[2] for part in parts])[codes]
+    return np.array([part[0] for part in parts])[codes], np.array([part[2] for part in parts])[
+        codes
+    ]
 
 
 class Estimate(NamedTuple):
@@ -202,6 +207,26 @@ def estimate(
     return Estimate(value, *combined_interval(parts))
 
 
+def mean_over_relations(
+    values: Sequence[Float[np.ndarray, " prompt"]],
+    facts: Sequence[np.ndarray],
+    quantity: str = "correct",
+) -> Estimate:
+    """Returns the mean over relations of their mean net flips, or the median margin over all their facts.
+
+    Args:
+        values: each relation's prompts, as for `estimate`.
+        facts: the facts of these.
+        quantity: `correct` or `margin`.
+    """
+    if quantity == "margin":
+        return estimate(np.concatenate(values), np.concatenate(facts), quantity)
+    weight = 1 / len(values)
+    subjects = [relations_and_subjects(keys)[1] for keys in facts]
+    parts = [Part(part, own, weight) for part, own in zip(values, subjects, strict=True)]
+    return Estimate(float(np.mean([part.mean() for part in values])), *combined_interval(parts))
+
+
 def prompt_changes(rows: pd.DataFrame, quantity: str = "correct") -> pd.Series:
     """Returns the change against the intact model per prompt_id and fact; draws or sets are averaged.
 
@@ -243,7 +268,8 @@ def effect_cells(
     rows = []
     for key, cell in paired.groupby(list(by), sort=True, observed=True):
         change, control, paired_difference = (
-            cell[f"{quantity}_{name}"].to_numpy(float) for name in ("change", "control", "difference")
+            cell[f"{quantity}_{name}"].to_numpy(float)
+            for name in ("change", "control", "difference")
         )
         difference = estimate(paired_difference, cell["fact"], quantity)
         values = by_fact(paired_difference, cell["fact"])

@@ -174,7 +174,7 @@ def test_prompts_alone_are_enough(model, prompts, card, first):
 def test_pitfall_17_the_same_card_twice_is_the_same_bytes(
     card, model, prompts, recall, ranking, first
 ):
-    """Pitfall 17: the bootstrap has its own seed."""
+    """Pitfall 17: nothing on it is drawn."""
     again = neuron_card(model, first, prompts, recall=recall, ranking=ranking, min_known=5)
     assert again.to_html(page=True) == card.to_html(page=True)
 
@@ -269,10 +269,6 @@ def test_saved_results_give_the_card_of_their_own_options(model, folder):
     found = neuron_card(model, (int(top["layer"]), int(top["neuron"])), results)
     own = found.to_frame().set_index("relation")["rank"]
     assert own["country_food"] == 1 and found.ablation["mode"] == "mean"
-    reseeded = replace(results, manifest=results.manifest | {"seed": 7})
-    other = neuron_card(model, (found.layer, found.neuron), reseeded)
-    assert other.effects["margin_change"].equals(found.effects["margin_change"])
-    assert not other.effects["margin_low"].equals(found.effects["margin_low"])
     with pytest.raises(ResultsError, match="were not saved"):
         neuron_card(model, "L0N0", replace(results, folder=None))
 
