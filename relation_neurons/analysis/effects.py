@@ -208,7 +208,7 @@ def estimate(
 
 
 def mean_over_relations(
-    values: Sequence[Float[np.ndarray, " prompt"]],
+    values: Sequence[Float[np.ndarray, " _prompt"]],
     facts: Sequence[np.ndarray],
     quantity: str = "correct",
 ) -> Estimate:
