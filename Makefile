@@ -31,6 +31,7 @@ compare: $(INSTALLED)
 
 calibration: $(INSTALLED)
 	$(BIN)/python scripts/calibration.py --runs 200 --out docs/calibration.md
+	$(BIN)/python scripts/interval_calibration.py --trials 2000
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run --out benchmarks/RESULTS.md

@@ -43,7 +43,7 @@ from relation_neurons.analysis.draw_tests import (
     sequential_p,
     step_down_p,
 )
-from relation_neurons.analysis.effects import effect_cells, of_contrast, subject_keys
+from relation_neurons.analysis.effects import effect_cells, of_contrast, relations_and_subjects
 from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 
 __all__ = [
@@ -187,7 +187,7 @@ def judge_all(
     factor = home.loc[home["ablated"].isin(names), "inflation"].mean()
     at_home = paired[paired["ablated"] == paired["relation"]]
     difference = at_home[f"{quantity}_difference"].dropna()
-    subjects = subject_keys(at_home.loc[difference.index, "fact"])
+    _, subjects = relations_and_subjects(at_home.loc[difference.index, "fact"])
     flips = sign_flip_test(by_fact(difference.to_numpy(), subjects), alternative="less", seed=seed)
     p_draws = deflated(found, float(factor)) if names else float("nan")
     return HarmTest(flips, p_draws, float(np.maximum(flips, p_draws)))

@@ -10,14 +10,16 @@ import pandas as pd
 from relation_neurons.analysis.cell_tests import judge_all
 from relation_neurons.analysis.cumulativity import dose_curves
 from relation_neurons.analysis.effects import (
-    fact_changes,
+    Estimate,
+    estimate,
     fact_keys,
     paired_changes,
-    subject_keys,
+    prompt_changes,
+    relations_and_subjects,
     within_language,
 )
 from relation_neurons.analysis.interference import draws_at, interference_matrix
-from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
+from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
 
@@ -41,14 +43,13 @@ def known_by_language(
     return table.assign(share=table["known"] / table["facts"]).reset_index()
 
 
-def headline(
-    effects: pd.DataFrame, *, dose: int, contrast: str = "specific", seed: int = 0
-) -> pd.DataFrame:
+def headline(effects: pd.DataFrame, *, dose: int, contrast: str = "specific") -> pd.DataFrame:
     """Returns the effect at home and elsewhere, and that of both controls at home, at one dose.
 
     Returns:
         relation, what (`home` / `elsewhere` / `control_contribution` / `control_layer`), effect (net
-        flips per prompt over all held-out prompts), low, high, n; the last rows cover all relations.
+        flips per prompt over all held-out prompts), its 95% interval low and high (see `intervals`), n;
+        the last rows cover all relations.
     """
     effects = within_language(effects)
     rows = effects[(effects["score"] == contrast) & (effects["dose"] == dose)]
@@ -61,13 +62,12 @@ def headline(
     overall = kept.assign(ablated=ALL_RELATIONS)
     for part in (kept, overall):
         for (relation, name), cell in part.groupby(["ablated", "what"], sort=True):
-            values = fact_changes(cell)
-            low, high = bootstrap_interval(values, seed=seed)
+            effect, low, high = _mean_change(cell)
             found.append(
                 {
                     "relation": relation,
                     "what": name,
-                    "effect": float(values.mean()),
+                    "effect": effect,
                     "low": low,
                     "high": high,
                     "n": cell["prompt_id"].nunique(),
@@ -77,7 +77,7 @@ def headline(
 
 
 def known_against_others(
-    effects: pd.DataFrame, *, dose: int, contrast: str = "specific", seed: int = 0
+    effects: pd.DataFrame, *, dose: int, contrast: str = "specific"
 ) -> pd.DataFrame:
     """Returns the home effect under each contrast at one dose: known facts beside the checks.
 
@@ -90,7 +90,7 @@ def known_against_others(
     here = effects[effects["dose"] == dose]
     several = here["language"].nunique() > 1
     for name in [contrast, *sorted(set(here["score"].astype(str)) - {contrast})]:
-        table = dose_curves(here, contrast=name, seed=seed)
+        table = dose_curves(here, contrast=name)
         pairs = zip(table["ablated"], table["ablated_language"], strict=True)
         table["ablated"] = [relation_label(r, lang, several=several) for r, lang in pairs]
         table = table[table["where"] == "home"]
@@ -108,8 +108,7 @@ def known_against_others(
     ]
     rows = []
     for name, cell in home.groupby(home["score"].astype(str)):
-        values = fact_changes(cell.assign(fact=fact_keys(cell)))
-        low, high = bootstrap_interval(values, seed=seed)
+        effect, low, high = _mean_change(cell.assign(fact=fact_keys(cell)))
         own = table[(table["score"] == name) & table["relation"].isin(complete)]
         own = own[own["control"].notna()]  # weighed by prompts, as the effect is
         control = np.average(own["control"], weights=own["n"]) if len(own) else np.nan
@@ -117,7 +116,7 @@ def known_against_others(
             {
                 "relation": ALL_RELATIONS,
                 "score": name,
-                "effect": float(values.mean()),
+                "effect": effect,
                 "low": low,
                 "high": high,
                 "control": float(control),
@@ -144,10 +143,10 @@ def contrasts(
     prompts' difficulty nor the effect of damage in general enters.
 
     Returns:
-        relation, against, difference (net flips per prompt), low, high (95% bootstrap over facts), n
-        (prompts), p_sign_flip, and for the contribution-matched control p_draws and p_value (see
-        `cell_tests`; one named comparison each, one-sided, not corrected); the last rows cover all
-        relations (see `judge_all`).
+        relation, against, difference (net flips per prompt), low, high (its 95% interval, see
+        `intervals`), n (prompts), p_sign_flip, and for the contribution-matched control p_draws and
+        p_value (see `cell_tests`; one named comparison each, one-sided, not corrected); the last rows
+        cover all relations (see `judge_all`).
     """
     if matrix is None:
         matrix = interference_matrix(effects, home_draws, dose=dose, contrast=contrast, seed=seed)
@@ -180,18 +179,23 @@ def contrasts(
         for column in part.columns.drop("home"):
             paired = (part["home"] - part[column]).dropna()
             if len(paired):
-                facts = paired.index.get_level_values("fact").to_series()
-                values = by_fact(paired.to_numpy(), facts)
-                low, high = bootstrap_interval(values, seed=seed)
-                whole = by_fact(paired.to_numpy(), subject_keys(facts))
-                flips = sign_flip_test(whole if name == ALL_RELATIONS else values, seed=seed)
-                row = {"relation": name, "against": column, "difference": float(values.mean())}
+                facts = paired.index.get_level_values("fact")
+                difference, low, high = estimate(paired.to_numpy(), facts)
+                unit = relations_and_subjects(facts)[1] if name == ALL_RELATIONS else facts
+                flips = sign_flip_test(by_fact(paired.to_numpy(), unit), seed=seed)
+                row = {"relation": name, "against": column, "difference": difference}
                 row |= {"low": low, "high": high, "n": len(paired), "p_sign_flip": flips}
                 if column == "control_contribution":
                     row |= tested.get(name, {})
                 found.append(row)
     columns = ["relation", "against", "difference", "low", "high", "n"]
     return pd.DataFrame(found, columns=[*columns, "p_sign_flip", "p_draws", "p_value"])
+
+
+def _mean_change(cell: pd.DataFrame) -> Estimate:
+    """Returns the mean net flips over a cell's prompts, with its interval."""
+    mean = prompt_changes(cell)
+    return estimate(mean.to_numpy(), mean.index.get_level_values("fact"))
 
 
 def _control_tests(

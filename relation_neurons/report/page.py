@@ -106,7 +106,7 @@ def make_figures(results: Results, matrix: pd.DataFrame | None = None) -> dict[s
     shared = summary.get("overlap_dose", dose)
     made: dict[str, go.Figure] = {
         "headline": plots.headline(pd.DataFrame(summary["headline"]), dose=dose),
-        "cumulativity": plots.dose_curves(dose_curves(effects, contrast=contrast, seed=seed)),
+        "cumulativity": plots.dose_curves(dose_curves(effects, contrast=contrast)),
         "interference": plots.interference(matrix),
         "layers": plots.layers(ranking.frame, ranking.neurons, contrast=contrast, dose=shared),
     }

@@ -72,7 +72,7 @@ def _transfer(results: Results) -> str:
     if len(ranked) > 1:
         return (
             "what carries over between languages, the transfer says. A fact in two languages counts as two "
-            "prompts here, so intervals over all relations are too narrow: read those of one"
+            "prompts here, and as one in the intervals if it has one id in both"
         )
     return f"what is left is in {next(iter(ranked))} alone, so nothing is said about transfer"
 

@@ -50,14 +50,14 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
         "relations": results.manifest["relations"],
     }
     tables = {
-        "specificity": specificity_intervals(effects, dose=dose, contrast=contrast, seed=seed),
-        "cumulativity": dose_numbers(effects, contrast=contrast, seed=seed),
+        "specificity": specificity_intervals(effects, dose=dose, contrast=contrast),
+        "cumulativity": dose_numbers(effects, contrast=contrast),
         "turned": turned_right(effects, results.prompts, results.recall, **asked),
-        "majority": majority_share(effects, results.prompts, results.recall, seed=seed, **asked),
+        "majority": majority_share(effects, results.prompts, results.recall, **asked),
         "null": results.null,
     }
     if len(results.blocks):
-        tables["joint"] = joint_effect(results.blocks, seed=seed)
+        tables["joint"] = joint_effect(results.blocks)
     if len(results.collateral):
         tables["collateral"] = collateral_at(results.collateral)
     if len(results.stability):
@@ -149,7 +149,7 @@ def summarise(
     _, dose = only_dose(main, dose)
     if matrix is None:
         matrix = interference_matrix(effects, dose=dose, contrast=contrast, seed=seed)
-    compared = known_against_others(effects, dose=dose, contrast=contrast, seed=seed)
+    compared = known_against_others(effects, dose=dose, contrast=contrast)
     against = contrasts(effects, dose=dose, contrast=contrast, seed=seed, matrix=matrix)
     return {
         "doses": sorted(int(d) for d in main["dose"].unique()),
@@ -158,7 +158,7 @@ def summarise(
         "overlap_dose": dose,
         "score": contrast,
         "rows": len(effects),
-        "headline": headline(effects, dose=dose, contrast=contrast, seed=seed).to_dict("records"),
+        "headline": headline(effects, dose=dose, contrast=contrast).to_dict("records"),
         "scores": compared.to_dict("records"),
         "contrasts": against.to_dict("records"),
         "families": claim_families(matrix).to_dict("records"),
