@@ -128,7 +128,7 @@ def read_options(manifest: dict[str, Any]) -> Options:
     Raises:
         ResultsError: another version of the package made it, with other options.
     """
-    saved = dict(manifest["options"])
+    saved = {"overlap_deals": 0, **manifest["options"]}  # older runs dealt nothing
     try:
         for name in ("doses", "checks"):
             saved[name] = tuple(saved[name])
