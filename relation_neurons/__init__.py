@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     )
     from relation_neurons.analysis.versatility import (
         overlap_matrix,
+        overlap_total,
         set_intersections,
         transfer_matrix,
     )
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from relation_neurons.planted.recovery import recovered, recovered_shared
     from relation_neurons.ranking.known import known_facts
     from relation_neurons.ranking.null import null_maximum
+    from relation_neurons.ranking.overlap_null import overlap_null
     from relation_neurons.ranking.rank import rank_neurons
     from relation_neurons.ranking.stability import ranking_stability
     from relation_neurons.ranking.table import Ranking
@@ -130,6 +132,8 @@ __all__ = [
     "neuron_name",
     "null_maximum",
     "overlap_matrix",
+    "overlap_null",
+    "overlap_total",
     "parse_neuron",
     "planted_model",
     "plots",
@@ -177,6 +181,7 @@ _HOMES = {
     ),
     "analysis.versatility": (
         "overlap_matrix",
+        "overlap_total",
         "set_intersections",
         "transfer_matrix",
     ),
@@ -204,6 +209,7 @@ _HOMES = {
     ),
     "ranking.known": ("known_facts",),
     "ranking.null": ("null_maximum",),
+    "ranking.overlap_null": ("overlap_null",),
     "ranking.rank": ("rank_neurons",),
     "ranking.stability": ("ranking_stability",),
     "ranking.table": ("Ranking",),

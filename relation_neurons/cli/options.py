@@ -123,6 +123,11 @@ Permutations = Annotated[
     int | None, typer.Option(help="Permutations for the null of the largest AP; 0 for none.")
 ]
 
+OverlapDeals = Annotated[
+    int | None,
+    typer.Option(help="Deals of the prompts' roles for the null of overlap; 0 for none."),
+]
+
 Repeats = Annotated[
     int | None, typer.Option(help="Repeats of each split that measures stability; 0 for none.")
 ]
@@ -213,6 +218,7 @@ class RunArguments:
     max_collateral: MaxCollateral = None
     blocks: Blocks = None
     permutations: Permutations = None
+    overlap_deals: OverlapDeals = None
     repeats: Repeats = None
     seed: Seed = None
     pool: Pool = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,8 +39,9 @@ def overlap(
     """Draw how many neurons relations share: rank them against neutral prompts, and make a heatmap.
 
     Says what the model knows of each relation, which are left out and why, the counts that the heatmap
-    shows, and how much of each set is found again from other facts and wordings: where that is little, an
-    overlap means little. Exit code 1 where fewer than two relations are ranked; then nothing is written.
+    shows beside those of dealt prompts (chance), and how much of each set is found again from other facts
+    and wordings: where that is little, an overlap means little. Exit code 1 where fewer than two relations
+    are ranked; then nothing is written.
     """
     from relation_neurons.cli.known import ask_and_say, asking
     from relation_neurons.neurons import check_doses, resolve_doses
@@ -62,6 +63,7 @@ def overlap(
     from relation_neurons import plots
     from relation_neurons.activations.collect import collect_activations
     from relation_neurons.analysis.versatility import overlap_matrix
+    from relation_neurons.ranking.overlap_null import overlap_null
     from relation_neurons.ranking.rank import rank_neurons
     from relation_neurons.ranking.stability import ranking_stability, stability_summary
     from relation_neurons.results.options import make_options
@@ -70,15 +72,16 @@ def overlap(
     table = collect_activations(known.model, known.prompts.detection)
     ranking = rank_neurons(table, known.recall, min_known=options.min_known)
     (count,) = resolve_doses([dose], len(ranking.neurons))
-    matrix = overlap_matrix(ranking, dose=count)
-    found = ranking_stability(
-        table,
-        known.recall,
-        dose=count,
-        contrasts=("background",),
-        min_known=options.min_known,
-        seed=options.seed,
+    shared: dict[str, Any] = {
+        "contrasts": ("background",),
+        "min_known": options.min_known,
+        "seed": options.seed,
+    }
+    null = overlap_null(
+        table, known.recall, keep=count, deals=options.overlap_deals, order=options.order, **shared
     )
+    matrix = overlap_matrix(ranking, dose=count, null=null)
+    found = ranking_stability(table, known.recall, dose=count, **shared)
     for line in (*_shared(matrix, count), *_stable(stability_summary(found))):
         typer.echo(line)
     if ranking.shots:
@@ -103,8 +106,14 @@ def _shared(matrix: pd.DataFrame, dose: int) -> list[str]:
     for row in cells.itertuples():
         if order[row.row] < order[row.column]:
             lines.append(
-                f"  {row.row} and {row.column}: {row.shared} (by chance {row.expected:.2g})"
+                f"  {row.row} and {row.column}: {row.shared} (by chance {row.expected:.2g}, "
+                f"p = {row.p_value:.2g})"
             )
+    total = matrix.attrs
+    lines.append(
+        f"  all pairs: {total['shared_total']:,.0f} (by chance {total['expected_total']:.3g}, "
+        f"p = {total['p_total']:.2g}; chance is {total['deals']} deals of the prompts' roles)"
+    )
     return lines
 
 

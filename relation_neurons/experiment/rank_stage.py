@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from relation_neurons.errors import LeftOutWarning
 from relation_neurons.inference.recall import measure_recall
 from relation_neurons.ranking.known import left_out_relations
 from relation_neurons.ranking.null import null_maximum
+from relation_neurons.ranking.overlap_null import overlap_null
 from relation_neurons.ranking.rank import rank_neurons
 from relation_neurons.ranking.stability import ranking_stability
 from relation_neurons.ranking.table import Ranking
@@ -52,7 +54,7 @@ def planned_prompts(model: HookedModel, relations: Sequence[Relation], options: 
 def rank_stage(
     model: HookedModel, relations: Sequence[Relation], options: Options, store: TableStore
 ) -> tuple[Prompts, pd.DataFrame, Ranking]:
-    """Makes the prompts, recall, activations and ranking, with its null and its stability.
+    """Makes the prompts, recall, activations and ranking, with its nulls and its stability.
 
     A table that is there already is read.
     """
@@ -92,9 +94,8 @@ def rank_stage(
     store.write("neurons", ranking.neurons)
     store.write("ranking", ranking.frame)
     store.done("ranking", started)
-    for name, check in checks.items():
-        store.get_or_make(name, partial(check, table))
-    return prompts, recall, ranking
+    made = {name: store.get_or_make(name, partial(check, table)) for name, check in checks.items()}
+    return prompts, recall, replace(ranking, overlap_null=made.get("overlap"))
 
 
 def read_rank_stage(
@@ -147,12 +148,30 @@ def _checks(recall: pd.DataFrame, plan: Plan) -> dict[str, Check]:
         dose = plan.middle_dose
         return ranking_stability(table, recall, dose=dose, repeats=options.repeats, **shared)
 
-    makers: dict[str, Check] = {"null": null, "stability": stability}
+    def overlap(table: ActivationTable) -> pd.DataFrame:
+        return overlap_null(
+            table,
+            recall,
+            keep=plan.dealt,
+            deals=options.overlap_deals,
+            order=options.order,
+            **shared,
+        )
+
+    makers: dict[str, Check] = {"null": null, "stability": stability, "overlap": overlap}
     return {name: makers[name] for name in plan.evidence}
 
 
 def _read_ranking(recall: pd.DataFrame, options: Options, store: TableStore) -> Ranking:
     left_out = left_out_relations(recall, options.min_known)
     frame, neurons = store.read("ranking"), store.read("neurons")
-    shots = options.shots > 0
-    return Ranking(frame, neurons, options.site, left_out, by=options.by, shots=shots)
+    overlap = store.read_or_empty("overlap")
+    return Ranking(
+        frame,
+        neurons,
+        options.site,
+        left_out,
+        by=options.by,
+        shots=options.shots > 0,
+        overlap_null=None if overlap.empty else overlap,
+    )

@@ -45,6 +45,7 @@ def report_stage(
         blocks=ablations.blocks,
         null=store.read_or_empty("null"),
         stability=store.read_or_empty("stability"),
+        overlap=pd.DataFrame() if ranking.overlap_null is None else ranking.overlap_null,
     )
     dose, contrast = ablations.dose, manifest["options"]["score"]
     matrix = interference_matrix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from plotly.subplots import make_subplots
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from relation_neurons.analysis.dealt_overlap import NO_DEALS
 from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.plots.charts import heat_plot
 from relation_neurons.plots.style import (
@@ -39,9 +41,11 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
 
     Args:
         matrix: from `overlap_matrix`: relation, language, other, other_language, score, dose,
-            shared, expected, ratio, jaccard, p_value. The relations in its `attrs["left_out"]` are
-            named below the title.
-        value: `shared` (neurons), `jaccard` (share of the union) or `ratio` (to chance).
+            shared, expected, ratio, jaccard, p_value, q_value. What its `attrs` say is written below
+            the title: how much all pairs share and by chance, or why that is not known, and which
+            relations are left out.
+        value: `shared` (neurons), `jaccard` (share of the union) or `ratio` (to chance; empty where
+            that is not known, or is none).
         order: `given`, or `clustered`: relations that share much are neighbours (average linkage of
             1 - Jaccard, with optimal leaf order).
 
@@ -54,7 +58,7 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
     if order not in ORDERS:
         raise UnknownOptionError(f"There is no order {order!r}. {near_matches(order, ORDERS)}")
     pairs = ("relation", "language", "other", "other_language", "score", "dose")
-    require(matrix, (*pairs, *bars, "expected", "p_value"), "overlap_matrix")
+    require(matrix, (*pairs, *bars, "expected", "p_value", "q_value"), "overlap_matrix")
     cells = matrix.assign(row=named(matrix), column=named(matrix, "other", "other_language"))
     names = list(dict.fromkeys(cells["row"]))
     if order == "clustered":
@@ -63,18 +67,20 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
     digits = 2 if value == "jaccard" else 0
     cells = cells.assign(
         value=cells[value].astype(float),
-        text=[f"{v:.{digits}f}" if len(names) <= 24 else "" for v in cells[value]],
+        text=[
+            f"{v:.{digits}f}" if len(names) <= 24 and np.isfinite(v) else "" for v in cells[value]
+        ],
         hover=[
             f"<i>{label(c.row)}</i> and <i>{label(c.column)}</i> share {c.shared} of their "
-            f"top {c.dose:,} neurons<br>(chance {c.expected:.2g}; {c.ratio:.3g} times; "
-            f"p = {c.p_value:.2g})"
+            f"top {c.dose:,} neurons<br>({_against_chance(c)})"
             for c in cells.itertuples()
         ],
     )
-    dose, expected, contrast = matrix.iloc[0][["dose", "expected", "score"]]
+    dose, contrast = matrix.iloc[0][["dose", "score"]]
+    expected = cells["expected"].mean()
     chance = {"shared": expected, "jaccard": expected / (2 * dose - expected), "ratio": 1.0}[value]
     top = cells["value"].max()
-    least = max(3 * chance, 1.0 if value == "shared" else 0.0)
+    least = max(3 * chance if np.isfinite(chance) else 0.0, 0.0 if value == "jaccard" else 1.0)
     return heat_plot(
         cells,
         rows=names,
@@ -83,8 +89,8 @@ def overlap(matrix: pd.DataFrame, *, value: str = "shared", order: str = "given"
         colours=SEQUENTIAL,
         bar=bars[value],
         title=f"Overlap of the top {dose:,} neurons, contrast “{label(contrast)}”",
-        subtitle=f"Chance expects {chance:.2g} ({bars[value]}) for any pair. "
-        "The grey diagonal is a set with itself."
+        subtitle=_chance_line(matrix, expected)
+        + "<br>The grey diagonal is a set with itself."
         + ("<br>Relations that share much are neighbours." if order == "clustered" else "")
         + shots_line(matrix)
         + left_out_line(matrix),
@@ -99,14 +105,15 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
     A column is a combination of relations; its bar counts the neurons in the top sets of exactly those.
 
     Args:
-        table: from `set_intersections`: relations, degree, shared, expected, names, score, dose.
+        table: from `set_intersections`: relations, degree, shared, expected, ratio, p_value, names, score,
+            dose.
         most: how many combinations are shown, those with most neurons first.
 
     Raises:
         RelationFormatError: a column is missing, or there is no row.
     """
-    columns = ("relations", "degree", "shared", "expected", "names", "score", "dose")
-    require(table, columns, "set_intersections")
+    counts = ("relations", "degree", "shared", "expected", "ratio", "p_value")
+    require(table, (*counts, "names", "score", "dose"), "set_intersections")
     shown = table.sort_values(["shared", "degree"], ascending=False, kind="stable").head(most)
     held = pd.Series([name for combination in shown["relations"] for name in combination])
     rows = held.value_counts(sort=True).index.tolist()
@@ -151,6 +158,7 @@ def intersections(table: pd.DataFrame, *, most: int = 25) -> go.Figure:
         f"Neurons that relations share, top {dose:,}, contrast “{label(contrast)}”",
         "A column counts the neurons that are in the top sets of the marked relations and of no other."
         f"<br>Neurons of one relation alone are left out.{hidden}"
+        + (f"<br>{_no_null(table)}." if table["expected"].isna().all() else "")
         + shots_line(table)
         + left_out_line(table),
         height=height,
@@ -193,7 +201,38 @@ def _combined(row: Any) -> str:
     count = f"{row.shared:,} neuron" + ("s are" if row.shared != 1 else " is")
     return (
         f"{count} in the top {row.dose:,} of<br>{said},<br>and of no other relation "
-        f"(chance {row.expected:.2g}):<br>{names}"
+        f"({_against_chance(row)}):<br>{names}"
+    )
+
+
+def _against_chance(row: Any) -> str:
+    """Says how a count compares with chance, as far as that is known."""
+    if not np.isfinite(row.expected):
+        return "no null"
+    times = f"; {row.ratio:.3g} times" if np.isfinite(row.ratio) else ""
+    q = f", q = {row.q_value:.2g}" if hasattr(row, "q_value") else ""
+    return f"chance {row.expected:.2g}{times}; p = {row.p_value:.2g}{q}"
+
+
+def _no_null(table: pd.DataFrame) -> str:
+    """Says why a table has no null."""
+    said = html.escape(table.attrs.get("no_null") or NO_DEALS, quote=False)
+    return f"<b>{said[:1].upper()}{said[1:7]}</b>{said[7:]}, so what is chance is not known"
+
+
+def _chance_line(matrix: pd.DataFrame, expected: float) -> str:
+    """Says how much is shared by chance, by a pair and by all pairs together."""
+    if not np.isfinite(expected):
+        return f"{_no_null(matrix)}."
+    line = (
+        f"By chance a pair shares {expected:.2g} neurons, the mean over dealt roles of the prompts."
+    )
+    known = matrix.attrs
+    if not np.isfinite(known.get("p_total", np.nan)):
+        return line
+    return (
+        f"{line}<br>All pairs together share {known['shared_total']:,.0f}, by chance "
+        f"{known['expected_total']:,.3g} (p = {known['p_total']:.2g}, {known['deals']} deals)."
     )
 
 

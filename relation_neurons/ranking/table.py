@@ -43,6 +43,8 @@ class Ranking:
     """Whether it holds the other end: the most anti-correlated neurons, those first."""
     shots: bool = False
     """Whether solved examples stood in front of the prompts it was made from."""
+    overlap_null: pd.DataFrame | None = None
+    """What chance shares, from `overlap_null`: a saved run has it, `rank_neurons` leaves it out."""
 
     def __repr__(self) -> str:
         kept = int(self.frame["rank"].max()) if len(self.frame) else 0

@@ -21,7 +21,12 @@ from relation_neurons import plots
 from relation_neurons.analysis.cumulativity import dose_curves
 from relation_neurons.analysis.families import claim_families, claim_sentences
 from relation_neurons.analysis.interference import interference_matrix, specificity
-from relation_neurons.analysis.versatility import overlap_matrix, set_intersections, transfer_matrix
+from relation_neurons.analysis.versatility import (
+    overlap_matrix,
+    overlap_total,
+    set_intersections,
+    transfer_matrix,
+)
 from relation_neurons.formatting import number
 from relation_neurons.notebook_html import make_environment
 from relation_neurons.report import tables as report_tables
@@ -82,6 +87,7 @@ def build_report(
         by_name=fact_rows(results, dose, contrast),
         flips=flip_rows(results, dose, contrast),
         home_counts=home_counts(results, dose, contrast),
+        no_overlap_null=_no_overlap_null(results),
         overlap_dose=summary.get("overlap_dose", dose),
         prompts_asked=int((results.prompts["kind"] == "fact").sum()),
         prompts_judged=results.effects["prompt_id"].nunique(),
@@ -170,3 +176,11 @@ def _embedded(name: str, fig: go.Figure) -> dict[str, Any]:
         "height": int(height),
         "min_width": int(narrow),
     }
+
+
+def _no_overlap_null(results: Results) -> str:
+    """Says why overlap has no null; nothing where it has one, or where there is no overlap."""
+    if not (results.ranking.frame["score"] == "background").any():
+        return ""
+    dose = results.summary.get("overlap_dose", results.summary["dose"])
+    return str(overlap_total(results.ranking, dose=dose).attrs["no_null"])

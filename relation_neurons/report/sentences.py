@@ -36,6 +36,7 @@ def answer(results: Results) -> list[str]:
         )
     said.extend(_caveats(results))
     said.extend(_costs(summary))
+    said.extend(_versatility(summary))
     said.append(
         "It is one model on these facts and wordings. That a set is needed for an answer does not mean that "
         "the fact is stored there."
@@ -221,6 +222,28 @@ def _costs(summary: dict[str, Any]) -> list[str]:
             "again on the other half."
         )
     return said
+
+
+def _versatility(summary: dict[str, Any]) -> list[str]:
+    """Returns a sentence on what sets ranked against neutral prompts share, beside what chance does."""
+    totals = {row["pairs"]: row for row in _background(summary) if row["p_value"] is not None}
+    named = {"relation": "of two relations", "language": "of a relation in two languages"}
+    said = []
+    for kind, words in named.items():
+        if kind not in totals or math.isnan(totals[kind]["p_value"]):
+            continue
+        row = totals[kind]
+        verdict = "more than" if row["p_value"] <= ALPHA else "not shown to be more than"
+        said.append(
+            f"Sets {words}, ranked against neutral prompts, share {row['shared']:,} neurons over "
+            f"{row['n']:,} pair{'' if row['n'] == 1 else 's'}: {verdict} chance, which is "
+            f"{row['expected']:,.3g} where the prompts' roles are dealt out anew (p = {row['p_value']:.2g})."
+        )
+    return said
+
+
+def _background(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in summary.get("overlap") or [] if row["score"] == "background"]
 
 
 def _less(row: dict[str, Any] | None) -> bool:

@@ -21,6 +21,7 @@ from relation_neurons.analysis.interference import (
     specificity,
     specificity_intervals,
 )
+from relation_neurons.analysis.versatility import overlap_total
 from relation_neurons.ranking.known import known_counts
 from relation_neurons.ranking.stability import stability_summary
 from relation_neurons.ranking.table import Ranking
@@ -40,7 +41,8 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
     Returns:
         Lists of rows: specificity, cumulativity (`dose_numbers`), joint (`joint_effect`), turned
         (`turned_right`), majority (`majority_share`), collateral (`collateral_at`), null, stability,
-        and recall (relation, verdict; see `recall_shown`).
+        overlap (`overlap_total` of each contrast that was dealt), and recall (relation, verdict; see
+        `recall_shown`).
     """
     contrast = results.manifest["options"].get("score", "specific")
     effects, seed = results.effects, results.manifest.get("seed", 0)
@@ -62,6 +64,10 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
         tables["collateral"] = collateral_at(results.collateral)
     if len(results.stability):
         tables["stability"] = stability_summary(results.stability)
+    dealt = dict.fromkeys(results.overlap["score"]) if len(results.overlap) else ()
+    if dealt:
+        totals = [overlap_total(results.ranking, dose=dose, contrast=name) for name in dealt]
+        tables["overlap"] = pd.concat(totals, ignore_index=True)
     there = results.summary.get("contrasts") if results.summary.get("dose") == dose else None
     compared = pd.DataFrame(
         there or contrasts(effects, results.home_draws, dose=dose, contrast=contrast, seed=seed)

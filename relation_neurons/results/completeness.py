@@ -45,6 +45,7 @@ def whole_tables(results: Results) -> Iterator[tuple[str, str]]:
     yield "ranking: every relation and contrast, equally deep", _ranking(results, plan)
     yield "null: every relation and contrast", _null(results, plan)
     yield "stability: every comparison", _stability(results, plan)
+    yield "overlap: every set of every deal, equally deep", _overlap(results, plan)
     if options.max_collateral is not None and results.collateral.empty:
         yield "collateral: every ablated set", "the table is missing"
         return
@@ -178,6 +179,20 @@ def _stability(results: Results, plan: Plan) -> str:
                 for repeat in range(count)
             }
     return _exactly(results.stability, [*_TASK, "what", "repeat"], expected)
+
+
+def _overlap(results: Results, plan: Plan) -> str:
+    expected: set[tuple[str, ...]] = set()
+    if "overlap" in plan.evidence:
+        deals = range(1, plan.options.overlap_deals + 1)
+        tasks = _keys(plan.evidence_tasks(_detection(results), results.recall))
+        expected = {(*task, str(deal)) for task, deal in product(tasks, deals)}
+    table = results.overlap
+    if table.empty:
+        return _exactly(table, [*_TASK, "deal"], expected)
+    names = [*_TASK, "deal", "rank"]
+    twice = _twice(table, names) or _twice(table, [*names[:-1], "layer", "neuron"])
+    return twice or _exactly(table[table["rank"] == plan.dealt], names[:-1], expected)
 
 
 def _labels(conditions: list[Condition]) -> set[tuple[str, ...]]:

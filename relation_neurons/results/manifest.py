@@ -22,7 +22,7 @@ __all__ = ["describe_model", "make_manifest", "read_options", "require_ranked_by
 
 _KEYS: dict[str, str] = {"contrast": "score"}
 """Options whose key in a manifest is an earlier name of theirs."""
-_BEFORE: dict[str, Any] = {"home_draws": 0}
+_BEFORE: dict[str, Any] = {"home_draws": 0, "overlap_deals": 0}
 """What runs did that were made before there was an option."""
 _NAMES: dict[str, str] = {key: name for name, key in _KEYS.items()}
 

@@ -69,6 +69,8 @@ class Options:
     """Disjoint blocks of neurons, each of the judged dose, ablated alone and jointly; 0 for none."""
     permutations: int = 50
     """Permutations of the labels for the null of the largest average precision; 0 for none."""
+    overlap_deals: int = 99
+    """Deals of the prompts' roles for the null of overlap; 0 for none."""
     repeats: int = 5
     """Repeats of each split of the facts by which the rankings' stability is measured; 0 for none."""
     max_collateral: int | float | None = None
@@ -90,6 +92,7 @@ _LEAST = {
     "check_draws": 0,
     "blocks": 0,
     "permutations": 0,
+    "overlap_deals": 0,
     "repeats": 0,
     "nonsense": 0,
     "min_known": 1,
@@ -156,11 +159,12 @@ def make_options(preset: str = "default", **changes: Any) -> Options:
         raise UnknownOptionError(
             f"held_out is {options.held_out!r}; expected a count, or a share below 1."
         )
-    if 0 < options.permutations < 19:
-        raise UnknownOptionError(
-            f"permutations is {options.permutations}; expected 0, or 19 and more: with fewer no p-value "
-            "is as low as 0.05."
-        )
+    for name in ("permutations", "overlap_deals"):
+        if 0 < getattr(options, name) < 19:
+            raise UnknownOptionError(
+                f"{name} is {getattr(options, name)}; expected 0, or 19 and more: with fewer no p-value "
+                "is as low as 0.05."
+            )
     budget = options.max_collateral
     if budget is not None and not (isinstance(budget, (int, float)) and 0 < budget < float("inf")):
         raise UnknownOptionError(

@@ -34,6 +34,8 @@ _MOST_HOME_DRAWS = 999
 _ROUND = 20
 """Fewest draws of one relation that are judged before it is asked whether the answer is clear; half as many
 again as there are, where that is more."""
+_LEAST_DEALT = 100
+"""The dose of `overlap_matrix` unless another is given."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Plan:
         wanted = max(_LEAST_KEPT, self.doses[-1], self.options.blocks * self.middle_dose)
         return min(wanted, self.neurons)
 
+    @property
+    def dealt(self) -> int:
+        """Neurons that are kept of each dealt set: enough for every dose, and for 100."""
+        return min(max(_LEAST_DEALT, self.doses[-1]), self.neurons)
+
     def ranked_tasks(self, prompts: pd.DataFrame, recall: pd.DataFrame) -> list[DetectionTask]:
         """Lists the detection tasks of the table `ranking`.
 
@@ -80,13 +87,17 @@ class Plan:
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """The tables made beside the ranking that say how far to trust it: `null`, `stability`.
+        """The tables made beside the ranking that say how far to trust it: `null`, `stability`, `overlap`.
 
-        Both are about average precision, so a ranking by another criterion has neither.
+        All are about average precision, so a ranking by another criterion has none.
         """
         if self.options.by != "average_precision":
             return ()
-        counts = {"null": self.options.permutations, "stability": self.options.repeats}
+        counts = {
+            "null": self.options.permutations,
+            "stability": self.options.repeats,
+            "overlap": self.options.overlap_deals,
+        }
         return tuple(name for name, count in counts.items() if count)
 
     def evidence_tasks(self, prompts: pd.DataFrame, recall: pd.DataFrame) -> list[DetectionTask]:

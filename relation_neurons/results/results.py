@@ -19,7 +19,7 @@ from relation_neurons.storage.files import read_json, read_table, write_table
 __all__ = ["Results", "load_results", "read_prompts", "write_prompts"]
 
 TABLES = ("prompts", "recall", "ranking", "neurons", "effects")
-EXTRAS = ("collateral", "home_draws", "blocks", "null", "stability")
+EXTRAS = ("collateral", "home_draws", "blocks", "null", "stability", "overlap")
 """Tables that a run may leave out."""
 
 
@@ -46,6 +46,8 @@ class Results:
     """The largest AP of each relation against permuted labels."""
     stability: pd.DataFrame = field(default_factory=pd.DataFrame)
     """How much of each top set is found again from other evidence."""
+    overlap: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The neurons that top sets share under dealt roles, by chance; the ranking carries it, too."""
 
     def __repr__(self) -> str:
         model = self.manifest["model"]["name"]
@@ -87,6 +89,11 @@ def load_results(folder: str | Path) -> Results:
     folder = Path(folder)
     manifest = read_json(folder / "manifest.json")
     tables = {name: read_table(folder / f"{name}.parquet") for name in TABLES}
+    extras = {
+        name: read_table(folder / f"{name}.parquet")
+        for name in EXTRAS
+        if (folder / f"{name}.parquet").exists()
+    }
     ranking = Ranking(
         tables["ranking"],
         tables["neurons"],
@@ -94,12 +101,8 @@ def load_results(folder: str | Path) -> Results:
         left_out_relations(tables["recall"], manifest["options"]["min_known"]),
         by=manifest["options"].get("by", "average_precision"),
         shots=manifest["options"].get("shots", 0) > 0,
+        overlap_null=extras.get("overlap"),
     )
-    extras = {
-        name: read_table(folder / f"{name}.parquet")
-        for name in EXTRAS
-        if (folder / f"{name}.parquet").exists()
-    }
     return Results(
         manifest,
         tables["prompts"],

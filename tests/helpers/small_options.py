@@ -16,6 +16,7 @@ _OPTIONS: dict[str, Any] = {
     "checks": (),
     "blocks": 0,
     "permutations": 0,
+    "overlap_deals": 0,
     "repeats": 0,
 }
 

@@ -59,18 +59,6 @@ def test_combinations_are_those_of_brute_force(language) -> None:
     assert table["shared"].is_monotonic_decreasing
 
 
-def test_chance_is_what_random_sets_have_on_average() -> None:
-    counts = []
-    for seed in range(400):
-        table = set_intersections(make_ranking(("a", "b", "c"), seed=seed), dose=DOSE)
-        pairs = table[table["relations"] == ("a", "b")]
-        counts.append(pairs["shared"].sum())
-    expected = 60 * (DOSE / 60) ** 2 * (1 - DOSE / 60)
-    table = set_intersections(make_ranking(("a", "b", "c")), dose=DOSE)
-    assert table.loc[table["degree"] == 2, "expected"].iloc[0] == pytest.approx(expected)
-    assert np.mean(counts) == pytest.approx(expected, abs=4 * np.std(counts) / 20)
-
-
 def test_nothing_shared_is_an_empty_table_and_what_is_not_there_is_named() -> None:
     alone = set_intersections(make_ranking(("a",)), dose=DOSE)
     assert alone.empty and "relations" in alone

@@ -146,7 +146,10 @@ def test_specificity_overlap_and_scores_hold_their_tables() -> None:
     z = np.array(heat.z, dtype=float)
     assert np.isnan(np.diag(z)).all() and (z[~np.eye(3, dtype=bool)] == 7).all()
     fig = plots.overlap(make_overlap(names_of(3)), value="ratio")
-    assert "Chance expects 1" in fig.layout.title.subtitle.text
+    said = fig.layout.title.subtitle.text
+    assert "By chance a pair shares 3.5 neurons" in said
+    assert "All pairs together share 21, by chance 10.5 (p = 0.02, 99 deals)." in said
+    assert "(chance 3.5; 2 times; p = 0.03, q = 0.06)" in fig.data[0].hovertext[0][1]
     with pytest.raises(UnknownOptionError, match="jaccard"):
         plots.overlap(make_overlap(names_of(3)), value="jacard")
 
@@ -204,7 +207,8 @@ def test_a_figure_names_what_it_lacks_within_its_own_height() -> None:
     table.attrs["left_out"] = {f"relation_number_{i}": "" for i in range(60)}
     many = plots.overlap(table)
     said = many.layout.title.subtitle.text
-    assert many.layout.height - plain.layout.height == (said.count("<br>") - 1) * 19
+    more = said.count("<br>") - plain.layout.title.subtitle.text.count("<br>")
+    assert many.layout.height - plain.layout.height == more * 19
     lines = said[said.index("<b>Not shown") :].split("<br>")
     assert len(lines) == 4 and max(map(len, lines)) <= 117
     assert said.endswith(" more.") and "relation number 7," in said

@@ -40,6 +40,12 @@ def test_doses_are_resolved_for_the_model_and_the_middle_one_is_judged():
         Plan(make_options(doses=(4, 500)), NEURONS)
 
 
+def test_dealt_sets_are_deep_enough_for_every_dose_and_for_the_default_one():
+    assert Plan(make_options(doses=(4, 10)), NEURONS).dealt == 100
+    assert Plan(make_options(doses=(4, 300)), NEURONS).dealt == 300
+    assert Plan(make_options(doses=(4, 8)), 50).dealt == 50
+
+
 def test_a_budget_for_collateral_damage_chooses_the_judged_dose():
     plan = Plan(make_options(doses=(4, 10, 20), max_collateral=0.1), NEURONS)
     damage = pd.DataFrame({"kind": "ranked", "dose": [4, 10, 20], "kl": [0.01, 0.02, 0.05]})
@@ -76,7 +82,7 @@ def test_blocks_are_as_many_as_the_ranking_holds_and_two_at_least(blocks, depth,
     assert len(planned.joint_blocks) == (4 if count else 0)
 
 
-def test_only_average_precision_has_a_null_and_a_stability():
-    assert Plan(make_options(), 100_000).evidence == ("null", "stability")
-    assert Plan(make_options(repeats=0), 100_000).evidence == ("null",)
+def test_only_average_precision_has_nulls_and_a_stability():
+    assert Plan(make_options(), 100_000).evidence == ("null", "stability", "overlap")
+    assert Plan(make_options(repeats=0, overlap_deals=0), 100_000).evidence == ("null",)
     assert Plan(make_options(by="auroc"), 100_000).evidence == ()
