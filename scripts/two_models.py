@@ -10,7 +10,7 @@ cumulativity   home, each dose and the trend over doses, all relations and langu
 transfer       sets on the same relation (`home`), on it in another language (`language`), on another
                relation of the language (`relation`), on another of another language (`both`), and the
                same prompts under `language` minus under `both`
-overlap        neurons that two top sets share, as a multiple of chance, for the same three kinds of pairs
+overlap        neurons that two top sets share, and by chance (dealt roles), for the same three kinds of pairs
 interference   cells beside home with a significant difference, and those that improved
 depth          layer / (layers - 1) of the top sets: mean over relations with Student's interval, quartiles,
                and the share in each fifth of the depth
@@ -144,20 +144,14 @@ def transfer(results: rn.Results, contrast: str) -> Iterator[Row]:
 
 
 def overlap(results: rn.Results, contrast: str) -> Iterator[Row]:
-    """Neurons shared as a multiple of chance, over pairs of sets, and how many pairs share too many."""
+    """Neurons that all pairs of a kind share, what the run's deals expect, and the p of that one test."""
     dose = results.summary["dose"]
-    pairs = rn.overlap_matrix(results.ranking, dose=dose, contrast=contrast)
-    same = zip(
-        pairs["relation"] == pairs["other"],
-        pairs["language"] == pairs["other_language"],
-        strict=True,
-    )
-    pairs = pairs.assign(kind=[KINDS[bool(a), bool(b)] for a, b in same]).query("kind != 'home'")
-    for kind, cell in pairs.groupby("kind"):
-        ratio = cell["shared"].sum() / cell["expected"].sum()
-        yield {"what": f"{kind}, times chance", "dose": dose, "value": ratio, "n": len(cell) // 2}
-        high = float((cell["p_value"] < 0.05).mean())
-        yield {"what": f"{kind}, pairs at p < 0.05", "value": high, "n": len(cell) // 2}
+    for row in rn.overlap_total(results.ranking, dose=dose, contrast=contrast).itertuples():
+        if row.pairs == "all":
+            continue
+        shared = {"dose": dose, "n": row.n}
+        yield {"what": f"{row.pairs}, shared", "value": row.shared, "p": row.p_value, **shared}
+        yield {"what": f"{row.pairs}, by chance", "value": row.expected, **shared}
 
 
 def interference(results: rn.Results) -> Iterator[Row]:

@@ -13,6 +13,9 @@ from relation_neurons.plots.style import BLUE, INK, RED, finish
 
 QUANTITIES = {"correct": "net flips", "margin": "logits"}
 COLOURS = (BLUE, RED)
+UNJUDGED = "not judged: no deals"
+FORMER = ("overlap", "relation, times chance")
+"""Numbers of runs from before chance was counted: multiples of dose^2 / neurons."""
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -82,7 +85,8 @@ def holds(one: Numbers) -> dict[str, bool | None]:
     """Which property a run shows, by the rules that stand on the page; None where it cannot say."""
     area = one.row("cumulativity", "area minus control", quantity="correct")
     grows = area is not None and bool(area["p"] <= 0.05)
-    overlap = one.row("overlap", "relation, pairs at p < 0.05", contrast="background")
+    overlap = one.row("overlap", "relation, shared", contrast="background")
+    more = None if overlap is None or pd.isna(overlap["p"]) else bool(overlap["p"] <= 0.05)
     transfer = one.row("transfer", "language minus both", "background", "correct")
     cells = [
         one.row("interference", f"elsewhere, cells {how}", quantity="correct")
@@ -90,7 +94,7 @@ def holds(one: Numbers) -> dict[str, bool | None]:
     ]
     return {
         "cumulativity": below(area) and grows,
-        "versatility, relations": None if overlap is None else bool(overlap["value"] >= 0.5),
+        "versatility, relations": more,
         "versatility, languages": below(transfer),
         "interference": any(row is not None and row["value"] > 0 for row in cells),
     }
@@ -102,7 +106,16 @@ def tables(path: Path) -> list[str]:
     words = {True: "holds", False: "not shown", None: "cannot be asked"}
     said = {name: holds(one) for name, one in found.items()}
     verdicts = [
-        (name, *(words[said[model][name]] for model in found)) for name in next(iter(said.values()))
+        (
+            name,
+            *(
+                UNJUDGED
+                if name == "versatility, relations" and one.row(*FORMER, "background") is not None
+                else words[said[model][name]]
+                for model, one in found.items()
+            ),
+        )
+        for name in next(iter(said.values()))
     ]
     return [
         _markdown(("property", *found), verdicts),
@@ -166,14 +179,18 @@ def _shared(found: dict[str, Numbers]) -> list[tuple[str, ...]]:
         ("language", "a relation in two languages"),
         ("both", "two relations in two languages"),
     ):
-        ratio = (
+        for what, form in (("shared", ".0f"), ("by chance", ".3g")):
+            cells = [one.row("overlap", f"{kind}, {what}", "background") for one in found.values()]
+            if any(cell is not None for cell in cells):
+                rows.append((f"{says}: neurons {what}", *(plain(cell, form) for cell in cells)))
+                if what == "shared":
+                    ps = ("\N{EN DASH}" if c is None else _p_value(c["p"]) for c in cells)
+                    rows.append((f"{says}: p", *ps))
+        cells = [
             one.row("overlap", f"{kind}, times chance", "background") for one in found.values()
-        )
-        rows.append((f"{says}: times chance", *(plain(row, ".0f") for row in ratio)))
-        pairs = (
-            one.row("overlap", f"{kind}, pairs at p < 0.05", "background") for one in found.values()
-        )
-        rows.append((f"{says}: pairs at p < 0.05", *(plain(row, ".0%") for row in pairs)))
+        ]
+        if any(cell is not None for cell in cells):
+            rows.append((f"{says}: times dose² / neurons", *(plain(cell, ".0f") for cell in cells)))
     for what in ("home", "elsewhere"):
         for how in ("harmed", "improved"):
             cells = (

@@ -34,7 +34,7 @@ class NoNull:
 class DealtOverlap:
     """The top sets of every deal at one dose."""
 
-    member: tuple[Bool[np.ndarray, "neuron set"], ...]
+    member: tuple[Bool[np.ndarray, "_ set"], ...]
     """Of each deal: which of the neurons that any two sets share is in which set."""
 
     @property

@@ -11,8 +11,9 @@ relations have the negatives in common that they had, none of the positives, and
     p = (1 + deals that share as many) / (1 + deals)
 
 A fact keeps its prompts together wherever they fit, and in other languages as often as it did: a relation in
-two languages has about as many facts in common as before. The i-th neutral prompts of all languages are
-one fact, as they say the same.
+two languages has about as many facts in common as before. Prompts of one fact are alike, so what is dealt
+must come in facts throughout: the shipped neutral prompts say everything twice, as a statement and as
+a question, and these two are one fact, with its translations.
 
 Of each deal the neurons in two or more of its top sets are kept, with their ranks, so overlap at any
 smaller dose and of any combination of relations can be read from them.
@@ -131,25 +132,29 @@ def overlap_null(
 def whole_facts(prompts: pd.DataFrame) -> Int[np.ndarray, " prompt"]:
     """Numbers the facts: a fact is one in all its wordings and languages.
 
-    The i-th neutral prompts of all languages are one fact.
+    So is what a neutral prompt says: a question belongs to the statement before it, and to those at the
+    same place in other languages.
 
     >>> frame = pd.DataFrame({
-    ...     "kind": ["fact", "fact", "fact", "background", "background", "background"],
-    ...     "relation": ["capital"] * 3 + [""] * 3,
-    ...     "fact": ["Peru", "Peru", "Chad"] + [""] * 3,
-    ...     "language": ["en", "de", "en", "en", "en", "de"],
+    ...     "kind": ["fact", "fact", "fact"] + ["background"] * 4,
+    ...     "relation": ["capital"] * 3 + [""] * 4,
+    ...     "fact": ["Peru", "Peru", "Chad"] + [""] * 4,
+    ...     "language": ["en", "de", "en", "en", "en", "en", "de"],
+    ...     "form": ["statement"] * 4 + ["question", "statement", "statement"],
     ... })
     >>> whole_facts(frame).tolist()
-    [0, 0, 1, 2, 3, 2]
+    [0, 0, 1, 2, 2, 3, 2]
     """
     neutral = (prompts["kind"] == "background").to_numpy()
-    place = prompts.groupby(["kind", "language"], sort=False).cumcount().astype(str)
-    named = [
-        prompts["kind"],
-        prompts["relation"],
-        prompts["fact"].astype(str).where(~neutral, place),
-    ]
-    return pd.MultiIndex.from_arrays([part.astype(str) for part in named]).factorize()[0]
+    asks = (prompts["form"] == "question").to_numpy()
+    place = np.zeros(len(prompts), dtype=np.int64)
+    for language in prompts["language"].unique():
+        own = np.flatnonzero(neutral & (prompts["language"] == language).to_numpy())
+        again = np.append(False, asks[own][1:] & ~asks[own][:-1]) if len(own) else []
+        place[own] = np.cumsum(~np.asarray(again, dtype=bool))
+    said = prompts["fact"].astype(str).where(~neutral, place.astype(str))
+    parts = [prompts["kind"].astype(str), prompts["relation"].astype(str), said]
+    return pd.MultiIndex.from_arrays(parts).factorize()[0]
 
 
 def deal_roles(

@@ -44,11 +44,24 @@ def test_it_draws_and_says_what_the_functions_give(planted, overlap, options):
     prompts = rn.make_prompts(relations, planted.model.tokenizer, **options)
     recall = rn.measure_recall(planted.model, prompts)
     table = rn.collect_activations(planted.model, prompts.detection)
-    matrix = rn.overlap_matrix(rn.rank_neurons(table, recall), dose=6)
-    pairs = re.findall(r"^  (\w+) and (\w+): (\d+) \(by chance", done.output, flags=re.MULTILINE)
-    shared = matrix.set_index(["relation", "other"])["shared"]
+    null = rn.overlap_null(
+        table, recall, keep=6, contrasts=("background",), seed=options.get("seed", 0)
+    )
+    matrix = rn.overlap_matrix(rn.rank_neurons(table, recall), dose=6, null=null)
+    said = r"^  (\w+) and (\w+): (\d+) \(by chance (\S+), p = (\S+)\)"
+    pairs = re.findall(said, done.output, flags=re.MULTILINE)
+    cells = matrix.set_index(["relation", "other"])
     assert len(pairs) == 3
-    assert [int(count) for *_, count in pairs] == [shared[one, other] for one, other, _ in pairs]
+    for one, other, count, expected, p in pairs:
+        row = cells.loc[(one, other)]
+        assert int(count) == row["shared"]
+        assert (expected, p) == (f"{row['expected']:.2g}", f"{row['p_value']:.2g}")
+    total = matrix.attrs
+    assert (
+        f"all pairs: {total['shared_total']:,.0f} (by chance {total['expected_total']:.3g}"
+        in done.output
+    )
+    assert f"p = {total['p_total']:.2g}; chance is 99 deals" in done.output
     stability = rn.ranking_stability(
         table, recall, dose=6, contrasts=("background",), seed=options.get("seed", 0)
     )

@@ -37,6 +37,7 @@ OPTIONS = {
     "checks": ("nonsense",),
     "blocks": 2,
     "permutations": 19,
+    "overlap_deals": 19,
     "repeats": 1,
 }
 FILES = [
@@ -49,6 +50,7 @@ FILES = [
     "manifest.json",
     "neurons.parquet",
     "null.parquet",
+    "overlap.parquet",
     "prompts.parquet",
     "ranking.parquet",
     "recall.parquet",
@@ -95,7 +97,12 @@ def test_results_load_again_with_no_model(folder):
     assert results.ranking.relations == sorted(tiny.ANSWERS)
     matrix = rn.interference_matrix(results.effects)
     assert rn.plots.interference(matrix).data
-    assert rn.overlap_matrix(results.ranking, dose=9).shape[0] == 9
+    overlap = rn.overlap_matrix(results.ranking, dose=9)
+    assert overlap.shape[0] == 9 and overlap.attrs["deals"] == 19
+    pairs = overlap[overlap["relation"] != overlap["other"]]
+    assert pairs[["expected", "p_value", "q_value"]].notna().all(axis=None)
+    assert set(results.overlap["score"]) == {"specific", "background"}
+    assert results.overlap.groupby("score")["rank"].max().eq(100).all()
     assert results.summary["doses"] == [3, 9]
     assert "top 192 of 192" in repr(results.ranking) and "effects" in repr(results)
 
@@ -122,6 +129,11 @@ def test_what_a_run_claims_beside_its_effects_is_in_its_tables(folder):
     assert {row["relation"] for row in claimed["null"]} == set(tiny.ANSWERS)
     assert {row["what"] for row in claimed["stability"]} >= {"halves", "templates", "relations"}
     assert {row["dose"] for row in claimed["collateral"]} == {3, 9}
+    shared = pd.DataFrame(claimed["overlap"])
+    for contrast, rows in shared.groupby("score"):
+        total = rn.overlap_total(results.ranking, dose=9, contrast=contrast)
+        assert rows["p_value"].tolist() == total["p_value"].tolist()
+        assert rows["expected"].tolist() == total["expected"].tolist()
     assert len(claimed["joint"]) == 2 * len(tiny.ANSWERS), "ranked blocks and random ones"
     assert {row["ablated"] for row in claimed["specificity"]} == {*tiny.ANSWERS, "all relations"}
     assert {row["relation"] for row in claimed["recall"]} == {*tiny.ANSWERS, "all relations"}
@@ -145,18 +157,25 @@ def test_a_folder_without_the_extra_tables_still_loads_and_reports(folder, tmp_p
 
     older = tmp_path / "older"
     shutil.copytree(folder, older)
-    for name in ("blocks", "collateral", "null", "stability"):
+    for name in ("blocks", "collateral", "null", "stability", "overlap"):
         (older / f"{name}.parquet").unlink()
     results = rn.load_results(older)
-    assert results.null.empty and results.blocks.empty
+    assert results.null.empty and results.blocks.empty and results.overlap.empty
+    overlap = rn.overlap_matrix(results.ranking, dose=9)
+    assert overlap[["expected", "ratio", "p_value", "q_value"]].isna().all(axis=None)
+    assert overlap.attrs["no_null"] == "no null: the run has no overlap deals"
     from relation_neurons.report.page import build_report
 
-    assert "Collateral damage" in build_report(rn.load_results(folder))
+    whole = build_report(rn.load_results(folder))
+    assert "Collateral damage" in whole and "no overlap deals" not in whole
+    assert "roles are dealt out anew" in whole
     manifest = {**results.manifest}
     again = replace(results, summary={}, manifest=manifest)
     summary = summarise(manifest, again.recall, again.ranking, again.effects, dose=9)
     page = build_report(replace(again, summary=summary | claims(again, 9)))
     assert "Collateral damage" not in page and "Specificity of each set" in page
+    assert "is not known here (no null: the run has no overlap deals)" in page
+    assert "roles are dealt out anew" not in page
 
 
 def test_the_budget_for_collateral_damage_chooses_the_judged_dose(model, folder, tmp_path):
@@ -283,6 +302,8 @@ def test_options_that_do_not_exist_name_their_neighbours():
         ({"judged_draws": -1}, "judged_draws"),
         ({"max_collateral": 0}, "max_collateral"),
         ({"permutations": 10}, "permutations"),
+        ({"overlap_deals": 18}, "overlap_deals is 18; expected 0, or 19 and more"),
+        ({"overlap_deals": -1}, "overlap_deals"),
         ({"by": "average_precison"}, "average_precision"),
         ({"hold_out_templates": -1}, "hold_out_templates"),
         ({"shots": -1}, "shots"),

@@ -46,12 +46,16 @@ def finished(source, tmp_path_factory):
     return out
 
 
+MANY = small(
+    checks=("background",), blocks=2, permutations=19, overlap_deals=19, repeats=1
+)
+
+
 @pytest.fixture(scope="module")
 def many_tables(source, tmp_path_factory):
     """A run that leaves every table there is."""
     out = tmp_path_factory.mktemp("tables") / "run"
-    more = {"checks": ("background",), "blocks": 2, "permutations": 19, "repeats": 1}
-    rn.run(source.model, source.relations, out=out, **small(**more))
+    rn.run(source.model, source.relations, out=out, **MANY)
     return out
 
 
@@ -226,6 +230,8 @@ def test_verify_passes_a_whole_folder_and_names_what_is_wrong(folder):
         ("blocks", lambda t: t[t["block"] != 2], "blocks: every block"),
         ("null", lambda t: t.iloc[1:], "null: every relation"),
         ("stability", lambda t: t.iloc[:-1], "stability: every comparison"),
+        ("overlap", lambda t: t[t["deal"] != 7], "overlap: every set of every deal"),
+        ("overlap", lambda t: pd.concat([t, t.iloc[:1]]), "overlap: every set of every deal"),
         ("ranking", lambda t: t.assign(neuron=t["neuron"] + 10_000), "layers and neurons"),
     ],
 )
@@ -246,7 +252,9 @@ def test_verify_counts_the_rows_of_other_options(source, tmp_path, changes):
     assert [check for check in verify_folder(tmp_path / "run") if not check] == []
 
 
-@pytest.mark.parametrize("name", ["collateral", "effects", "blocks", "null", "stability", "recall"])
+@pytest.mark.parametrize(
+    "name", ["collateral", "effects", "blocks", "null", "stability", "overlap", "recall"]
+)
 def test_verify_finds_a_table_that_is_gone_with_its_checksum(many_tables, tmp_path, name):
     folder = shutil.copytree(many_tables, tmp_path / "run")
     (folder / f"{name}.parquet").unlink()
@@ -268,6 +276,37 @@ def test_verify_finds_a_file_that_no_run_noted(many_tables, tmp_path):
     found = {check.what: check.problem for check in verify_folder(folder) if not check}
     assert set(found) == {"figures/another.json", "strange.parquet"}
     assert all("not in checksums.json" in problem for problem in found.values())
+
+
+def test_a_run_makes_its_deals_once_and_again_the_same_where_they_are_gone(
+    source, many_tables, tmp_path
+):
+    folder = shutil.copytree(many_tables, tmp_path / "run")
+    path, page = folder / "overlap.parquet", folder / "report.html"
+    whole = path.read_bytes()
+    page.unlink()
+    assert any(line.startswith("report:") for line in _again(source, folder, **MANY))
+    assert path.read_bytes() == whole
+    path.unlink()
+    page.unlink()
+    assert any(line.startswith("overlap:") for line in _again(source, folder, **MANY))
+    assert path.read_bytes() == whole
+    ranking = load_results(folder).ranking
+    assert ranking.overlap_null is not None and not rn.overlap_matrix(ranking, dose=8).attrs["no_null"]
+
+
+def test_verify_expects_no_deals_of_a_run_from_before_them(many_tables, tmp_path):
+    folder = shutil.copytree(many_tables, tmp_path / "run")
+    path = folder / "manifest.json"
+    manifest = read_json(path)
+    del manifest["options"]["overlap_deals"]
+    path.write_text(json.dumps(manifest))
+    record(folder, path)
+    (folder / "overlap.parquet").unlink()
+    known = json.loads((folder / CHECKSUMS).read_text())
+    del known["overlap.parquet"]
+    (folder / CHECKSUMS).write_text(json.dumps(known))
+    assert [check for check in verify_folder(folder) if not check] == []
 
 
 def test_verify_says_that_options_of_another_version_are_not_known(many_tables, tmp_path):
