@@ -97,7 +97,7 @@ def cumulativity(results: rn.Results) -> Iterator[Row]:
             "value": row["area_difference"],
             "low": row["difference_low"],
             "high": row["difference_high"],
-            "p": row["p_trend"],  # Page's trend over the doses
+            "p": row["p_trend"],
             "n": row["n"],
         }
 
@@ -160,6 +160,8 @@ def interference(results: rn.Results) -> Iterator[Row]:
         cells = rn.interference_matrix(results.effects, quantity=quantity)
         home = cells["ablated"] == cells["relation"]
         for name, part in (("home", cells[home]), ("elsewhere", cells[~home])):
+            needed = int(part["draws_needed"].max())
+            yield {"what": f"{name}, draws needed", "quantity": quantity, "value": needed}
             clear = part[part["significant"]]
             for sign, found in (
                 ("harmed", clear["difference"] < 0),
