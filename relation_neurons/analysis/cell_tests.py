@@ -115,8 +115,9 @@ def judge_cells(
         would make the answer clear) and significant.
     """
     own = _Sets.of(paired, draws, further, quantity)
-    judged = [_judge_home(paired, own, quantity, seed)]
-    away = paired[paired["ablated"] != paired["relation"]]
+    at_home = paired["ablated"] == paired["relation"]
+    judged = [_judge_home(paired, own, quantity, seed)] if at_home.any() else []
+    away = paired[~at_home]
     if len(away):
         cells = effect_cells(away, _CELL, quantity=quantity, seed=seed)
         judged.append(_judge_away(cells, own, seed))

@@ -90,10 +90,13 @@ def home_cells(
         effects: as in `interference_matrix`, and so are the others.
 
     Returns:
-        The columns of `judge_home`, indexed by (relation, language).
+        The columns of `judge_home`, indexed by (relation, language); no row where no relation's facts were
+        asked under its own set.
     """
     effects = effects[(effects["dose"] == dose) & (effects["score"].astype(str) == contrast)]
     named = within_language(effects)
+    if not (named["ablated"].astype(str) == named["relation"].astype(str)).any():
+        return pd.DataFrame()
     draws, further = draws_at(effects, home_draws, dose, contrast=contrast)
     home = judge_home(paired_changes(named, contrast=contrast), draws, further, seed=seed)
     own = same_language(effects)

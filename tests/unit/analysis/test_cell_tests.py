@@ -16,7 +16,7 @@ from relation_neurons.analysis.contrasts import known_against_others
 from relation_neurons.analysis.draw_tests import draws_needed
 from relation_neurons.analysis.effects import fact_keys
 from relation_neurons.analysis.families import claim_families, claim_sentences
-from relation_neurons.analysis.interference import specificity_intervals
+from relation_neurons.analysis.interference import home_cells, specificity_intervals
 from relation_neurons.analysis.intervals import flip_interval
 from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 
@@ -175,6 +175,14 @@ def test_draws_that_resemble_one_another_give_no_p_value():
     some = rn.interference_matrix(effects.assign(draw_overlap=0.2))
     assert (some["inflation"] >= 1.5 - 1e-9).all(), "(1 + o) / (1 - o)"
     assert (some["effective_draws"] < 5).all()
+
+
+def test_sets_whose_own_facts_were_not_asked_have_no_cell_at_home():
+    effects = make_effects(np.random.default_rng(1), draws=30)
+    asked = effects[effects["ablated"] != effects["relation"]]
+    matrix = rn.interference_matrix(asked)
+    assert (matrix["family"] == "away").all() and not matrix["significant"].any()
+    assert home_cells(asked, dose=10).empty
 
 
 def test_away_from_home_nothing_is_claimed_where_no_harm_at_home_is_shown():
