@@ -10,6 +10,7 @@ import pytest
 
 import relation_neurons as rn
 from relation_neurons.analysis.contrasts import headline
+from relation_neurons.analysis.families import claim_families, claim_sentences
 from relation_neurons.analysis.flips import NEAR_TIE, turned_right
 from relation_neurons.formatting import interval, number
 
@@ -36,6 +37,13 @@ def effects(results):
         correct_change=rows["correct"].astype(float) - rows["correct_intact"].astype(float),
         margin_change=rows["margin"].astype(float) - rows["margin_intact"].astype(float),
     )
+
+
+@pytest.fixture(scope="module")
+def matrix(results):
+    """The tested cells of the reference run."""
+    dose = results.summary["dose"]
+    return rn.interference_matrix(results.effects, results.home_draws, dose=dose)
 
 
 @pytest.mark.parametrize("dose", [92, 369])
@@ -97,20 +105,56 @@ def test_how_the_wordings_of_a_fact_correlate(effects, quantity, said):
     assert said.format(**written) in text("docs/method.md")
 
 
-def test_random_sets_that_do_more_harm_to_opposites_than_the_ranked_one(effects):
-    here = effects[(effects["dose"] == 92) & (effects["relation"] == "word_opposite")]
-    ranked = here[(here["kind"] == "ranked") & (here["ablated"] == "word_opposite")]
-    own = ranked["correct_change"].mean()
-    random = here[here["kind"] == "control_contribution"]
-    drawn = random.groupby(["ablated", "draw"])["correct_change"].mean().sort_values()
-    worse = drawn[drawn < own]
-    assert len(drawn) == 80 and len(worse) == 4 and (drawn <= own).sum() == 4
-    p = f"{1 + len(worse)}/{1 + len(drawn)}"
-    harms = [number(value) for value in worse]
-    for page in ("README.md", "docs/method.md", "docs/calibration.md"):
-        said = text(page)
-        assert p in said and number(own) in said
-        assert ", ".join(harms) in said or f"{', '.join(harms[:3])} and {harms[3]}" in said
+def p_text(p: float) -> str:
+    """A p-value as the README writes it."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def test_the_table_of_the_readme(results, matrix):
+    """Every row: home, elsewhere, control, their difference, the random sets read, and p."""
+    found = pd.DataFrame(results.summary["headline"]).set_index(["relation", "what"])["effect"]
+    ends = pd.DataFrame(results.summary["headline"]).set_index(["relation", "what"])
+    rows = []
+    home = matrix[matrix["family"] == "home"].set_index("ablated")
+    for name in home.index[np.argsort(home["effect"], kind="stable")]:
+        cell, p = home.loc[name], p_text(home.loc[name, "p_value"])
+        draws, said = f"{cell['draws']}", f"**{p}**" if cell["significant"] else p
+        rows.append((name, cell["difference"], cell["low"], cell["high"], draws, said))
+    (total,) = (
+        row
+        for row in results.summary["contrasts"]
+        if (row["relation"], row["against"]) == ("all relations", "control_contribution")
+    )
+    ends_of = (total["difference"], total["low"], total["high"])
+    rows.append(("all relations", *ends_of, "", f"**{p_text(total['p_value'])}**"))
+    written = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, difference, low, high, draws, p in rows:
+        own = ends.loc[(name, "home")]
+        cells = [
+            f"**{name}**" if name == "all relations" else name,
+            f"{number(own['effect'])} ({interval(own['low'], own['high'])})",
+            number(found[name, "elsewhere"]),
+            number(found[name, "control_contribution"]),
+            f"{number(difference)} ({interval(low, high)})",
+            draws,
+            p,
+        ]
+        assert f"| {' | '.join(cells)} |" in written
+
+
+def test_what_the_readme_says_of_random_sets(results, matrix):
+    """Opposites beside the random sets drawn for them; and what takes more draws."""
+    said = text("README.md")
+    home = matrix[matrix["family"] == "home"].set_index("ablated")
+    drawn = results.home_draws
+    drawn = drawn[drawn["ablated"].astype(str) == "word_opposite"]
+    changes = drawn["correct"].astype(float) - drawn["correct_intact"].astype(float)
+    worse = changes.groupby(drawn["draw"]).mean() <= home.loc["word_opposite", "effect"] + 1e-9
+    cell = home.loc["word_opposite"]
+    q = f"q = {cell['q_value']:.2g}"
+    assert f"{int(worse.sum())} of {cell['draws']} random sets" in said and q in said
+    for sentence in claim_sentences(claim_families(matrix)).values():
+        assert sentence.rstrip(".") in said.replace("`", "")
 
 
 @pytest.mark.parametrize(
