@@ -32,7 +32,7 @@ __all__ = ["NEAR_TIE", "majority_answers", "majority_share", "says", "turned_rig
 NEAR_TIE = 0.2
 """A near tie: the intact margin is below this many logits, either way.
 
-In the reference run random neurons (contribution-matched) flip 13, 16, 23, 27 and 30% of near ties, by dose.
+In the reference run random neurons (contribution-matched) flip 13, 14, 21, 23 and 26% of near ties, by dose.
 """
 
 _PAIR = ["relation", "language"]

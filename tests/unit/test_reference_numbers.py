@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 import relation_neurons as rn
+from relation_neurons.analysis.cell_tests import ALPHA, false_discovery
 from relation_neurons.analysis.contrasts import headline
+from relation_neurons.analysis.effects import effect_cells, paired_changes
 from relation_neurons.analysis.families import claim_families, claim_sentences
 from relation_neurons.analysis.flips import NEAR_TIE, turned_right
 from relation_neurons.formatting import interval, number
@@ -155,6 +157,83 @@ def test_what_the_readme_says_of_random_sets(results, matrix):
     assert f"{int(worse.sum())} of {cell['draws']} random sets" in said and q in said
     for sentence in claim_sentences(claim_families(matrix)).values():
         assert sentence.rstrip(".") in said.replace("`", "")
+
+
+def test_the_sentences_of_the_readme_on_all_relations(results, matrix):
+    said, dose = text("README.md"), results.summary["dose"]
+    rows = {
+        row["against"]: row
+        for row in results.summary["contrasts"]
+        if row["relation"] == "all relations"
+    }
+    for against, written in (
+        ("others", "on the same prompts ({}, {})"),
+        ("unknown", "gets wrong differ by {} ({})"),
+        ("nonsense", "nonsense subjects by {} ({})"),
+    ):
+        row = rows[against]
+        ends = interval(row["low"], row["high"])
+        assert written.format(number(row["difference"]), ends) in said, against
+    (curve,) = (
+        row
+        for row in results.summary["cumulativity"]
+        if (row["ablated"], row["where"]) == ("all relations", "home")
+    )
+    assert f"random sets of the same doses (p = {curve['p_trend']:.2g})" in said
+    assert f"half of the last is reached at {curve['half_dose']:.0f} neurons" in said
+    first, middle, last = (
+        number(
+            headline(results.effects, dose=one)
+            .set_index(["relation", "what"])
+            .loc[("all relations", "home"), "effect"]
+        )
+        for one in (23, dose, 369)
+    )
+    assert f"{first}, {middle} and {last} at 0.05%, 0.2% and 0.8%" in said
+    alone = []
+    for one in (dose, 369):
+        paired = paired_changes(results.effects)
+        cells = effect_cells(paired[paired["dose"] == one], ["ablated", "relation"])
+        alone.append(int((false_discovery(cells["p_sign_flip"]) <= ALPHA).sum()))
+    assert alone == [5, 14]
+    assert "five cells of the matrix would have a star at this dose, and 14 at 0.8%" in said
+
+
+def test_what_the_readme_says_of_random_sets_beside_large_cells(effects, matrix):
+    said = text("README.md")
+    here = effects[effects["dose"] == 92]
+    random = here[here["kind"] == "control_contribution"]
+    drawn = random.groupby(["relation", "ablated", "draw"])["correct_change"].mean()
+    opposites = drawn["word_opposite"]
+    cells = matrix.set_index(["ablated", "relation"])["effect"]
+    worse = opposites[opposites < cells["word_opposite", "word_opposite"]]
+    assert len(opposites) == 80 and len(worse) == 1
+    own = number(cells["word_opposite", "word_opposite"])
+    assert f"more harm to opposites ({number(worse.item())}) than their own ({own})" in said
+    large = [number(cells["country_neighbor", name]) for name in ("word_opposite", "city_country")]
+    beside = [
+        number(drawn[name, "country_neighbor"].min()) for name in ("word_opposite", "city_country")
+    ]
+    assert f"{large[0]} on opposites and {large[1]} on city" in said
+    assert f"do {beside[0]} and {beside[1]} at most" in said
+
+
+def test_what_the_readme_says_of_overlap_and_collateral_damage(results):
+    said, dose = text("README.md"), results.summary["dose"]
+    total = rn.overlap_total(results.ranking, dose=dose).set_index("pairs").loc["all"]
+    assert (
+        f"{total['shared']:.0f} over all pairs of `background` sets where {total['expected']:.0f} are "
+        f"shared by chance (p = {total['p_value']:.2g})" in said
+    )
+    pairs = rn.overlap_matrix(results.ranking, dose=dose)
+    top = pairs[pairs["relation"] < pairs["other"]].nlargest(1, "shared").iloc[0]
+    assert (top["relation"], top["other"]) == ("city_country", "landmark_country")
+    assert f"the cities and the landmarks, {top['shared']}" in said
+    damage = {(row["dose"], row["kind"]): row for row in results.summary["collateral"]}
+    ranked, control = damage[dose, "ranked"]["kl"], damage[dose, "control_contribution"]["kl"]
+    assert f"{ranked:.3f} nats of KL a token on neutral text, against {control:.3f} under" in said
+    worst = damage[369, "ranked"]
+    assert worst["worst"] == "country_language" and f"costs {worst['worst_kl']:.2f}" in said
 
 
 @pytest.mark.parametrize(
