@@ -233,7 +233,7 @@ Made by `python scripts/calibration.py --runs {runs}` (`make calibration`), on p
 - *Labels shuffled* among facts, on both sides, before ranking: a run that then claims a significant cell
   claims what is not there. "Sign-flip test alone" leaves out the test against the spread of control draws:
   any set of neurons does *something* to a fixed set of prompts, and prompts alone cannot tell that from a
-  finding. Without genomic control (`cell_tests.inflation`) 13% of 120 runs on random models claimed a cell.
+  finding.
 - *Harm found*: planted models in which only a share of the facts needs the relation's neurons; the number
   is the mean effect at home. SmolLM2's reference run has eight relations and about as much harm as the
   first of these rows. Single cells of 16 facts need

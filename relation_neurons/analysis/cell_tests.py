@@ -288,10 +288,10 @@ def _judge_home(paired: pd.DataFrame, own: _Sets, quantity: str, seed: int) -> p
     count = int(table["p_value"].notna().sum())
     needed = [draws_needed(max(count, 1), factor=factor) for factor in table["inflation"]]
     clear = table["stopped"].astype(bool) | ~(table["p_sign_flip"] <= ALPHA) | (table["draws"] == 0)
-    more = np.maximum(np.array(needed, dtype=int) - table["draws"].to_numpy(int), 0)
-    table["draws_needed"] = np.where(clear, 0, more)
     enough = table["least_p"] * count <= ALPHA + _ROUNDING
     table["significant"] = (table["q_value"] <= ALPHA + _ROUNDING) & enough
+    more = np.maximum(np.array(needed, dtype=int) - table["draws"].to_numpy(int), 0)
+    table["draws_needed"] = np.where(clear | table["significant"], 0, more)
     return table.drop(columns="stopped")
 
 

@@ -23,9 +23,9 @@ def claim_families(matrix: pd.DataFrame) -> pd.DataFrame:
         A row per family (`home`, `away`) that has cells: cells, tested (cells with a p-value),
         fewest_draws and most_draws (random sets that were read), draw_overlap (the largest), inflation
         (the largest), least_p (the smallest p_draws that the most draws can show), draws_needed (how
-        many more draws would make the answer of every cell clear; 0 where they are), harmed and
-        improved (significant cells, by sign), and open (cells away from home whose q-value is low,
-        which is no claim as no harm at home is shown).
+        many more draws would make the answer of every cell clear; 0 where they are), unclear (cells whose
+        answer takes more), harmed and improved (significant cells, by sign), and open (cells away from
+        home whose q-value is low, which is no claim as no harm at home is shown).
     """
     rows = []
     for name in ("home", "away"):
@@ -46,6 +46,7 @@ def claim_families(matrix: pd.DataFrame) -> pd.DataFrame:
                 "inflation": float(cells["inflation"].max()),
                 "least_p": float(cells["least_p"].min()),
                 "draws_needed": int(cells["draws_needed"].max()),
+                "unclear": int((cells["draws_needed"] > 0).sum()),
                 "harmed": int((sure["difference"] < 0).sum()),
                 "improved": int((sure["difference"] > 0).sum()),
                 "open": int((below & ~cells["significant"]).sum()) if name == "away" else 0,
@@ -71,16 +72,19 @@ def _sentence(row: dict[str, Any]) -> str:
     if row["tested"] == 0:
         return f"{where} nothing is tested: {_why_untested(row)}."
     sets = _counted(row["fewest_draws"], row["most_draws"])
-    if row["draws_needed"]:
-        option = "home_draws" if row["family"] == "home" else "judged_draws"
-        return (
-            f"{where} no cell can be significant with {sets}: that takes {row['draws_needed']:,} more "
-            f"({option})."
-        )
+    option = "home_draws" if row["family"] == "home" else "judged_draws"
+    more = f"that takes {row['draws_needed']:,} more ({option})"
+    if row["unclear"] == row["tested"]:
+        return f"{where} no cell can be significant with {sets}: {more}."
+    if row["unclear"] and not row["harmed"] and not row["improved"]:
+        count = "1 is" if row["unclear"] == 1 else f"{row['unclear']} are"
+        return f"{where} no cell is significant with {sets}, and {count} open: {more}."
     if row["family"] == "home":
+        verb = "shows" if row["harmed"] == 1 else "show"
+        rest = f"; {row['unclear']} more open: {more}" if row["unclear"] else ""
         return (
-            f"At home {row['harmed']} of {row['cells']} cells show harm, by rank among {sets} "
-            "(false-discovery rate 5%)."
+            f"At home {row['harmed']} of {row['cells']} cells {verb} harm, by rank among {sets} "
+            f"(false-discovery rate 5%{rest})."
         )
     if row["open"]:
         return "Away from home nothing is claimed, as no harm at home is shown."

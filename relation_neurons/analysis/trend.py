@@ -1,7 +1,7 @@
 """Does harm grow with the dose more than it does under random sets of the same doses?
 
-More ablation does more harm, whatever is ablated: judged against no change at all, the trend of 56% of random
-sets is significant. So a set's slope is read by its rank among the slopes of its control's draws:
+More ablation does more harm, whatever is ablated: judged against no change at all, most random sets have a
+trend. So a set's slope is read by its rank among the slopes of its control's draws:
 
     slope = sum over doses of (x - mean x) effect / sum of (x - mean x)^2,  x = log dose
     p     = as in `draw_tests`, deflated by the inflation at the dose with the most draws

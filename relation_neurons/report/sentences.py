@@ -125,7 +125,7 @@ def _single_relations(summary: dict[str, Any]) -> list[str]:
     clear = [row["label"].replace("_", " ") for row in judged if row["home_significant"]]
     families = {row["family"]: row for row in summary.get("families") or []}
     home = families.get("home")
-    if home is not None and home["draws_needed"]:
+    if home is not None and home["draws_needed"] and not clear:
         return [
             claim_sentences(pd.DataFrame([home]))["home"].replace("no cell", "no relation alone")
         ]

@@ -207,8 +207,10 @@ class AblationPlan:
         }
         planned: list[Condition] = []
         for (relation, language), cell in home.iterrows():
-            start = int(cell["draws"])
-            count = min(int(cell["draws_needed"]), max(_ROUND, start // 2), most - start)
+            start, needed = int(cell["draws"]), int(cell["draws_needed"])
+            if options.home_draws is None and start + needed > most:
+                continue  # even the most would leave it open
+            count = min(needed, max(_ROUND, start // 2), most - start)
             planned += draw_controls(
                 ranked[relation, language],
                 self.ranking,
