@@ -82,7 +82,7 @@ STEPS = (
         "the neurons that detect each relation, and how far to trust them",
         ("scoring", "ranking"),
         ("rank_neurons",),
-        ("ranking", "neurons", "null", "stability"),
+        ("ranking", "neurons", "null", "stability", "overlap"),
     ),
     Step(
         "ablation sweep",
