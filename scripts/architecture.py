@@ -82,14 +82,14 @@ STEPS = (
         "the neurons that detect each relation, and how far to trust them",
         ("scoring", "ranking"),
         ("rank_neurons",),
-        ("ranking", "neurons", "null", "stability"),
+        ("ranking", "neurons", "null", "stability", "overlap"),
     ),
     Step(
         "ablation sweep",
         "ranked sets and matched controls, dose by dose",
         ("ablation", "engines"),
         ("ablation_sweep", "collateral_damage"),
-        ("collateral", "blocks"),
+        ("collateral", "home_draws", "blocks"),
         runs_model=True,
     ),
     Step(

