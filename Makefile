@@ -18,7 +18,7 @@ WIDTHS := $(shell grep -o -w -e avx2 -e avx512f /proc/cpuinfo 2>/dev/null | sed 
 demo: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/demo \
 	  --held-out 16 --hold-out-templates 1 --doses 0.05%,0.2%,0.8% --draws 1 --judged-draws 4 \
-	  --checks unknown --nonsense 10 --blocks 2 --permutations 19 --overlap-deals 19 --repeats 2
+	  --home-draws 0 --checks unknown --nonsense 10 --blocks 2 --permutations 19 --overlap-deals 19 --repeats 2
 
 reference: $(INSTALLED)
 	$(BIN)/relation-neurons run --model smollm2-135m --relations demo --out results/reference \
@@ -31,6 +31,7 @@ compare: $(INSTALLED)
 
 calibration: $(INSTALLED)
 	$(BIN)/python scripts/calibration.py --runs 200 --out docs/calibration.md
+	$(BIN)/python scripts/interval_calibration.py --trials 2000
 	$(BIN)/python scripts/overlap_calibration.py
 
 bench: $(INSTALLED)

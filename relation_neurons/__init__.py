@@ -43,8 +43,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 if TYPE_CHECKING:
     from relation_neurons import errors, plots
     from relation_neurons.ablation.collateral import collateral_damage
+    from relation_neurons.ablation.controls import draw_control
     from relation_neurons.ablation.hooks import ablated
-    from relation_neurons.ablation.sets import draw_control
     from relation_neurons.ablation.sweep import ablation_sweep, block_sweep
     from relation_neurons.activations.attribution import collect_attribution
     from relation_neurons.activations.collect import collect_activations
@@ -154,7 +154,7 @@ __all__ = [
 _HOMES = {
     "ablation.collateral": ("collateral_damage",),
     "ablation.hooks": ("ablated",),
-    "ablation.sets": ("draw_control",),
+    "ablation.controls": ("draw_control",),
     "ablation.sweep": (
         "ablation_sweep",
         "block_sweep",

@@ -28,8 +28,8 @@ def package_versions() -> dict[str, str]:
     }
 
 
-def renamed(**earlier: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Lets a function accept a keyword under its earlier name too, with a DeprecationWarning.
+def renamed(**earlier: str | None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Lets a function accept a keyword of earlier versions too, with a DeprecationWarning.
 
     >>> @renamed(score="contrast")
     ... def top(*, contrast="specific"):
@@ -38,7 +38,7 @@ def renamed(**earlier: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     'background'
 
     Args:
-        earlier: maps a keyword's earlier name to its present one.
+        earlier: maps a keyword's earlier name to its present one, or to None where it says nothing any more.
 
     Raises:
         TypeError: a keyword is given under both names.
@@ -48,17 +48,21 @@ def renamed(**earlier: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for old in earlier.keys() & kwargs.keys():
-                if earlier[old] in kwargs:
+                now = earlier[old]
+                if now in kwargs:
                     raise TypeError(
-                        f"{function.__name__} got both {old!r} and its present name {earlier[old]!r}; "
+                        f"{function.__name__} got both {old!r} and its present name {now!r}; "
                         "expected one of them."
                     )
+                said = f"is now called {now!r}" if now else "has no effect any more"
                 warnings.warn(
-                    f"{function.__name__}: the keyword {old!r} is now called {earlier[old]!r}.",
+                    f"{function.__name__}: the keyword {old!r} {said}.",
                     DeprecationWarning,
                     stacklevel=2,
                 )
-                kwargs[earlier[old]] = kwargs.pop(old)
+                value = kwargs.pop(old)
+                if now:
+                    kwargs[now] = value
             return function(*args, **kwargs)
 
         return call

@@ -89,7 +89,7 @@ STEPS = (
         "ranked sets and matched controls, dose by dose",
         ("ablation", "engines"),
         ("ablation_sweep", "collateral_damage"),
-        ("collateral", "blocks"),
+        ("collateral", "home_draws", "blocks"),
         runs_model=True,
     ),
     Step(

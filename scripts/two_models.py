@@ -3,7 +3,8 @@
     python scripts/two_models.py NAME=FOLDER NAME=FOLDER --out docs
 
 Writes `two_models.csv`, a row per number, and `two_models.svg`. What is measured, of sets of the judged
-dose against their contribution-matched controls on the same prompts (net flips, and logits of margin):
+dose against their contribution-matched controls on the same prompts (mean net flips, and median logits of
+margin, with intervals over facts in which a subject of several relations counts once):
 
 cumulativity   home, each dose and the trend over doses, all relations and languages together
 transfer       sets on the same relation (`home`), on it in another language (`language`), on another
@@ -11,8 +12,8 @@ transfer       sets on the same relation (`home`), on it in another language (`l
                same prompts under `language` minus under `both`
 overlap        neurons that two top sets share, and by chance (dealt roles), for the same three kinds of pairs
 interference   cells beside home with a significant difference, and those that improved
-depth          layer / (layers - 1) of the top sets: mean over relations with its interval, quartiles, and
-               the share in each fifth of the depth
+depth          layer / (layers - 1) of the top sets: mean over relations with Student's interval, quartiles,
+               and the share in each fifth of the depth
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import two_models_page
+from scipy import stats
 
 import relation_neurons as rn
 from relation_neurons.analysis.effects import (
     QUANTITIES,
     effect_cells,
+    estimate,
     paired_changes,
     same_language,
 )
-from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
+from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 
 COLUMNS = [
     "model",
@@ -94,7 +97,7 @@ def cumulativity(results: rn.Results) -> Iterator[Row]:
             "value": row["area_difference"],
             "low": row["difference_low"],
             "high": row["difference_high"],
-            "p": row["p_trend"],  # Page's trend over the doses
+            "p": row["p_trend"],
             "n": row["n"],
         }
 
@@ -126,16 +129,16 @@ def transfer(results: rn.Results, contrast: str) -> Iterator[Row]:
         for one, other in (("home", "relation"), ("language", "both")):
             if one in each and other in each:
                 gap = (each[one] - each[other]).dropna()
-                values = by_fact(gap.to_numpy(), gap.index.get_level_values("fact"))
-                low, high = bootstrap_interval(values)
+                facts = gap.index.get_level_values("fact")
+                value, low, high = estimate(gap.to_numpy(), facts, quantity)
                 yield {
                     "what": f"{one} minus {other}",
                     "quantity": quantity,
                     "dose": dose,
-                    "value": float(values.mean()),
+                    "value": value,
                     "low": low,
                     "high": high,
-                    "p": sign_flip_test(values),
+                    "p": sign_flip_test(by_fact(gap.to_numpy(), facts)),
                     "n": len(gap),
                 }
 
@@ -157,6 +160,8 @@ def interference(results: rn.Results) -> Iterator[Row]:
         cells = rn.interference_matrix(results.effects, quantity=quantity)
         home = cells["ablated"] == cells["relation"]
         for name, part in (("home", cells[home]), ("elsewhere", cells[~home])):
+            needed = int(part["draws_needed"].max())
+            yield {"what": f"{name}, draws needed", "quantity": quantity, "value": needed}
             clear = part[part["significant"]]
             for sign, found in (
                 ("harmed", clear["difference"] < 0),
@@ -176,15 +181,15 @@ def depth(results: rn.Results, contrast: str) -> Iterator[Row]:
     frame = results.ranking.frame
     top = frame[(frame["score"] == contrast) & (frame["rank"] <= dose)]
     share = top["layer"] / (layers - 1)
-    low, high = bootstrap_interval(share.groupby(top["relation"].astype(str)).mean().to_numpy())
-    relations = top["relation"].nunique()
+    means = share.groupby(top["relation"].astype(str)).mean()
+    low, high = stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means))
     yield {
         "what": "mean",
         "dose": dose,
         "value": share.mean(),
         "low": low,
         "high": high,
-        "n": relations,
+        "n": len(means),
     }
     for quartile in (0.25, 0.5, 0.75):
         yield {"what": f"quantile {quartile}", "dose": dose, "value": share.quantile(quartile)}

@@ -14,6 +14,7 @@ from relation_neurons.plots.style import BLUE, INK, RED, finish
 QUANTITIES = {"correct": "net flips", "margin": "logits"}
 COLOURS = (BLUE, RED)
 UNJUDGED = "not judged: no deals"
+TOO_FEW = "not judged: too few draws"
 FORMER = ("overlap", "relation, times chance")
 """Numbers of runs from before chance was counted: multiples of dose^2 / neurons."""
 
@@ -82,7 +83,10 @@ def below(row: pd.Series | None) -> bool | None:
 
 
 def holds(one: Numbers) -> dict[str, bool | None]:
-    """Which property a run shows, by the rules that stand on the page; None where it cannot say."""
+    """Which property a run shows, by the rules that stand on the page; None where it cannot say.
+
+    Runs from before draws were counted had three, of which no cell can be significant.
+    """
     area = one.row("cumulativity", "area minus control", quantity="correct")
     grows = area is not None and bool(area["p"] <= 0.05)
     overlap = one.row("overlap", "relation, shared", contrast="background")
@@ -92,11 +96,14 @@ def holds(one: Numbers) -> dict[str, bool | None]:
         one.row("interference", f"elsewhere, cells {how}", quantity="correct")
         for how in ("harmed", "improved")
     ]
+    needed = one.row("interference", "elsewhere, draws needed", quantity="correct")
+    enough = needed is not None and needed["value"] == 0
+    clear = any(row is not None and row["value"] > 0 for row in cells)
     return {
         "cumulativity": below(area) and grows,
         "versatility, relations": more,
         "versatility, languages": below(transfer),
-        "interference": any(row is not None and row["value"] > 0 for row in cells),
+        "interference": clear if enough else None,
     }
 
 
@@ -111,6 +118,8 @@ def tables(path: Path) -> list[str]:
             *(
                 UNJUDGED
                 if name == "versatility, relations" and one.row(*FORMER, "background") is not None
+                else TOO_FEW
+                if name == "interference" and said[model][name] is None
                 else words[said[model][name]]
                 for model, one in found.items()
             ),
@@ -155,7 +164,7 @@ def _effects(found: dict[str, Numbers]) -> list[tuple[str, ...]]:
         ]
         rows.append((f"mean over doses, minus control, {unit}", *map(interval, area)))
         trend = ("\N{EN DASH}" if a is None else _p_value(a["p"]) for a in area)
-        rows.append((f"p of the trend over doses, {unit}", *trend))
+        rows.append((f"p of the trend over doses (Page's test, against no change), {unit}", *trend))
         for contrast in ("specific", "background"):
             for what, says in (
                 ("home", "its own relation and language"),

@@ -3,107 +3,30 @@
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
+from relation_neurons.ablation.controls import (
+    CONTROL_KINDS,
+    draw_control,
+    draw_overlap,
+    effective_draws,
+    largest_matched,
+)
 from relation_neurons.ablation.hooks import Ablation, ablated
 from relation_neurons.backends.base import HookedModel
-from relation_neurons.errors import DoseError, UnknownOptionError, near_matches
+from relation_neurons.errors import UnknownOptionError, near_matches
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.detection_tasks import CONTRASTS
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.storage.chunks import chunk_key, packed, unpacked
 
-__all__ = [
-    "CONTROL_KINDS",
-    "AblatedSets",
-    "Condition",
-    "draw_control",
-    "largest_matched",
-    "plan_sweep",
-]
-
-CONTROL_KINDS = ("control_contribution", "control_layer")
-
-_NEAREST = 10
-
-
-def draw_control(
-    ranked: pd.DataFrame,
-    neurons: pd.DataFrame,
-    *,
-    kind: str,
-    draw: int = 0,
-    seed: int = 0,
-    label: str = "",
-) -> pd.DataFrame:
-    """Draws one control neuron for each ranked one, disjoint from all of them.
-
-    The first k rows are the control at dose k, so that controls nest over doses. `contribution`
-    draws among the ten unused neurons of the same layer whose contribution is nearest.
-
-    Args:
-        ranked: layer and neuron of a ranked set, best first.
-        neurons: every neuron with its contribution, in (layer, neuron) order.
-        kind: one of `CONTROL_KINDS`.
-        draw: number of the draw; each has its own generator.
-        seed: of the run.
-        label: what the control is for (contrast, relation, language); part of the seed.
-
-    Returns:
-        layer and neuron, a row per ranked neuron.
-
-    Raises:
-        DoseError: a layer with more than half of its neurons ranked, which leaves no disjoint match.
-    """
-    if kind not in CONTROL_KINDS:
-        raise UnknownOptionError(f"No control {kind!r}. {near_matches(kind, CONTROL_KINDS)}")
-    rng = np.random.default_rng([seed, draw, CONTROL_KINDS.index(kind), zlib.crc32(label.encode())])
-    width = int(neurons["neuron"].max()) + 1
-    loudness = np.log(neurons["contribution"].to_numpy(dtype=np.float64) + 1e-12)
-    free = np.ones(len(neurons), dtype=bool)
-    chosen_ids = ranked["layer"].to_numpy() * width + ranked["neuron"].to_numpy()
-    free[chosen_ids] = False
-    drawn = np.empty(len(ranked), dtype=np.int64)
-    for i, target in enumerate(chosen_ids):
-        start = int(target) // width * width
-        candidates = start + np.flatnonzero(free[start : start + width])
-        if candidates.size == 0:
-            share = float((chosen_ids // width == target // width).sum() / width)
-            raise DoseError(
-                f"Layer {start // width} has no neuron left for a control: {share:.0%} of it is ranked "
-                "at this dose. Expected at most half; give a smaller dose, or control_draws=0."
-            )
-        if kind == "control_contribution":
-            distance = np.abs(loudness[candidates] - loudness[target])
-            candidates = candidates[np.argsort(distance, kind="stable")[:_NEAREST]]
-        drawn[i] = rng.choice(candidates)
-        free[drawn[i]] = False
-    return pd.DataFrame({"layer": drawn // width, "neuron": drawn % width})
-
-
-def largest_matched(ranked: pd.DataFrame, width: int) -> int:
-    """The largest dose at which at most half of every layer is ranked.
-
-    Beyond it a control that is disjoint from the set cannot be matched on layer, so none is drawn.
-
-    Args:
-        ranked: layer and neuron of a ranked set, best first.
-        width: neurons per layer.
-
-    >>> ranked = pd.DataFrame({"layer": [0, 1, 0, 0], "neuron": [0, 0, 1, 2]})
-    >>> largest_matched(ranked, 4)
-    3
-    """
-    beyond = np.flatnonzero(ranked.groupby("layer").cumcount().to_numpy() >= width // 2)
-    return int(beyond[0]) if beyond.size else len(ranked)
+__all__ = ["AblatedSets", "Condition", "control_spread", "draw_controls", "plan_sweep"]
 
 
 @dataclass(frozen=True)
@@ -142,8 +65,9 @@ def plan_sweep(
 ) -> list[Condition]:
     """Lists every ablation of a sweep: for each relation and dose the ranked set and its controls.
 
-    Above the dose at which more than half of a layer is ranked there is no disjoint match in that
-    layer, and so no control: the ranked set is ablated alone (see `largest_matched`).
+    Each dose has controls of its own, which are the same whatever other doses are swept. Above the dose at
+    which more than half of a layer is ranked there is no disjoint match in that layer, and so no control: the
+    ranked set is ablated alone (see `largest_matched`).
 
     Raises:
         DoseError: a dose above what the ranking holds or the model has.
@@ -160,28 +84,66 @@ def plan_sweep(
             ranked_here[["relation", "language"]].drop_duplicates().itertuples(index=False)
         ):
             ranked = ranking.top(relation, counts[-1], contrast=contrast, language=language)
-            matched = min(counts[-1], largest_matched(ranked, ranking.width))
-            sets = [("ranked", 0, ranked)]
-            for kind in control_kinds:
-                most = max(_draws(kind, dose, control_draws, draws_at) for dose in counts)
-                for draw in range(most if matched else 0):
-                    control = draw_control(
-                        ranked.head(matched),
-                        ranking.neurons,
-                        kind=kind,
-                        draw=draw,
-                        seed=seed,
-                        label=f"{contrast}/{relation}/{language}",
-                    )
-                    sets.append((kind, draw, control))
-            conditions += [
-                Condition(relation, language, kind, contrast, dose, draw, neurons.head(dose))
-                for dose in counts
-                for kind, draw, neurons in sets
-                if kind == "ranked"
-                or (dose <= matched and draw < _draws(kind, dose, control_draws, draws_at))
-            ]
+            matched = largest_matched(ranked, ranking.width)
+            for dose in counts:
+                one = Condition(relation, language, "ranked", contrast, dose, 0, ranked.head(dose))
+                conditions.append(one)
+                for kind in control_kinds if dose <= matched else ():
+                    draws = range(_draws(kind, dose, control_draws, draws_at))
+                    conditions += draw_controls(one, ranking, draws, kind=kind, seed=seed)
     return conditions
+
+
+def draw_controls(
+    ranked: Condition,
+    ranking: Ranking,
+    draws: Iterable[int],
+    *,
+    kind: str = CONTROL_KINDS[0],
+    seed: int = 0,
+) -> list[Condition]:
+    """Draws the control of a ranked set, one set for each number in `draws`; see `draw_control`."""
+    label = f"{ranked.contrast}/{ranked.ablated}/{ranked.language}"
+    return [
+        replace(
+            ranked,
+            kind=kind,
+            draw=draw,
+            neurons=draw_control(
+                ranked.neurons, ranking.neurons, kind=kind, draw=draw, seed=seed, label=label
+            ),
+        )
+        for draw in draws
+    ]
+
+
+def control_spread(conditions: Sequence[Condition], width: int) -> pd.DataFrame:
+    """Says how much of a layer each set takes, and how far the draws of a control can differ.
+
+    Args:
+        conditions: from `plan_sweep`.
+        width: neurons per layer.
+
+    Returns:
+        A row per set, a control's draws together: ablated, ablated_language, kind, score, dose, draws,
+        layer_share (the largest share of a layer that the set takes), draw_overlap (mean share of
+        neurons that two draws have in common; NaN with one draw) and effective_draws (see
+        `effective_draws`).
+    """
+    groups: dict[tuple[str, str, str, str, int], list[Condition]] = {}
+    for one in conditions:
+        key = (one.ablated, one.language, one.kind, one.contrast, one.dose)
+        groups.setdefault(key, []).append(one)
+    rows = []
+    for key, draws in groups.items():
+        overlap = draw_overlap([one.neurons for one in draws])
+        largest = draws[0].neurons.groupby("layer").size().max()
+        counted = effective_draws(len(draws), overlap)
+        rows.append((*key, len(draws), float(largest / width), overlap, counted))
+    names = ["ablated", "ablated_language", "kind", "score", "dose"]
+    return pd.DataFrame(
+        rows, columns=[*names, "draws", "layer_share", "draw_overlap", "effective_draws"]
+    )
 
 
 def _draws(

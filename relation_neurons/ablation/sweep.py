@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
+from relation_neurons.ablation.controls import CONTROL_KINDS
 from relation_neurons.ablation.jobs import Engine, run_job
 from relation_neurons.ablation.prompt_job import (
     PromptJob,
@@ -19,7 +21,7 @@ from relation_neurons.ablation.prompt_job import (
     judged,
     tabled,
 )
-from relation_neurons.ablation.sets import CONTROL_KINDS, AblatedSets, Condition, plan_sweep
+from relation_neurons.ablation.sets import AblatedSets, Condition, control_spread, plan_sweep
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.errors import DoseError
 from relation_neurons.inference.recall import BATCH_SIZE
@@ -74,7 +76,8 @@ def ablation_sweep(
     Returns:
         The table `effects`: ablated, ablated_language, kind, score, dose, draw, prompt_id, relation,
         language, fact, template_held_out, correct_intact, correct, margin_intact, margin,
-        logprob_intact, logprob, predicted.
+        logprob_intact, logprob, predicted, and of each set layer_share and draw_overlap (see
+        `control_spread`).
     """
     check_scale(mode, value)
     conditions = plan_sweep(
@@ -113,6 +116,7 @@ def ablate_sets(
     batch_size: int = BATCH_SIZE,
     chunks: Chunks | None = None,
     engine: Engine | None = None,
+    what: str = "ablation sweep",
 ) -> pd.DataFrame:
     """Ablates sets that were planned before, as `ablation_sweep` does.
 
@@ -122,6 +126,7 @@ def ablate_sets(
         ranking: the one that the sets are of.
         conditions: what `plan_sweep` returns, one set or more.
         mode: as in `ablation_sweep`, and so are value, positions, batch_size, chunks and engine.
+        what: names the sets in the progress bar.
 
     Returns:
         The columns of `ablation_sweep`.
@@ -133,7 +138,14 @@ def ablate_sets(
     asked = judged(prompts, named.isin(ranking.pairs))
     sets = AblatedSets.of(conditions, ranking, mode=mode, value=value, positions=positions)
     job = PromptJob(sets, asked, batch_size)
-    return tabled(run_job(model, job, "ablation sweep", engine=engine, chunks=chunks))
+    answered = run_job(model, job, what, engine=engine, chunks=chunks)
+    spread = control_spread(conditions, ranking.width).itertuples()
+    noted = {tuple(row)[1:6]: (row.layer_share, row.draw_overlap) for row in spread}
+    tables = []
+    for one, table in zip(conditions, answered, strict=True):
+        share, overlap = noted[one.ablated, one.language, one.kind, one.contrast, one.dose]
+        tables.append(table.assign(layer_share=np.float32(share), draw_overlap=np.float32(overlap)))
+    return tabled(tables)
 
 
 @renamed(score="contrast")

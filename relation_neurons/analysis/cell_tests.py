@@ -3,176 +3,195 @@
 Two things vary, and a cell is significant only if the effect stands out from both:
 
 - the facts: a sign-flip test over facts on the ranked set's change minus the mean of its controls';
-- the set: another set of random neurons, matched in the same way, has another effect on the same
-  prompts. The mean change under the ranked set is compared with the spread of the means under its
-  control draws, by Student's t. A variance from few draws is imprecise, so it is moderated (as in
-  Smyth 2004, with a fixed prior): s^2 = (4 s0^2 + d s^2) / (4 + d), where s0^2 is pooled over all sets
-  judged on the same relation and d is the number of draws minus one. The pooled variance counts for
-  less than 4 if the other sets have fewer degrees of freedom, so that none is counted twice.
+- the set: other random neurons, matched in the same way, have another effect on the same prompts. The ranked
+  set is judged by its rank among them (`draw_tests`), which supposes no shape of their tails.
 
-Ranked sets can differ from one another by more than matched random ones do without any effect: on a
-random model by a third more variance, and then one shuffled run in eight claims a cell. The matrix itself
-shows how much, by genomic control (Devlin and Roeder 1999): the median, over the cells away from home, of
-the chi-square that corresponds to p_draws, divided by its expected 0.455, is the `inflation`; if it is
-above 1, the variances are multiplied by it. Cells whose controls all have the same effect are left out.
+The p-value of a cell is the larger of the two (an intersection-union test, so its level holds). There are two
+families, each corrected by itself:
 
-The p-value of a cell is the larger of the two (an intersection-union test, so its level holds), and
-Benjamini-Hochberg corrects it over the matrix (method 11; pitfall 26).
+- `home`, the primary claims: does a relation's set harm its own facts? One-sided; Benjamini-Hochberg over the
+  cells at home. Beyond the draws that are judged on all prompts, further ones are judged at home alone,
+  until the answer is clear (`draws_needed` says how many more that takes, 0 where it is clear).
+- `away`, the secondary ones: two-sided, by the step-down maximum over whole sets. They are claimed only
+  where harm at home is shown, of a relation or of all together.
+
+Draws that resemble one another say little: past a `draw_overlap` of `LARGEST_OVERLAP` a cell has no
+p-value, and below it the inflation is at least (1 + o) / (1 - o) (method 11; pitfall 26).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from relation_neurons.analysis.effects import effect_cells, of_contrast
+from relation_neurons.ablation.controls import effective_draws
+from relation_neurons.analysis.draw_tests import (
+    ALPHA,
+    LEAST_DRAWS,
+    all_relations_p,
+    deflated,
+    draws_needed,
+    inflation,
+    least_p,
+    mid_p,
+    overlap_inflation,
+    rank_p,
+    sequential_p,
+    step_down_p,
+)
+from relation_neurons.analysis.effects import effect_cells, of_contrast, relations_and_subjects
+from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 
 __all__ = [
     "ALPHA",
+    "LARGEST_OVERLAP",
+    "HarmTest",
     "control_draw_means",
-    "draw_spread",
     "false_discovery",
-    "inflation",
+    "judge_all",
     "judge_cells",
-    "pooled_draw_test",
-    "two_sided",
+    "judge_home",
 ]
 
-ALPHA = 0.05
-"""False-discovery rate at which a cell is called significant."""
-PRIOR_FREEDOM = 4
-"""Degrees of freedom that the pooled variance counts for, limited to those of the other sets."""
-LEAST_CELLS = 6
-"""Fewest cells away from home that the inflation is estimated from: those of three relations."""
+LARGEST_OVERLAP = 0.25
+"""Mean share of neurons that a set's draws may have in common; past it the set has no p-value."""
+
+_CELL = ["ablated", "relation"]
 _ROUNDING = 1e-12
-"""Smaller differences and spreads are rounding errors."""
 
 
 def control_draw_means(
-    effects: pd.DataFrame, by: Sequence[str], *, contrast: str, control: str, quantity: str
+    effects: pd.DataFrame, *, contrast: str, control: str, quantity: str
 ) -> pd.DataFrame:
     """Returns the mean change of each cell's prompts under each control draw.
 
+    Args:
+        effects: the sweep's table at one dose, within languages.
+        contrast: the contrast of the ranking whose sets are used.
+        control: the kind of control.
+        quantity: `correct` or `margin`.
+
     Returns:
-        A row per cell of `by` and draw: change.
+        A row per (ablated, relation, draw): change, and draw_overlap (of the set's draws; NaN in a
+        table of an earlier version).
     """
     rows = of_contrast(effects, contrast)
     rows = rows[rows["kind"] == control]
     change = rows[quantity].astype(float) - rows[f"{quantity}_intact"].astype(float)
-    keys = [rows[name].astype(str) for name in by]
-    return change.groupby([*keys, rows["draw"]]).mean().rename("change").reset_index()
-
-
-def draw_spread(draws: pd.DataFrame, by: Sequence[str], judged: Sequence[str]) -> pd.DataFrame:
-    """Returns the variance between control draws of each cell, moderated by cells judged on the same prompts.
-
-    Args:
-        draws: from `control_draw_means`.
-        by: the columns that name a cell.
-        judged: those of them that say what is judged (relation, language).
-
-    Returns:
-        A row per cell: draws, variance (NaN with one draw everywhere) and freedom (degrees of freedom).
-    """
-    cells = draws.groupby(list(by))["change"].agg(["size", "var"]).reset_index()
-    cells["own"] = cells["size"] - 1
-    cells["squares"] = cells["own"] * cells["var"].fillna(0.0)
-    pooled = cells.groupby(list(judged))[["squares", "own"]].transform("sum")
-    prior = pooled["squares"] / pooled["own"].where(pooled["own"] > 0)
-    freedom = np.minimum(PRIOR_FREEDOM + cells["own"], pooled["own"])
-    weight = freedom - cells["own"]
-    return cells[list(by)].assign(
-        draws=cells["size"],
-        variance=(weight * prior + cells["squares"]) / freedom.where(freedom > 0),
-        freedom=freedom,
+    table = pd.DataFrame({name: rows[name].astype(str) for name in _CELL}).assign(
+        draw=rows["draw"],
+        change=change,
+        draw_overlap=rows["draw_overlap"].astype(float) if "draw_overlap" in rows else np.nan,
     )
+    return table.groupby([*_CELL, "draw"]).mean().reset_index()
 
 
 def judge_cells(
     paired: pd.DataFrame,
     draws: pd.DataFrame,
-    by: Sequence[str],
-    judged: Sequence[str],
+    further: pd.DataFrame | None = None,
     *,
     quantity: str = "correct",
     seed: int = 0,
 ) -> pd.DataFrame:
     """Averages and tests the cells of one dose.
 
+    Args:
+        paired: from `paired_changes`, at one dose.
+        draws: from `control_draw_means`: the draws that were judged on all prompts.
+        further: the same of draws that were judged at home alone.
+        quantity: `correct` or `margin`.
+        seed: of the sign flips and deals.
+
     Returns:
-        The columns of `effect_cells`, and draws (of the control), draw_error (standard error of the
-        difference between sets, inflation included) with its degrees of freedom, inflation (see
-        `inflation`), p_draws, p_value (the larger of p_sign_flip and p_draws), q_value
-        (Benjamini-Hochberg over all cells) and significant (q_value at most `ALPHA`).
-        With one control draw the spread is unknown: p_draws is NaN and nothing is significant.
+        The columns of `effect_cells` (p_sign_flip is one-sided at home), and family (`home` / `away`),
+        draws (that were read), draw_overlap, effective_draws (see `effective_draws`), inflation,
+        p_draws (deflated), p_value (the larger of p_sign_flip and p_draws), q_value (see the module
+        docstring), least_p (the smallest p_draws that the draws can show), draws_needed (how many more
+        would make the answer clear) and significant.
     """
-    cells = effect_cells(paired, by, quantity=quantity, seed=seed)
-    if len(draws):
-        cells = cells.merge(draw_spread(draws, by, judged), on=list(by), how="left")
-    else:
-        cells = cells.assign(draws=0, variance=np.nan, freedom=0)
-    cells["draws"] = cells["draws"].fillna(0).astype(int)
-    cells["draw_error"] = np.sqrt(cells["variance"] * (1 + 1 / cells["draws"].clip(lower=1)))
-    cells["p_draws"] = two_sided(cells["difference"], cells["draw_error"], cells["freedom"])
-    away = (cells["ablated"] != cells["relation"]) & (cells["draw_error"] > _ROUNDING)
-    cells["inflation"] = inflation(cells.loc[away, "p_draws"])
-    cells["draw_error"] *= np.sqrt(cells["inflation"])
-    cells["p_draws"] = two_sided(cells["difference"], cells["draw_error"], cells["freedom"])
-    cells["p_value"] = cells[["p_sign_flip", "p_draws"]].max(axis=1, skipna=False)
-    cells["q_value"] = false_discovery(cells["p_value"])
-    cells["significant"] = cells["q_value"] <= ALPHA
-    return cells.drop(columns="variance")
+    own = _Sets.of(paired, draws, further, quantity)
+    at_home = paired["ablated"] == paired["relation"]
+    judged = [_judge_home(paired, own, quantity, seed)] if at_home.any() else []
+    away = paired[~at_home]
+    if len(away):
+        cells = effect_cells(away, _CELL, quantity=quantity, seed=seed)
+        judged.append(_judge_away(cells, own, seed))
+    cells = pd.concat(judged).sort_values(_CELL, ignore_index=True)
+    cells["effective_draws"] = [
+        effective_draws(int(n), 0.0 if np.isnan(o) else o)
+        for n, o in zip(cells["draws"], cells["draw_overlap"], strict=True)
+    ]
+    shown = cells.loc[cells["family"] == "home", "significant"].any()
+    if not shown:
+        shown = judge_all(paired, draws, cells, quantity=quantity, seed=seed).p_value <= ALPHA
+    cells["significant"] &= (cells["family"] == "home") | bool(shown)
+    return cells
 
 
-def inflation(p_draws: pd.Series) -> float:
-    """Returns how much more ranked sets vary than their controls: genomic control's factor, at least 1.
+def judge_home(
+    paired: pd.DataFrame,
+    draws: pd.DataFrame,
+    further: pd.DataFrame | None = None,
+    *,
+    quantity: str = "correct",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Tests the cells at home alone, as `judge_cells` does.
 
-    median(chi-square of one degree of freedom that corresponds to p) / 0.455, over cells without an
-    expected effect; 1 with fewer than `LEAST_CELLS` of them.
+    Args:
+        paired: as in `judge_cells`, and so are the others; the cells away from home give the inflation.
 
-    >>> inflation(pd.Series([0.6] * 6)), round(inflation(pd.Series([0.3173] * 6)), 2)
-    (1.0, 2.2)
+    Returns:
+        The columns of `judge_cells` but effective_draws, a row per relation.
     """
-    there = p_draws.dropna().to_numpy(float)
-    if len(there) < LEAST_CELLS:
-        return 1.0
-    found = np.median(stats.chi2.isf(there, 1)) / stats.chi2.median(1)
-    return max(1.0, float(found))
+    return _judge_home(paired, _Sets.of(paired, draws, further, quantity), quantity, seed)
 
 
-def two_sided(difference: Any, error: Any, freedom: Any) -> np.ndarray:
-    """Returns Student's two-sided p-value; 1 where both difference and error are 0.
+class HarmTest(NamedTuple):
+    """Whether the ranked sets of all relations together do more harm at home than their controls."""
 
-    >>> two_sided([2.0, 0.0], [1.0, 0.0], [9, 9]).round(3).tolist()
-    [0.077, 1.0]
+    p_sign_flip: float
+    """One-sided, over subjects: a subject's facts in several relations move together."""
+    p_draws: float
+    """See `all_relations_p`; deflated."""
+    p_value: float
+    """The larger of the two."""
+
+
+def judge_all(
+    paired: pd.DataFrame,
+    draws: pd.DataFrame,
+    cells: pd.DataFrame,
+    *,
+    quantity: str = "correct",
+    seed: int = 0,
+) -> HarmTest:
+    """Tests the harm at home over all relations, from the draws that were judged on all prompts.
+
+    Args:
+        paired: as in `judge_cells`.
+        draws: as in `judge_cells`.
+        cells: from `judge_cells`; the inflation is the mean of the cells at home.
+        quantity: `correct` or `margin`.
+        seed: of the sign flips and deals.
     """
-    size, spread = np.abs(np.asarray(difference, float)), np.asarray(error, float)
-    size, spread = (np.where(part < _ROUNDING, 0.0, part) for part in (size, spread))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(size / spread, np.asarray(freedom, float))
-    return np.where((size == 0) & (spread == 0), 1.0, p)
-
-
-def pooled_draw_test(home: pd.DataFrame) -> float:
-    """Returns p_draws of the mean over prompts of several relations' cells, whose draws are independent.
-
-    t = sum(w d) / sqrt(sum(w^2 e^2)), w = n / sum(n), e = draw_error; freedom by Welch-Satterthwaite
-    """
-    weight = (home["n"] / home["n"].sum()).to_numpy(float)
-    parts = (weight * home["draw_error"].to_numpy(float)) ** 2
-    freedom = home["freedom"].to_numpy(float)
-    total = parts.sum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        welch = total**2 / np.sum(parts**2 / freedom)
-    if np.sqrt(total) < _ROUNDING:
-        welch = freedom.sum()
-    difference = float((weight * home["difference"].to_numpy(float)).sum())
-    return float(two_sided(difference, np.sqrt(total), welch))
+    own = _Sets.of(paired, draws, None, quantity)
+    home = cells[(cells["family"] == "home") & cells["ablated"].map(own.can_vary)]
+    names = [name for name in home["ablated"] if len(own.at_home(name))]
+    ranked = np.array([own.ranked[name, name] for name in names])
+    found = all_relations_p(ranked, [own.at_home(name) for name in names], seed=seed)
+    factor = home.loc[home["ablated"].isin(names), "inflation"].mean()
+    at_home = paired[paired["ablated"] == paired["relation"]]
+    difference = at_home[f"{quantity}_difference"].dropna()
+    _, subjects = relations_and_subjects(at_home.loc[difference.index, "fact"])
+    flips = sign_flip_test(by_fact(difference.to_numpy(), subjects), alternative="less", seed=seed)
+    p_draws = deflated(found, float(factor)) if names else float("nan")
+    return HarmTest(flips, p_draws, float(np.maximum(flips, p_draws)))
 
 
 def false_discovery(p_values: pd.Series) -> np.ndarray:
@@ -187,3 +206,143 @@ def false_discovery(p_values: pd.Series) -> np.ndarray:
     if there.any():
         found[there] = multipletests(values[there], method="fdr_bh")[1]
     return found
+
+
+class _Sets(NamedTuple):
+    """The mean change of each cell under the ranked set and under every draw of its control."""
+
+    ranked: dict[tuple[str, str], float]
+    draws: dict[tuple[str, str], np.ndarray]
+    further: dict[str, np.ndarray]
+    overlap: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        paired: pd.DataFrame,
+        draws: pd.DataFrame,
+        further: pd.DataFrame | None,
+        quantity: str,
+    ) -> _Sets:
+        ranked = paired.groupby(_CELL)[f"{quantity}_change"].mean().to_dict()
+        drawn = {
+            key: part.sort_values("draw")["change"].to_numpy() for key, part in draws.groupby(_CELL)
+        }
+        later = {}
+        if further is not None and len(further):
+            at_home = further[further["ablated"] == further["relation"]]
+            later = {
+                str(name): part.sort_values("draw")["change"].to_numpy()
+                for name, part in at_home.groupby("ablated")
+            }
+        overlap = draws.groupby("ablated")["draw_overlap"].mean().to_dict()
+        return cls(ranked, drawn, later, overlap)
+
+    def can_vary(self, name: str) -> bool:
+        """Whether the draws of a set differ enough to say anything."""
+        overlap = self.overlap.get(name, float("nan"))
+        return bool(np.isnan(overlap) or overlap <= LARGEST_OVERLAP)
+
+    def at(self, ablated: str, relation: str) -> np.ndarray:
+        """The draws of a cell that were judged on all prompts, in their order."""
+        if not self.can_vary(ablated):
+            return np.empty(0)
+        return self.draws.get((ablated, relation), np.empty(0))
+
+    def at_home(self, name: str) -> np.ndarray:
+        """Those of a cell at home."""
+        return self.at(name, name)
+
+    def inflated(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """Adds each cell's draw overlap and inflation: genomic control, or what the overlap causes."""
+        p_values = [
+            mid_p(value, self.at(*key))
+            for key, value in self.ranked.items()
+            if key[0] != key[1] and len(self.at(*key)) >= LEAST_DRAWS
+        ]
+        common = inflation(np.array(p_values))
+        overlap = cells["ablated"].map(self.overlap).astype(float)
+        factors = [max(common, overlap_inflation(min(o, 0.99))) for o in overlap]
+        return cells.assign(draw_overlap=overlap, inflation=factors)
+
+
+def _judge_home(paired: pd.DataFrame, own: _Sets, quantity: str, seed: int) -> pd.DataFrame:
+    """Judges the cells at home, one-sided."""
+    at_home = paired[paired["ablated"] == paired["relation"]]
+    home = own.inflated(effect_cells(at_home, _CELL, quantity=quantity, seed=seed))
+    home["family"] = "home"
+    by_relation = dict(list(at_home.groupby("relation")))
+    rows = []
+    for name, factor in zip(home["ablated"], home["inflation"], strict=True):
+        part = by_relation[name]
+        difference = by_fact(part[f"{quantity}_difference"].to_numpy(), part["fact"])
+        base = own.at_home(name)
+        drawn = np.concatenate([base, own.further.get(name, base[:0])]) if base.size else base
+        p, read, stopped = sequential_p(own.ranked[name, name], drawn)
+        flips = sign_flip_test(difference, alternative="less", seed=seed)
+        rows.append((flips, deflated(p, factor), read, least_p(read, factor=factor), stopped))
+    columns = ["p_sign_flip", "p_draws", "draws", "least_p", "stopped"]
+    table = home.assign(**pd.DataFrame(rows, columns=columns, index=home.index))
+    table["p_value"] = table[["p_sign_flip", "p_draws"]].max(axis=1, skipna=False)
+    table["q_value"] = false_discovery(table["p_value"])
+    count = int(table["p_value"].notna().sum())
+    needed = [draws_needed(max(count, 1), factor=factor) for factor in table["inflation"]]
+    clear = table["stopped"].astype(bool) | ~(table["p_sign_flip"] <= ALPHA) | (table["draws"] == 0)
+    enough = table["least_p"] * count <= ALPHA + _ROUNDING
+    table["significant"] = (table["q_value"] <= ALPHA + _ROUNDING) & enough
+    more = np.maximum(np.array(needed, dtype=int) - table["draws"].to_numpy(int), 0)
+    table["draws_needed"] = np.where(clear | table["significant"], 0, more)
+    return table.drop(columns="stopped")
+
+
+def _judge_away(away: pd.DataFrame, own: _Sets, seed: int) -> pd.DataFrame:
+    """Judges the cells away from home, two-sided, all of them together."""
+    away = own.inflated(away).assign(family="away")
+    keys = list(zip(away["ablated"], away["relation"], strict=True))
+    factors = away["inflation"].to_numpy(float)
+    drawn = [own.at(*key) for key in keys]
+    ranks = [
+        deflated(rank_p(own.ranked[key], d, side="both"), factor, sides=2)
+        for key, d, factor in zip(keys, drawn, factors, strict=True)
+    ]
+    table = away.assign(draws=[len(d) for d in drawn], p_draws=np.array(ranks, dtype=float))
+    table["p_value"] = table[["p_sign_flip", "p_draws"]].max(axis=1, skipna=False)
+    step = _step_down(keys, own, seed)
+    adjusted = [
+        deflated(step.get(key, float("nan")), factor, sides=2)
+        for key, factor in zip(keys, factors, strict=True)
+    ]
+    table["q_value"] = np.maximum(adjusted, false_discovery(table["p_sign_flip"]))
+    table["least_p"] = [
+        least_p(n, factor=factor) for n, factor in zip(table["draws"], factors, strict=True)
+    ]
+    fewest = [int(np.ceil(1 / deflated(ALPHA, 1 / factor) - 1e-6)) - 1 for factor in factors]
+    more = np.maximum(np.array(fewest, dtype=int) - table["draws"].to_numpy(int), 0)
+    table["draws_needed"] = np.where(table["draws"] > 0, more, 0)
+    table["significant"] = (table["q_value"] <= ALPHA + _ROUNDING) & (table["draws_needed"] == 0)
+    return table
+
+
+def _step_down(
+    keys: Sequence[tuple[str, str]], own: _Sets, seed: int
+) -> dict[tuple[str, str], float]:
+    """Returns the step-down p-value of every cell away from home that has draws."""
+    rows = sorted({a for a, r in keys if len(own.at(a, r))})
+    columns = sorted({r for _, r in keys})
+    if not rows:
+        return {}
+    wanted = {(a, r) for a, r in keys if len(own.at(a, r))}
+    ranked = np.full((len(rows), len(columns)), np.nan)
+    draws = []
+    for i, ablated in enumerate(rows):
+        count = min(len(own.at(ablated, r)) for r in columns if (ablated, r) in wanted)
+        values = np.full((count, len(columns)), np.nan)
+        for j, relation in enumerate(columns):
+            if (ablated, relation) in wanted:
+                ranked[i, j] = own.ranked[ablated, relation]
+                values[:, j] = own.at(ablated, relation)[:count]
+        draws.append(values)
+    found = step_down_p(ranked, draws, seed=seed)
+    return {
+        (rows[i], columns[j]): float(found[i, j]) for i, j in np.argwhere(~np.isnan(found)).tolist()
+    }

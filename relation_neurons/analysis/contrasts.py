@@ -7,11 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from relation_neurons.analysis.cell_tests import pooled_draw_test
+from relation_neurons.analysis.cell_tests import judge_all
 from relation_neurons.analysis.cumulativity import dose_curves
-from relation_neurons.analysis.effects import fact_changes, fact_keys, within_language
-from relation_neurons.analysis.interference import interference_matrix
-from relation_neurons.analysis.resampling import bootstrap_interval, by_fact, sign_flip_test
+from relation_neurons.analysis.effects import (
+    Estimate,
+    estimate,
+    fact_keys,
+    paired_changes,
+    prompt_changes,
+    relations_and_subjects,
+    within_language,
+)
+from relation_neurons.analysis.interference import draws_at, interference_matrix
+from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.relations.relation import ALL_RELATIONS, relation_label
 
@@ -35,14 +43,13 @@ def known_by_language(
     return table.assign(share=table["known"] / table["facts"]).reset_index()
 
 
-def headline(
-    effects: pd.DataFrame, *, dose: int, contrast: str = "specific", seed: int = 0
-) -> pd.DataFrame:
+def headline(effects: pd.DataFrame, *, dose: int, contrast: str = "specific") -> pd.DataFrame:
     """Returns the effect at home and elsewhere, and that of both controls at home, at one dose.
 
     Returns:
         relation, what (`home` / `elsewhere` / `control_contribution` / `control_layer`), effect (net
-        flips per prompt over all held-out prompts), low, high, n; the last rows cover all relations.
+        flips per prompt over all held-out prompts), its 95% interval low and high (see `intervals`), n;
+        the last rows cover all relations.
     """
     effects = within_language(effects)
     rows = effects[(effects["score"] == contrast) & (effects["dose"] == dose)]
@@ -55,13 +62,12 @@ def headline(
     overall = kept.assign(ablated=ALL_RELATIONS)
     for part in (kept, overall):
         for (relation, name), cell in part.groupby(["ablated", "what"], sort=True):
-            values = fact_changes(cell)
-            low, high = bootstrap_interval(values, seed=seed)
+            effect, low, high = _mean_change(cell)
             found.append(
                 {
                     "relation": relation,
                     "what": name,
-                    "effect": float(values.mean()),
+                    "effect": effect,
                     "low": low,
                     "high": high,
                     "n": cell["prompt_id"].nunique(),
@@ -71,7 +77,7 @@ def headline(
 
 
 def known_against_others(
-    effects: pd.DataFrame, *, dose: int, contrast: str = "specific", seed: int = 0
+    effects: pd.DataFrame, *, dose: int, contrast: str = "specific"
 ) -> pd.DataFrame:
     """Returns the home effect under each contrast at one dose: known facts beside the checks.
 
@@ -84,7 +90,7 @@ def known_against_others(
     here = effects[effects["dose"] == dose]
     several = here["language"].nunique() > 1
     for name in [contrast, *sorted(set(here["score"].astype(str)) - {contrast})]:
-        table = dose_curves(here, contrast=name, seed=seed)
+        table = dose_curves(here, contrast=name)
         pairs = zip(table["ablated"], table["ablated_language"], strict=True)
         table["ablated"] = [relation_label(r, lang, several=several) for r, lang in pairs]
         table = table[table["where"] == "home"]
@@ -102,8 +108,7 @@ def known_against_others(
     ]
     rows = []
     for name, cell in home.groupby(home["score"].astype(str)):
-        values = fact_changes(cell.assign(fact=fact_keys(cell)))
-        low, high = bootstrap_interval(values, seed=seed)
+        effect, low, high = _mean_change(cell.assign(fact=fact_keys(cell)))
         own = table[(table["score"] == name) & table["relation"].isin(complete)]
         own = own[own["control"].notna()]  # weighed by prompts, as the effect is
         control = np.average(own["control"], weights=own["n"]) if len(own) else np.nan
@@ -111,7 +116,7 @@ def known_against_others(
             {
                 "relation": ALL_RELATIONS,
                 "score": name,
-                "effect": float(values.mean()),
+                "effect": effect,
                 "low": low,
                 "high": high,
                 "control": float(control),
@@ -124,6 +129,7 @@ def known_against_others(
 
 def contrasts(
     effects: pd.DataFrame,
+    home_draws: pd.DataFrame | None = None,
     *,
     dose: int,
     contrast: str = "specific",
@@ -137,12 +143,14 @@ def contrasts(
     prompts' difficulty nor the effect of damage in general enters.
 
     Returns:
-        relation, against, difference (net flips per prompt), low, high (95% bootstrap over facts), n
-        (prompts), p_sign_flip, and for the contribution-matched control p_draws and p_value (see
-        `cell_tests`; one named comparison each, not corrected); the last rows cover all relations.
+        relation, against, difference (net flips per prompt), low, high (its 95% interval, see
+        `intervals`), n (prompts), p_sign_flip, and for the contribution-matched control p_draws and
+        p_value (see `cell_tests`; one named comparison each, one-sided, not corrected); the last rows
+        cover all relations (see `judge_all`).
     """
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, contrast=contrast, seed=seed)
+        matrix = interference_matrix(effects, home_draws, dose=dose, contrast=contrast, seed=seed)
+    tested = _control_tests(effects, matrix, dose, contrast, seed)
     effects = within_language(effects)
     rows = effects[effects["dose"] == dose]
     change = rows["correct"].astype(float) - rows["correct_intact"].astype(float)
@@ -166,27 +174,39 @@ def contrasts(
         .mean()
         .unstack("against")
     )
-    p_draws = _draw_tests(matrix)
     found: list[dict[str, Any]] = []
     for name, part in [*per_prompt.groupby(level="relation"), (ALL_RELATIONS, per_prompt)]:
         for column in part.columns.drop("home"):
             paired = (part["home"] - part[column]).dropna()
             if len(paired):
-                values = by_fact(paired.to_numpy(), paired.index.get_level_values("fact"))
-                low, high = bootstrap_interval(values, seed=seed)
-                flips = sign_flip_test(values, seed=seed)
-                row = {"relation": name, "against": column, "difference": float(values.mean())}
+                facts = paired.index.get_level_values("fact")
+                difference, low, high = estimate(paired.to_numpy(), facts)
+                unit = relations_and_subjects(facts)[1] if name == ALL_RELATIONS else facts
+                flips = sign_flip_test(by_fact(paired.to_numpy(), unit), seed=seed)
+                row = {"relation": name, "against": column, "difference": difference}
                 row |= {"low": low, "high": high, "n": len(paired), "p_sign_flip": flips}
                 if column == "control_contribution":
-                    row |= {"p_draws": p_draws.get(name, float("nan"))}
-                    row["p_value"] = float(np.maximum(flips, row["p_draws"]))
+                    row |= tested.get(name, {})
                 found.append(row)
     columns = ["relation", "against", "difference", "low", "high", "n"]
     return pd.DataFrame(found, columns=[*columns, "p_sign_flip", "p_draws", "p_value"])
 
 
-def _draw_tests(matrix: pd.DataFrame) -> dict[str, float]:
-    """Returns p_draws of each relation's set at home, and of all of them together."""
-    home = matrix[(matrix["ablated"] == matrix["relation"]) & (matrix["draws"] > 0)]
-    found = dict(zip(home["relation"], home["p_draws"].astype(float), strict=True))
-    return {**found, ALL_RELATIONS: pooled_draw_test(home)} if len(home) else found
+def _mean_change(cell: pd.DataFrame) -> Estimate:
+    """Returns the mean net flips over a cell's prompts, with its interval."""
+    mean = prompt_changes(cell)
+    return estimate(mean.to_numpy(), mean.index.get_level_values("fact"))
+
+
+def _control_tests(
+    effects: pd.DataFrame, matrix: pd.DataFrame, dose: int, contrast: str, seed: int
+) -> dict[str, dict[str, float]]:
+    """Returns the tests against the contribution-matched control at home, of each relation and of all."""
+    home = matrix[(matrix["family"] == "home") & (matrix["draws"] > 0)].set_index("ablated")
+    names = ["p_sign_flip", "p_draws", "p_value"]
+    found = {str(name): row for name, row in home[names].to_dict("index").items()}
+    paired = paired_changes(within_language(effects), contrast=contrast)
+    paired = paired[paired["dose"] == dose]
+    draws, _ = draws_at(effects, None, dose, contrast=contrast)
+    together = judge_all(paired, draws, matrix, seed=seed)
+    return {**found, ALL_RELATIONS: together._asdict()} if len(home) else found

@@ -5,43 +5,40 @@ This is finding (i) of the paper, read from the sweep's table at home (facts of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
+from scipy import optimize
 
-from relation_neurons.ablation.sets import CONTROL_KINDS
+from relation_neurons.ablation.controls import CONTROL_KINDS
 from relation_neurons.analysis.effects import (
     QUANTITIES,
-    fact_changes,
+    Estimate,
+    estimate,
     fact_keys,
+    middle,
     of_contrast,
     paired_changes,
+    prompt_changes,
     same_language,
 )
-from relation_neurons.analysis.resampling import (
-    RESAMPLES,
-    bootstrap_interval,
-    by_fact,
-    expanded_tail,
-)
+from relation_neurons.analysis.resampling import by_fact
+from relation_neurons.analysis.trend import trends
 from relation_neurons.errors import RelationFormatError, UnknownOptionError, near_matches
 from relation_neurons.relations.relation import ALL_RELATIONS
 from relation_neurons.version import renamed
 
-__all__ = ["dose_curves", "dose_numbers", "joint_effect", "trend_test"]
+__all__ = ["dose_curves", "dose_numbers", "joint_effect"]
 
 _SET = ["ablated", "ablated_language", "where"]
 
-_HALF_DOSE_SALT = 0x68616C
-"""Keeps the half dose's resamples of facts apart from other draws from the same seed."""
 
-
-@renamed(score="contrast")
+@renamed(score="contrast", seed=None)
 def dose_curves(
-    effects: pd.DataFrame, *, contrast: str = "specific", quantity: str = "correct", seed: int = 0
+    effects: pd.DataFrame, *, contrast: str = "specific", quantity: str = "correct"
 ) -> pd.DataFrame:
     """Returns the change against the intact model at every dose, for ranked sets and both controls.
 
@@ -52,8 +49,8 @@ def dose_curves(
 
     Returns:
         A row per (ablated, ablated_language, where, kind, dose): n (prompts), facts, effect (the mean
-        over prompts; a control's draws are averaged per prompt first), low, high (95% bootstrap over
-        facts). `where` is `home` or `elsewhere`.
+        over prompts, or of margins the median over facts; a control's draws are averaged per prompt
+        first) and its 95% interval low and high (see `intervals`). `where` is `home` or `elsewhere`.
     """
     _check(quantity)
     rows = of_contrast(same_language(effects), contrast)
@@ -61,14 +58,15 @@ def dose_curves(
     by = [*_SET, "kind", "dose"]
     found = []
     for key, cell in rows.groupby(by, observed=True):
-        values = fact_changes(cell, quantity)
-        low, high = bootstrap_interval(values, seed=seed)
+        mean = prompt_changes(cell, quantity)
+        facts = mean.index.get_level_values("fact")
+        effect, low, high = estimate(mean.to_numpy(), facts, quantity)
         found.append(
             {
                 **dict(zip(by, key, strict=True)),
-                "n": cell["prompt_id"].nunique(),
-                "facts": len(values),
-                "effect": float(values.mean()),
+                "n": len(mean),
+                "facts": facts.nunique(),
+                "effect": effect,
                 "low": low,
                 "high": high,
             }
@@ -93,26 +91,31 @@ def dose_numbers(
     """Summarises each dose curve in numbers: its size, half-effect dose, area and trend.
 
         area = integral of the effect over log dose / range of log dose: the mean effect over doses
+        half_dose = first dose at which 2 * change - change at the largest dose is at most 0
 
-    The trend is Page's test (see `trend_test`) over the swept doses. The intact model is not one of its
-    columns: with it, equal harm at every dose would already count as a trend.
+    Both are computed per prompt and summed up like any effect: averaged over prompts, or of margins the
+    median over facts. The interval of the half dose holds the doses at which the interval of that
+    difference reaches 0.
+
+    The trend is read against random sets of the same doses (see `trends`), as more ablation does more harm
+    whatever is ablated.
 
     Args:
         effects: the sweep's table. With several languages, each set is judged in its own.
         contrast: the contrast of the ranking whose sets are used.
         quantity: `correct` (net flips per prompt) or `margin` (logits).
-        control: the control that the area is compared with.
-        seed: of the bootstrap over facts.
+        control: the control that the area and the trend are compared with.
+        seed: of the deals of the trend.
 
     Returns:
         A row per (ablated, ablated_language, where) and, as `all relations`, per (ablated_language,
         where): n (prompts), facts, doses, largest_effect (by size) and largest_dose (where it occurs),
         last_effect (at the largest dose); half_dose, at which half of last_effect is first reached by
         linear interpolation over log dose, half_low and half_high (an end at the smallest dose means
-        that dose or below), and half_reason (why these are NaN, or empty); area, area_low, area_high;
+        that dose or below), and half_reason (why any of these is NaN, or empty); area, area_low, area_high;
         control_doses (doses with a control) and, over these, control_area and area_difference (area
-        minus control_area) with difference_low and difference_high, NaN without a control; p_trend,
-        NaN below three doses. Intervals are 95%.
+        minus control_area) with difference_low and difference_high, NaN without a control; slope,
+        control_slope, trend_draws and p_trend (see `trends`). Intervals are 95%.
     """
     _check(quantity)
     paired = paired_changes(same_language(effects), contrast=contrast, control=control)
@@ -120,55 +123,27 @@ def dose_numbers(
     rows = []
     for part in (paired, paired.assign(ablated=ALL_RELATIONS)):
         for key, cell in part.groupby(_SET, sort=True):
-            curve = _fact_curves(cell, f"{quantity}_change")
-            beside = _fact_curves(cell, f"{quantity}_control").dropna(axis=1)
+            curve = _prompt_curves(cell, f"{quantity}_change")
+            beside = _prompt_curves(cell, f"{quantity}_control").dropna(axis=1)
+            facts = curve.index.get_level_values("fact")
+            by_facts = np.column_stack([by_fact(curve[dose].to_numpy(), facts) for dose in curve])
             rows.append(
                 {
                     **dict(zip(_SET, key, strict=True)),
-                    "n": cell["prompt_id"].nunique(),
-                    "facts": len(curve),
+                    "n": len(curve),
+                    "facts": len(by_facts),
                     "doses": curve.shape[1],
-                    **_sizes(curve),
-                    **_half(curve, seed)._asdict(),
-                    **_areas(curve, beside, seed),
-                    "p_trend": trend_test(curve.to_numpy()),
+                    **_sizes(curve, quantity),
+                    **_half(curve, quantity)._asdict(),
+                    **_areas(curve, beside, quantity),
                 }
             )
-    return pd.DataFrame(rows)
+    found = trends(effects, contrast=contrast, quantity=quantity, control=control, seed=seed)
+    return pd.DataFrame(rows).merge(found, on=_SET, how="left")
 
 
-def trend_test(changes: Float[np.ndarray, "fact dose"]) -> float:
-    """Returns the one-sided p-value of Page's test that changes fall as the dose grows.
-
-        L = sum over doses of (place of the dose * sum over facts of the rank of its harm)
-
-    Facts are the rows and doses the columns. Facts with the same change at every dose carry no
-    information on order and are left out. Without ties p is that of `scipy.stats.page_trend_test`;
-    ties within a fact, usual for flips, get mean ranks and the normal distribution with their own
-    variance, because the variance without ties would be too large.
-
-    Returns:
-        p; NaN below three doses, 1 if fewer than two facts differ between doses.
-
-    >>> round(trend_test(np.array([[0.0, -1.0, -2.0], [0.0, -0.5, -0.6], [0.1, -0.1, -0.3]])), 4)
-    0.0046
-    """
-    count = changes.shape[1]
-    if count < 3:
-        return float("nan")
-    harm = -changes[np.ptp(changes, axis=1) > 0]
-    if len(harm) < 2:
-        return 1.0
-    ranks = stats.rankdata(harm, axis=1)
-    if (np.sort(ranks, axis=1) == np.arange(1, count + 1)).all():
-        return float(stats.page_trend_test(ranks, ranked=True).pvalue)
-    place = np.arange(count) - (count - 1) / 2
-    spread = ranks - (count + 1) / 2
-    variance = (place**2).sum() * (spread**2).sum() / (count - 1)
-    return float(stats.norm.sf((spread @ place).sum() / np.sqrt(variance)))
-
-
-def joint_effect(blocks: pd.DataFrame, *, quantity: str = "margin", seed: int = 0) -> pd.DataFrame:
+@renamed(seed=None)
+def joint_effect(blocks: pd.DataFrame, *, quantity: str = "margin") -> pd.DataFrame:
     """Compares the effect of disjoint blocks of a ranking together with the sum of their effects alone.
 
         difference = effect of all blocks at once - sum of the blocks' effects, per prompt
@@ -181,12 +156,12 @@ def joint_effect(blocks: pd.DataFrame, *, quantity: str = "margin", seed: int = 
     Args:
         blocks: from `block_sweep`.
         quantity: `margin` (logits) or `correct` (net flips per prompt).
-        seed: of the bootstrap over facts.
 
     Returns:
         A row per (ablated, ablated_language, score, kind): size (neurons per block), blocks, n (prompts),
         facts, joint, sum_of_blocks, difference with its 95% interval low and high, and
-        block_1, block_2, … (the effect of each).
+        block_1, block_2, … (the effect of each). Of margins each is a median over facts, so that
+        difference need not be joint minus sum_of_blocks; net flips are averaged over prompts.
 
     Raises:
         RelationFormatError: there is no column `block`, or no joint ablation.
@@ -202,23 +177,22 @@ def joint_effect(blocks: pd.DataFrame, *, quantity: str = "margin", seed: int = 
     found = []
     for key, cell in rows.groupby(by, sort=False, observed=True):
         table = cell.groupby(["prompt_id", "fact", "block"])["change"].mean().unstack("block")
-        joint, each = table[0].to_numpy(), table.drop(columns=0)
-        facts = table.index.get_level_values("fact")
-        difference = by_fact(joint - each.sum(axis=1).to_numpy(), facts)
-        low, high = bootstrap_interval(difference, seed=seed)
+        each, facts = table.drop(columns=0), table.index.get_level_values("fact")
+        joint, total = table[0].to_numpy(), each.sum(axis=1).to_numpy()
+        difference, low, high = estimate(joint - total, facts, quantity)
         found.append(
             {
                 **dict(zip(by, key, strict=True)),
                 "size": int(cell.loc[cell["block"] > 0, "dose"].iloc[0]),
                 "blocks": each.shape[1],
                 "n": len(table),
-                "facts": len(difference),
-                "joint": float(joint.mean()),
-                "sum_of_blocks": float(each.mean().sum()),
-                "difference": float(difference.mean()),
+                "facts": facts.nunique(),
+                "joint": middle(joint, facts, quantity),
+                "sum_of_blocks": middle(total, facts, quantity),
+                "difference": difference,
                 "low": low,
                 "high": high,
-                **{f"block_{block}": float(value) for block, value in each.mean().items()},
+                **{f"block_{i}": middle(each[i].to_numpy(), facts, quantity) for i in each},
             }
         )
     return pd.DataFrame(found)
@@ -236,20 +210,20 @@ def _where(rows: pd.DataFrame) -> np.ndarray:
     return np.where(home, "home", "elsewhere")
 
 
-def _fact_curves(cell: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Returns a row per fact and a column per dose, with the mean over facts equal to that over prompts."""
+def _prompt_curves(cell: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Returns a row per (prompt_id, fact) and a column per dose."""
     table = cell.groupby(["prompt_id", "fact", "dose"])[column].mean().unstack("dose")
-    facts = table.index.get_level_values("fact")
-    return pd.DataFrame({int(dose): by_fact(table[dose].to_numpy(), facts) for dose in table})
+    return table.rename(columns=int)
 
 
-def _sizes(curve: pd.DataFrame) -> dict[str, float]:
-    means = curve.mean()
-    dose = means.abs().idxmax()
+def _sizes(curve: pd.DataFrame, quantity: str) -> dict[str, float]:
+    facts = curve.index.get_level_values("fact")
+    found = pd.Series({dose: middle(curve[dose].to_numpy(), facts, quantity) for dose in curve})
+    dose = found.abs().idxmax()
     return {
-        "largest_effect": float(means[dose]),
+        "largest_effect": float(found[dose]),
         "largest_dose": int(dose),
-        "last_effect": float(means.iloc[-1]),
+        "last_effect": float(found.iloc[-1]),
     }
 
 
@@ -262,58 +236,69 @@ class _Half(NamedTuple):
     half_reason: str = ""
 
 
-def _half(curve: pd.DataFrame, seed: int) -> _Half:
-    doses, values = curve.columns.to_numpy(dtype=np.float64), curve.to_numpy()
-    half = float(_half_doses(values.mean(axis=0)[None], doses)[0])
-    if half == np.inf:
+def _half(curve: pd.DataFrame, quantity: str) -> _Half:
+    doses = curve.columns.to_numpy(dtype=np.float64)
+    facts = curve.index.get_level_values("fact")
+    beyond = 2 * curve.to_numpy() - curve.to_numpy()[:, -1:]  # falls to 0 where half is reached
+
+    def left(place: float) -> Estimate:
+        before, share = int(place), place % 1
+        after = min(before + 1, len(doses) - 1)
+        return estimate((1 - share) * beyond[:, before] + share * beyond[:, after], facts, quantity)
+
+    at_doses = [left(float(place)) for place in range(len(doses))]
+    if not at_doses[-1].value < 0:
         return _Half(half_reason="no harm at the largest dose")
-    if half == -np.inf:
+    if at_doses[0].value <= 0:
         return _Half(half_reason=f"reached at the smallest dose, {curve.columns[0]:,}, or below it")
-    count = len(values)
-    weights = np.random.default_rng([seed, _HALF_DOSE_SALT]).multinomial(
-        count, np.full(count, 1 / count), size=RESAMPLES
-    )
-    drawn = _half_doses(weights @ values / count, doses)
-    tail = expanded_tail(max(count, 2))
-    if (drawn == np.inf).mean() > tail:
+    if at_doses[-1].high >= 0:
         return _Half(half_reason="no clear harm at the largest dose: its interval reaches 0")
-    low, high = (np.quantile(drawn, q, method="inverted_cdf") for q in (tail, 1 - tail))
-    return _Half(half, max(float(low), float(doses[0])), max(float(high), float(doses[0])))
+    ends = ["value"] if np.isnan(at_doses[-1].high) else ["value", "low", "high"]
+    places = [_first_reached(left, at_doses, end) for end in ends]
+    found = np.exp(np.interp(places, np.arange(len(doses)), np.log(doses))).tolist()
+    if len(found) == 1:
+        return _Half(found[0], half_reason="no interval: fewer than six facts, or all alike")
+    return _Half(*found)
 
 
-def _half_doses(
-    curves: Float[np.ndarray, "curve dose"], doses: Float[np.ndarray, " dose"]
-) -> Float[np.ndarray, " curve"]:
-    """Returns where each curve first reaches half its last value: -inf at the first dose, inf if no harm."""
-    half = curves[:, -1] / 2
-    at = (curves <= half[:, None]).argmax(axis=1)
-    row, before = np.arange(len(curves)), np.maximum(at - 1, 0)
-    gone, left = curves[row, before] - half, half - curves[row, at]
-    share = np.divide(gone, gone + left, out=np.zeros_like(gone), where=gone + left > 0)
-    logs = np.log(doses)
-    found = np.exp(logs[before] + share * (logs[at] - logs[before]))
-    return np.where(half >= 0, np.inf, np.where(at == 0, -np.inf, found))
+def _first_reached(left: Callable[[float], Estimate], at_doses: list[Estimate], end: str) -> float:
+    """Returns where an end of the estimate is first at most 0, as a place among the doses.
+
+    Where it is unknown, the lower end counts as there, the upper one as not yet there.
+    """
+
+    def height(found: Estimate) -> float:
+        value = float(getattr(found, end))
+        return value if np.isfinite(value) else (-1.0 if end == "low" else 1.0)
+
+    last = len(at_doses) - 1
+    first = next((i for i, found in enumerate(at_doses) if height(found) <= 0), last)
+    if first == 0:
+        return 0.0
+    return float(optimize.brentq(lambda at: height(left(at)), first - 1.0, float(first)))
 
 
-def _areas(curve: pd.DataFrame, control: pd.DataFrame, seed: int) -> dict[str, float]:
-    area = _area(curve)
-    low, high = bootstrap_interval(area, seed=seed)
-    found = {"area": float(area.mean()), "area_low": low, "area_high": high}
+def _areas(curve: pd.DataFrame, control: pd.DataFrame, quantity: str) -> dict[str, float]:
+    facts = curve.index.get_level_values("fact")
+    own = _area(curve)
+    area = estimate(own, facts, quantity)
     shared = [dose for dose in curve if dose in control]
     beside = _area(control[shared]) if shared else np.full(len(curve), np.nan)
-    difference = (_area(curve[shared]) if shared else area) - beside
-    low, high = bootstrap_interval(difference, seed=seed)
-    return found | {
+    difference = estimate((_area(curve[shared]) if shared else own) - beside, facts, quantity)
+    return {
+        "area": area.value,
+        "area_low": area.low,
+        "area_high": area.high,
         "control_doses": len(shared),
-        "control_area": float(beside.mean()),
-        "area_difference": float(difference.mean()),
-        "difference_low": low,
-        "difference_high": high,
+        "control_area": middle(beside, facts, quantity),
+        "area_difference": difference.value,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
     }
 
 
-def _area(curve: pd.DataFrame) -> Float[np.ndarray, " fact"]:
-    """Returns each fact's mean change over log dose, by the trapezoid rule; with one dose, that change."""
+def _area(curve: pd.DataFrame) -> Float[np.ndarray, " prompt"]:
+    """Returns each prompt's mean change over log dose, by the trapezoid rule; with one dose, that change."""
     logs = np.log(curve.columns.to_numpy(dtype=np.float64))
     if len(logs) == 1:
         return curve.to_numpy()[:, 0]

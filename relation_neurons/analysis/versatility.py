@@ -252,11 +252,11 @@ def transfer_matrix(
         contrast: the contrast of the ranking whose sets are used.
         control: the control that the effect is compared with.
         min_prompts: cells with fewer held-out prompts have no transfer.
-        seed: of the bootstrap.
+        seed: of the sign-flip test.
 
     Returns:
-        A row per (ablated, ablated_language, relation, language): dose, n, effect, control,
-        difference, low, high, and transfer: the difference as a share of the effect of the judged
+        A row per (ablated, ablated_language, relation, language): dose, the columns of `effect_cells`,
+        and transfer: the difference as a share of the effect of the judged
         relation's own set in that language (1 at home). It is NaN where that share would be noise:
         with too few prompts, or if the interval of the own set contains 0.
     """

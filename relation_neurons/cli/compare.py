@@ -159,7 +159,9 @@ def _show(standings: pd.DataFrame, quantity: str, first: str) -> None:
             f"{row.home:+.3f}",
             f"{row.control:+.3f}",
             f"{row.specificity:+.3f} [{row.low:+.3f}, {row.high:+.3f}]",
-            f"{row.against_first:+.3f} [{row.against_first_low:+.3f}, {row.against_first_high:+.3f}]",
+            ""
+            if row.against_first_low != row.against_first_low  # the first itself
+            else f"{row.against_first:+.3f} [{row.against_first_low:+.3f}, {row.against_first_high:+.3f}]",
         )
     console = Console()
     Console(width=max(console.width, 130) if not console.is_terminal else None).print(shown)

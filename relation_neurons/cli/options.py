@@ -101,6 +101,13 @@ JudgedDraws = Annotated[
     int | None, typer.Option(help="Draws of it at the judged dose, on which the tests rest.")
 ]
 
+HomeDraws = Annotated[
+    int | None,
+    typer.Option(
+        help="Most draws of it on the relation's own facts, drawn until the answer is clear; 0 for none."
+    ),
+]
+
 LayerDraws = Annotated[
     int | None, typer.Option(help="Draws of the control matched on layer alone.")
 ]
@@ -204,6 +211,7 @@ class RunArguments:
     by: By = None
     draws: Draws = None
     judged_draws: JudgedDraws = None
+    home_draws: HomeDraws = None
     layer_draws: LayerDraws = None
     checks: Checks = None
     check_draws: CheckDraws = None

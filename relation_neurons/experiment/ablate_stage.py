@@ -9,7 +9,8 @@ import pandas as pd
 
 from relation_neurons.ablation.collateral import collateral_of_sets
 from relation_neurons.ablation.jobs import Engine
-from relation_neurons.ablation.prompt_job import check_planned
+from relation_neurons.ablation.prompt_job import check_planned, tabled
+from relation_neurons.ablation.sets import Condition
 from relation_neurons.ablation.sweep import ablate_blocks, ablate_sets
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.ranking.table import Ranking
@@ -29,6 +30,8 @@ class Ablations:
     """The sweep's table."""
     collateral: pd.DataFrame
     """What the same sets, and one control draw each, do to neutral text."""
+    home_draws: pd.DataFrame
+    """Further control draws at the judged dose, on the own facts of relations whose answer was not clear."""
     blocks: pd.DataFrame
     """Disjoint blocks of the ranking, alone and jointly, at home; empty where none were asked for."""
     dose: int
@@ -70,23 +73,49 @@ def ablate_stage(
         chunks = store.chunks("effects")
         return ablate_sets(*asking, planned.effects, chunks=chunks, **how)
 
+    def make_home_draws() -> pd.DataFrame:
+        found, chunks = effects.iloc[:0], store.chunks("home_draws")
+        while conditions := planned.next_home_draws(effects, found):
+            rounds = [found]
+            for (relation, language), draws in _by_relation(conditions).items():
+                frame = prompts.held_out.frame
+                home = (frame["relation"] == relation) & (frame["language"] == language)
+                own = prompts.held_out.take(home)
+                what = f"random sets for {relation}"
+                rounds.append(
+                    ablate_sets(model, own, ranking, draws, chunks=chunks, what=what, **how)
+                )
+            found = tabled(rounds)
+        return found
+
     def make_blocks() -> pd.DataFrame:
         joint, count = planned.joint_blocks, planned.block_count
         chunks = store.chunks("blocks")
         return ablate_blocks(*asking, joint, blocks=count, chunks=chunks, **how)
 
     effects = store.get_or_make("effects", make_effects)
-    blocks = pd.DataFrame()
+    home_draws = blocks = pd.DataFrame()
+    if planned.draws_at_home:
+        home_draws = store.get_or_make("home_draws", make_home_draws)
     if planned.block_count:
         blocks = store.get_or_make("blocks", make_blocks)
-    return Ablations(effects, collateral, blocks, planned.dose)
+    return Ablations(effects, collateral, home_draws, blocks, planned.dose)
 
 
 def read_ablate_stage(options: Options, ranking: Ranking, store: TableStore) -> Ablations:
     """Reads what `ablate_stage` left in a folder; a table that an older run did not make is empty."""
     collateral = store.read_or_empty("collateral")
     dose = Plan(options, len(ranking.neurons)).judged_dose(collateral)
-    return Ablations(store.read("effects"), collateral, store.read_or_empty("blocks"), dose)
+    home_draws, blocks = (store.read_or_empty(name) for name in ("home_draws", "blocks"))
+    return Ablations(store.read("effects"), collateral, home_draws, blocks, dose)
+
+
+def _by_relation(conditions: list[Condition]) -> dict[tuple[str, str], list[Condition]]:
+    """Groups sets by the relation and language that they belong to."""
+    groups: dict[tuple[str, str], list[Condition]] = {}
+    for one in conditions:
+        groups.setdefault((one.ablated, one.language), []).append(one)
+    return groups
 
 
 def _announce(planned: AblationPlan, prompts: Prompts, store: TableStore) -> None:

@@ -165,7 +165,7 @@ def compare_criteria(
         positions: see `ablated`.
         min_known: known facts a relation needs on either side.
         batch_size: prompts a pass.
-        seed: of the control draws and the bootstrap.
+        seed: of the control draws.
         store: a results folder; a contender's part that is there is read instead of computed.
 
     Raises:
@@ -202,7 +202,7 @@ def compare_criteria(
     effects, sets = (
         pd.concat([found[c][i] for c in contenders], ignore_index=True) for i in range(2)
     )
-    shown: dict[str, Any] = {"quantity": quantity, "contrast": contrast, "seed": seed}
+    shown: dict[str, Any] = {"quantity": quantity, "contrast": contrast}
     table = comparison_table(effects, **shown).merge(count_valued(sets), how="left")
     return Comparison(comparison_standings(effects, **shown), table, effects, sets)
 

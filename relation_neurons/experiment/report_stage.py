@@ -41,6 +41,7 @@ def report_stage(
         ablations.effects,
         folder=store.folder,
         collateral=ablations.collateral,
+        home_draws=ablations.home_draws,
         blocks=ablations.blocks,
         null=store.read_or_empty("null"),
         stability=store.read_or_empty("stability"),
@@ -48,7 +49,7 @@ def report_stage(
     )
     dose, contrast = ablations.dose, manifest["options"]["score"]
     matrix = interference_matrix(
-        ablations.effects, dose=dose, contrast=contrast, seed=manifest["seed"]
+        ablations.effects, ablations.home_draws, dose=dose, contrast=contrast, seed=manifest["seed"]
     )
     summary = summarise(manifest, recall, ranking, ablations.effects, dose=dose, matrix=matrix)
     results = replace(results, summary=summary)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from relation_neurons.analysis.families import claim_families, claim_sentences
 from relation_neurons.formatting import interval, number
 from relation_neurons.plots.charts import heat_plot
 from relation_neurons.plots.style import DIVERGING, REVERSED, UNITS, label, named, require
@@ -22,14 +23,14 @@ _HOME_EDGE = "The outlined diagonal is home."
 def interference(matrix: pd.DataFrame, *, quantity: str = "correct") -> go.Figure:
     """Draws the effect of every relation's set on every relation, with zero in the middle.
 
-    A star marks cells that are significant after correction over the matrix.
+    A star marks cells that are significant, at home or away from it (see `cell_tests`).
 
     Args:
         matrix: from `interference_matrix`: ablated, relation, dose, n, effect, control, low, high,
-            p_value, q_value, draws, significant.
+            family, p_value, q_value, draws, least_p, draws_needed, significant, and so on.
         quantity: the quantity of the effect, `correct` or `margin`.
     """
-    tested = ("p_value", "q_value", "draws", "significant")
+    tested = ("family", "p_value", "q_value", "draws", "draws_needed", "significant")
     require(matrix, ("ablated", "relation", *_CELLS, *tested), "interference_matrix")
     names = list(dict.fromkeys([*matrix["ablated"].astype(str), *matrix["relation"].astype(str)]))
     rows = [name for name in names if (matrix["ablated"].astype(str) == name).any()]
@@ -115,24 +116,19 @@ def transfer(matrix: pd.DataFrame, *, contrast: str | None = None) -> go.Figure:
 
 
 def _star(matrix: pd.DataFrame) -> str:
-    """Returns a sentence on what a star means, or why there is none."""
-    draws = int(matrix["draws"].max())
-    if draws < 2:
-        return (
-            f"{draws or 'No'} control draw: nothing can be tested against the spread of controls."
-        )
-    count = int(matrix["significant"].sum())
-    return (
-        f"* marks the {count} of {len(matrix)} cells that differ from {draws} matched control draws, over "
-        "facts and over draws (false-discovery rate 5%)."
-    )
+    """Returns what a star means at home and away from it, or why there is none, a line each."""
+    said = claim_sentences(claim_families(matrix))
+    marked = "A star marks what is shown. " if matrix["significant"].any() else ""
+    return marked + "<br>".join(said.values())
 
 
 def _tested(row: dict[str, Any]) -> str:
     """Returns the cell's test in words, for the hover text."""
     if not np.isfinite(row["p_value"]):
-        return "<br>Not tested: that needs two control draws."
+        return "<br>Not tested: no random sets that differ enough."
     verdict = "significant" if row["significant"] else "not significant"
+    if row["draws_needed"]:
+        verdict = f"cannot be significant with {row['draws']:,} random sets"
     return f"<br>{verdict}: p = {row['p_value']:.2g}, q = {row['q_value']:.2g}"
 
 

@@ -124,7 +124,7 @@ UNITS = {
         "net flips per prompt",
         "Change in share of correct answers<br>(net flips per prompt)",
     ),
-    "margin": ("logits", "Change of the answer's margin (logits)"),
+    "margin": ("logits", "Median change of the answer's margin<br>over facts (logits)"),
 }
 """For each quantity, its unit in words and the title of its axis."""
 

@@ -150,8 +150,9 @@ def whole_facts(prompts: pd.DataFrame) -> Int[np.ndarray, " prompt"]:
     place = np.zeros(len(prompts), dtype=np.int64)
     for language in prompts["language"].unique():
         own = np.flatnonzero(neutral & (prompts["language"] == language).to_numpy())
-        again = np.append(False, asks[own][1:] & ~asks[own][:-1]) if len(own) else []
-        place[own] = np.cumsum(~np.asarray(again, dtype=bool))
+        again = np.zeros(len(own), dtype=bool)
+        again[1:] = asks[own][1:] & ~asks[own][:-1]
+        place[own] = np.cumsum(~again)
     said = prompts["fact"].astype(str).where(~neutral, place.astype(str))
     parts = [prompts["kind"].astype(str), prompts["relation"].astype(str), said]
     return pd.MultiIndex.from_arrays(parts).factorize()[0]

@@ -16,7 +16,7 @@ from relation_neurons.ablation.plan import read_neurons, require_neurons
 from relation_neurons.activations.collect import collect_activations, collect_neuron
 from relation_neurons.activations.pooling import pool
 from relation_neurons.activations.table import ActivationTable
-from relation_neurons.analysis.resampling import bootstrap_interval, by_fact
+from relation_neurons.analysis.effects import estimate, fact_keys
 from relation_neurons.backends.base import HookedModel
 from relation_neurons.backends.neuron_sites import (
     logit_weights,
@@ -39,6 +39,7 @@ from relation_neurons.relations.prompts import Prompts
 from relation_neurons.relations.relation import MIN_KNOWN
 from relation_neurons.report.neuron_card import _KEYS, NeuronCard
 from relation_neurons.results.results import Results, read_prompts
+from relation_neurons.version import renamed
 
 __all__ = [
     "detection_scores",
@@ -171,25 +172,24 @@ def token_texts(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
     return texts
 
 
-def effects_alone(
-    prompts: pd.DataFrame, intact: Outcomes, after: Outcomes, *, seed: int = 0
-) -> pd.DataFrame:
-    """Averages what an ablation changed, per relation, over its held-out prompts.
+def effects_alone(prompts: pd.DataFrame, intact: Outcomes, after: Outcomes) -> pd.DataFrame:
+    """Sums up what an ablation changed, per relation, over its held-out prompts.
 
     Returns:
-        relation, language, n, won, lost, net_flips (won minus lost, per prompt) and margin_change
-        (logits), both with a 95% bootstrap interval over facts: flips_low, flips_high, margin_low,
-        margin_high.
+        relation, language, n, won, lost, net_flips (won minus lost, per prompt) and margin_change (logits,
+        the median over facts), both with a 95% interval over facts (see `intervals`): flips_low,
+        flips_high, margin_low, margin_high. The margin's is NaN below six facts.
     """
-    changes = prompts[["relation", "language", "fact"]].assign(
+    changes = prompts[["relation", "language"]].assign(
+        fact=fact_keys(prompts),
         flip=after.correct.astype(int) - intact.correct.astype(int),
         margin=after.margin - intact.margin,
     )
     rows = []
     for (relation, language), cell in changes.groupby(["relation", "language"], sort=False):
         flips, margins = (cell[name].to_numpy(dtype=float) for name in ("flip", "margin"))
-        flips_low, flips_high = bootstrap_interval(by_fact(flips, cell["fact"]), seed=seed)
-        margin_low, margin_high = bootstrap_interval(by_fact(margins, cell["fact"]), seed=seed)
+        net = estimate(flips, cell["fact"])
+        margin = estimate(margins, cell["fact"], "margin")
         rows.append(
             {
                 "relation": relation,
@@ -197,17 +197,18 @@ def effects_alone(
                 "n": len(cell),
                 "won": int((flips > 0).sum()),
                 "lost": int((flips < 0).sum()),
-                "net_flips": float(flips.mean()),
-                "flips_low": flips_low,
-                "flips_high": flips_high,
-                "margin_change": float(margins.mean()),
-                "margin_low": margin_low,
-                "margin_high": margin_high,
+                "net_flips": net.value,
+                "flips_low": net.low,
+                "flips_high": net.high,
+                "margin_change": margin.value,
+                "margin_low": margin.low,
+                "margin_high": margin.high,
             }
         )
     return pd.DataFrame(rows)
 
 
+@renamed(seed=None)
 def neuron_card(
     model: HookedModel,
     neuron: str | tuple[int, int],
@@ -221,7 +222,6 @@ def neuron_card(
     ablate: bool = True,
     min_known: int | None = None,
     batch_size: int = BATCH_SIZE,
-    seed: int | None = None,
 ) -> NeuronCard:
     """Makes the card of one neuron.
 
@@ -238,7 +238,6 @@ def neuron_card(
             `no_first` positions).
         min_known: as in `rank_neurons`.
         batch_size: prompts a pass.
-        seed: of the bootstrap; the run's own by default, else 0.
 
     Raises:
         AblationError: a neuron that does not exist.
@@ -251,7 +250,6 @@ def neuron_card(
     options: dict[str, Any] = {}
     if isinstance(source, Results):
         options, recall, ranking = source.manifest["options"], source.recall, source.ranking
-        seed = source.manifest.get("seed", 0) if seed is None else seed
     prompts = _saved_prompts(source) if isinstance(source, Results) else source
     site = ranking.site if ranking is not None else "post"
     layer, index = read_neurons([neuron])[0]
@@ -281,7 +279,7 @@ def neuron_card(
         intact = answer_prompts(model, plan, batch_size=batch_size)
         with ablated(model, [(layer, index)], site=site, value=value, **how_ablated) as hooks:
             after = answer_prompts(model, plan, batch_size=batch_size, before_batch=hooks.start)
-        effects = effects_alone(held_out.frame, intact, after, seed=seed or 0)
+        effects = effects_alone(held_out.frame, intact, after)
     weights = logit_weights(model, output_direction(model, layer, index, site))
     ends = {"highest": True, "lowest": False}
     return NeuronCard(

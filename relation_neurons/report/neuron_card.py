@@ -65,8 +65,9 @@ class NeuronCard:
     ranking or beyond its end)."""
     effects: pd.DataFrame | None
     """A row per relation, over its held-out prompts: relation, language, n, won, lost, net_flips (won
-    minus lost, per prompt), flips_low, flips_high, margin_change (logits), margin_low, margin_high;
-    95% bootstrap intervals over facts. None where nothing was ablated."""
+    minus lost, per prompt), flips_low, flips_high, margin_change (logits, the median over facts),
+    margin_low, margin_high; 95% intervals over facts (see `effects_alone`). None where nothing was
+    ablated."""
     ablation: dict[str, str]
     """How it was ablated: mode and positions; empty if it was not."""
 
@@ -159,7 +160,7 @@ def card_table(card: NeuronCard) -> Group:
 def _relation_table(card: NeuronCard) -> Table:
     columns = ["relation", "AP", "floor", "rank", "d\N{PRIME}"]
     if card.effects is not None:
-        columns += ["won, lost of n", "margin", "95% interval"]
+        columns += ["won, lost of n", "median margin", "95% interval"]
     table = _table(f"Detection ({card.contrast}){_effects_title(card)}", *columns)
     rows = card.to_frame()
     several = rows["language"].nunique() > 1
@@ -229,8 +230,8 @@ def _widest(card: NeuronCard) -> float:
     """Returns the end of the axis that margin changes are drawn on."""
     if card.effects is None:
         return 1.0
-    ends = card.effects[["margin_low", "margin_high", "margin_change"]].abs().to_numpy()
-    return float(ends.max()) or 1.0
+    ends = card.effects[["margin_low", "margin_high", "margin_change"]].abs()
+    return float(ends.max(axis=None)) or 1.0
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from relation_neurons import plots
 from relation_neurons.analysis.cumulativity import dose_curves
+from relation_neurons.analysis.families import claim_families, claim_sentences
 from relation_neurons.analysis.interference import interference_matrix, specificity
 from relation_neurons.analysis.versatility import (
     overlap_matrix,
@@ -60,7 +61,11 @@ def build_report(
     dose, contrast = summary["dose"], manifest["options"].get("score", "specific")
     if matrix is None:
         matrix = interference_matrix(
-            results.effects, dose=dose, contrast=contrast, seed=manifest.get("seed", 0)
+            results.effects,
+            results.home_draws,
+            dose=dose,
+            contrast=contrast,
+            seed=manifest.get("seed", 0),
         )
     drawn = make_figures(results, matrix) if figures is None else figures
     environment = make_environment()
@@ -76,7 +81,7 @@ def build_report(
         left_out=summary.get("left_out") or results.ranking.left_out,
         manifest=manifest,
         manifest_text=json.dumps(manifest, indent=2, ensure_ascii=False, default=str),
-        marked=_marked(matrix),
+        claimed=claim_sentences(claim_families(matrix)),
         model=manifest["model"],
         neurons=neuron_rows(results, contrast, dose),
         by_name=fact_rows(results, dose, contrast),
@@ -100,12 +105,14 @@ def make_figures(results: Results, matrix: pd.DataFrame | None = None) -> dict[s
     dose, contrast = summary["dose"], results.manifest["options"].get("score", "specific")
     seed = results.manifest.get("seed", 0)
     if matrix is None:
-        matrix = interference_matrix(effects, dose=dose, contrast=contrast, seed=seed)
+        matrix = interference_matrix(
+            effects, results.home_draws, dose=dose, contrast=contrast, seed=seed
+        )
     specific = specificity(matrix)
     shared = summary.get("overlap_dose", dose)
     made: dict[str, go.Figure] = {
         "headline": plots.headline(pd.DataFrame(summary["headline"]), dose=dose),
-        "cumulativity": plots.dose_curves(dose_curves(effects, contrast=contrast, seed=seed)),
+        "cumulativity": plots.dose_curves(dose_curves(effects, contrast=contrast)),
         "interference": plots.interference(matrix),
         "layers": plots.layers(ranking.frame, ranking.neurons, contrast=contrast, dose=shared),
     }
@@ -177,18 +184,3 @@ def _no_overlap_null(results: Results) -> str:
         return ""
     dose = results.summary.get("overlap_dose", results.summary["dose"])
     return str(overlap_total(results.ranking, dose=dose).attrs["no_null"])
-
-
-def _marked(matrix: pd.DataFrame) -> dict[str, int]:
-    """Counts the significant cells at home and away from it, in either direction."""
-    home = matrix["ablated"] == matrix["relation"]
-    better = matrix["significant"] & (matrix["difference"] > 0)
-    worse = matrix["significant"] & (matrix["difference"] < 0)
-    return {
-        "cells": int((~home).sum()),
-        "better": int((better & ~home).sum()),
-        "worse": int((worse & ~home).sum()),
-        "home_cells": int(home.sum()),
-        "home": int((worse & home).sum()),
-        "draws": int(matrix["draws"].max()),
-    }

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pandas as pd
+
 from relation_neurons.analysis.cell_tests import ALPHA
+from relation_neurons.analysis.families import claim_sentences
 from relation_neurons.formatting import number
 from relation_neurons.relations.relation import ALL_RELATIONS, MIN_KNOWN
 from relation_neurons.results.results import Results
@@ -20,7 +23,7 @@ def answer(results: Results) -> list[str]:
 
     Comparisons rest on paired differences on the same prompts (`summary["contrasts"]`): a sentence
     says "more" only if the named test has p at most 0.05; against the control that is the larger p
-    of the sign-flip test over facts and the test against the spread of control draws.
+    of the sign-flip test over facts and the test by rank among control draws.
     """
     summary = results.summary
     said = [_effects(results), *_against_controls(results)]
@@ -70,7 +73,7 @@ def _transfer(results: Results) -> str:
     if len(ranked) > 1:
         return (
             "what carries over between languages, the transfer says. A fact in two languages counts as two "
-            "prompts here, so intervals over all relations are too narrow: read those of one"
+            "prompts here, and as one in the intervals if it has one id in both"
         )
     return f"what is left is in {next(iter(ranked))} alone, so nothing is said about transfer"
 
@@ -89,14 +92,12 @@ def _against_controls(results: Results) -> list[str]:
     control = overall.get("control_contribution")
     if control is None:
         return ["No matched control was run, so nothing here says that these neurons are special."]
-    judged = [row for row in results.summary["relations"] if row.get("home_q") is not None]
-    clear = [row["label"] for row in judged if row["home_significant"]]
     on_the_same = f"the paired difference on the same prompts is {_effect(control)}"
     if math.isnan(_p(control)):
         first = (
-            f"The paired difference from matched random neurons is {_effect(control)}, and with one draw of "
-            "them it is not known how far random sets differ among themselves, so it is not shown to be "
-            "more harm than matched random neurons do."
+            f"The paired difference from matched random neurons is {_effect(control)}, and it is not known "
+            "how far random sets differ among themselves, so it is not shown to be more harm than matched "
+            "random neurons do."
         )
     elif not _less(control):
         first = f"That is not shown to be more harm than matched random neurons do: {on_the_same}."
@@ -115,12 +116,26 @@ def _against_controls(results: Results) -> list[str]:
                 " It is not shown to be specific: against what the other relations' sets do to the same "
                 f"prompts, the difference is {_effect(others)}."
             )
-    named = f" ({', '.join(n.replace('_', ' ') for n in clear)})" if clear else ""
-    return [
-        first,
+    return [first, *_single_relations(results.summary)]
+
+
+def _single_relations(summary: dict[str, Any]) -> list[str]:
+    """Returns what is shown of relations taken alone, or that nothing can be with so few random sets."""
+    judged = [row for row in summary["relations"] if row.get("home_q") is not None]
+    clear = [row["label"].replace("_", " ") for row in judged if row["home_significant"]]
+    families = {row["family"]: row for row in summary.get("families") or []}
+    home = families.get("home")
+    if home is not None and home["draws_needed"] and not clear:
+        return [
+            claim_sentences(pd.DataFrame([home]))["home"].replace("no cell", "no relation alone")
+        ]
+    named = f" ({', '.join(clear)})" if clear else ""
+    shown = (
         f"Taken alone, {len(clear)} of {len(judged)} relations show{'s' * (len(clear) == 1)} it, at a "
-        f"false-discovery rate of 5% over the matrix{named}.",
-    ]
+        f"false-discovery rate of 5%{named}."
+    )
+    away = families.get("away")
+    return [shown, claim_sentences(pd.DataFrame([away]))["away"]] if away is not None else [shown]
 
 
 def _caveats(results: Results) -> list[str]:

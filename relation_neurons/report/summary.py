@@ -14,6 +14,7 @@ from relation_neurons.analysis.contrasts import (
 )
 from relation_neurons.analysis.cumulativity import dose_numbers, joint_effect
 from relation_neurons.analysis.effects import only_dose
+from relation_neurons.analysis.families import claim_families
 from relation_neurons.analysis.flips import majority_share, turned_right
 from relation_neurons.analysis.interference import (
     interference_matrix,
@@ -51,14 +52,14 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
         "relations": results.manifest["relations"],
     }
     tables = {
-        "specificity": specificity_intervals(effects, dose=dose, contrast=contrast, seed=seed),
-        "cumulativity": dose_numbers(effects, contrast=contrast, seed=seed),
+        "specificity": specificity_intervals(effects, dose=dose, contrast=contrast),
+        "cumulativity": dose_numbers(effects, contrast=contrast),
         "turned": turned_right(effects, results.prompts, results.recall, **asked),
-        "majority": majority_share(effects, results.prompts, results.recall, seed=seed, **asked),
+        "majority": majority_share(effects, results.prompts, results.recall, **asked),
         "null": results.null,
     }
     if len(results.blocks):
-        tables["joint"] = joint_effect(results.blocks, seed=seed)
+        tables["joint"] = joint_effect(results.blocks)
     if len(results.collateral):
         tables["collateral"] = collateral_at(results.collateral)
     if len(results.stability):
@@ -68,7 +69,9 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
         totals = [overlap_total(results.ranking, dose=dose, contrast=name) for name in dealt]
         tables["overlap"] = pd.concat(totals, ignore_index=True)
     there = results.summary.get("contrasts") if results.summary.get("dose") == dose else None
-    compared = pd.DataFrame(there or contrasts(effects, dose=dose, contrast=contrast, seed=seed))
+    compared = pd.DataFrame(
+        there or contrasts(effects, results.home_draws, dose=dose, contrast=contrast, seed=seed)
+    )
     names = dict.fromkeys(compared["relation"])
     tables["recall"] = pd.DataFrame(
         [{"relation": name, "verdict": recall_shown(compared, name)} for name in names]
@@ -152,7 +155,7 @@ def summarise(
     _, dose = only_dose(main, dose)
     if matrix is None:
         matrix = interference_matrix(effects, dose=dose, contrast=contrast, seed=seed)
-    compared = known_against_others(effects, dose=dose, contrast=contrast, seed=seed)
+    compared = known_against_others(effects, dose=dose, contrast=contrast)
     against = contrasts(effects, dose=dose, contrast=contrast, seed=seed, matrix=matrix)
     return {
         "doses": sorted(int(d) for d in main["dose"].unique()),
@@ -161,9 +164,10 @@ def summarise(
         "overlap_dose": dose,
         "score": contrast,
         "rows": len(effects),
-        "headline": headline(effects, dose=dose, contrast=contrast, seed=seed).to_dict("records"),
+        "headline": headline(effects, dose=dose, contrast=contrast).to_dict("records"),
         "scores": compared.to_dict("records"),
         "contrasts": against.to_dict("records"),
+        "families": claim_families(matrix).to_dict("records"),
         "relations": _per_relation(manifest, recall, ranking, matrix, dose, compared),
         "languages": known_by_language(recall, ranking, contrast).to_dict("records"),
         "left_out": ranking.missing(contrast),
@@ -207,7 +211,10 @@ def _per_relation(
                 "sinks": int(
                     ranking.top(name, dose, contrast=contrast, language=language)["is_sink"].sum()
                 ),
+                "home_p": float(tested.loc[label, "p_value"]),
                 "home_q": float(tested.loc[label, "q_value"]),
+                "home_draws": int(tested.loc[label, "draws"]),
+                "home_draws_needed": int(tested.loc[label, "draws_needed"]),
                 "home_significant": bool(
                     tested.loc[label, "significant"] and tested.loc[label, "difference"] < 0
                 ),

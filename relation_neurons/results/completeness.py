@@ -54,6 +54,10 @@ def whole_tables(results: Results) -> Iterator[tuple[str, str]]:
     yield "effects: every ablated set", _sets(results, ablations)
     yield "effects: every set is asked every held-out prompt once", _asked(results)
     yield (
+        "home draws: as many as the answers take, on every prompt of their relation once",
+        _home_draws(results, ablations),
+    )
+    yield (
         "blocks: every block is asked every prompt of its relation once",
         _blocks(results, ablations),
     )
@@ -222,6 +226,26 @@ def _asked(results: Results) -> str:
     sizes = plain.groupby(CONDITION)["prompt_id"].agg(["size", "nunique"])
     wrong = sizes[(sizes != len(asked)).any(axis=1)]
     return "" if wrong.empty else f"the rows of {_text(wrong.index[0])} are not whole"
+
+
+def _home_draws(results: Results, ablations: AblationPlan) -> str:
+    """Draws again for whatever the tables leave unclear, and compares."""
+    held_out, there = _held_out(results), results.home_draws
+    expected, known = set[tuple[str, ...]](), there.iloc[:0]
+    while conditions := ablations.next_home_draws(results.effects, known):
+        wanted = _labels(conditions)
+        for one in conditions:
+            (labels,) = _labels([one])
+            home = (held_out["relation"] == one.ablated) & (held_out["language"] == one.language)
+            expected |= {(*labels, str(prompt)) for prompt in held_out.loc[home, "prompt_id"]}
+        if there.empty:
+            break
+        named = there[CONDITION].astype(str).apply(tuple, axis=1)
+        now = there[named.isin(wanted)]
+        if now.empty:
+            break
+        known = pd.concat([known, now])
+    return _exactly(there, [*CONDITION, "prompt_id"], expected)
 
 
 def _blocks(results: Results, ablations: AblationPlan) -> str:

@@ -22,6 +22,8 @@ __all__ = ["describe_model", "make_manifest", "read_options", "require_ranked_by
 
 _KEYS: dict[str, str] = {"contrast": "score"}
 """Options whose key in a manifest is an earlier name of theirs."""
+_BEFORE: dict[str, Any] = {"home_draws": 0, "overlap_deals": 0}
+"""What runs did that were made before there was an option."""
 _NAMES: dict[str, str] = {key: name for name, key in _KEYS.items()}
 
 
@@ -128,14 +130,14 @@ def read_options(manifest: dict[str, Any]) -> Options:
     Raises:
         ResultsError: another version of the package made it, with other options.
     """
-    saved = {"overlap_deals": 0, **manifest["options"]}  # older runs dealt nothing
+    saved = dict(manifest["options"])
     try:
         for name in ("doses", "checks"):
             saved[name] = tuple(saved[name])
         named: dict[str, Any] = {
             _NAMES.get(str(key), str(key)): value for key, value in saved.items()
         }
-        return Options(**named, seed=manifest["seed"])
+        return Options(**{**_BEFORE, **named}, seed=manifest["seed"])
     except (TypeError, KeyError) as error:
         raise ResultsError(
             f"The folder was made by another version of this package: {error}. Run it again into another folder."

@@ -57,6 +57,10 @@ class Options:
     judged_draws: int = 10
     """Draws of it at the dose that the report judges, as the tests rest on their spread; never fewer than
     `draws`, and none where that is 0."""
+    home_draws: int | None = None
+    """Most draws of it at the judged dose, those beyond `judged_draws` on the relation's own facts alone, one batch after
+    another until it is clear whether its set does more harm. None for as many as one relation alone needs to be
+    significant, at most 999; 0 for none."""
     layer_draws: int = 1
     """Draws of the control matched on layer alone."""
     check_draws: int = 0
@@ -83,6 +87,7 @@ _LEAST = {
     "batch_size": 1,
     "draws": 0,
     "judged_draws": 0,
+    "home_draws": 0,
     "layer_draws": 0,
     "check_draws": 0,
     "blocks": 0,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
 from relation_neurons.ablation.collateral import largest_dose
-from relation_neurons.ablation.sets import Condition, plan_sweep
+from relation_neurons.ablation.sets import Condition, draw_controls, plan_sweep
+from relation_neurons.analysis.interference import home_cells
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.criteria import applicable_contrasts, applicable_tasks
 from relation_neurons.ranking.detection_tasks import (
@@ -27,6 +29,11 @@ __all__ = ["AblationPlan", "Plan"]
 
 _CONTROL = ("control_contribution",)
 _LEAST_KEPT = 1000
+_MOST_HOME_DRAWS = 999
+"""Most draws at home where the option leaves their number open."""
+_ROUND = 20
+"""Fewest draws of one relation that are judged before it is asked whether the answer is clear; half as many
+again as there are, where that is more."""
 _LEAST_DEALT = 100
 """The dose of `overlap_matrix` unless another is given."""
 
@@ -172,6 +179,45 @@ class AblationPlan:
     def effects(self) -> list[Condition]:
         """Every ablated set of the table `effects`."""
         return [*self.sweep, *self.checks]
+
+    @property
+    def draws_at_home(self) -> bool:
+        """Whether draws go on at home beyond those that are judged on all prompts: the table `home_draws`."""
+        return self.plan.options.home_draws != 0 and self.plan.options.draws > 0
+
+    def next_home_draws(
+        self, effects: pd.DataFrame, home_draws: pd.DataFrame | None
+    ) -> list[Condition]:
+        """Lists the next draws to judge on their relation's own facts; none where every answer is clear.
+
+        Args:
+            effects: the table, whose cells say which relations are drawn for.
+            home_draws: the draws that were judged at home so far.
+        """
+        options = self.plan.options
+        if not self.draws_at_home:
+            return []
+        asked: dict[str, Any] = {"dose": self.dose, "contrast": options.contrast}
+        home = home_cells(effects, home_draws, seed=options.seed, **asked)
+        most = _MOST_HOME_DRAWS if options.home_draws is None else options.home_draws
+        ranked = {
+            (one.ablated, one.language): one
+            for one in self.sweep
+            if one.kind == "ranked" and one.dose == self.dose
+        }
+        planned: list[Condition] = []
+        for (relation, language), cell in home.iterrows():
+            start, needed = int(cell["draws"]), int(cell["draws_needed"])
+            if options.home_draws is None and start + needed > most:
+                continue  # even the most would leave it open
+            count = min(needed, max(_ROUND, start // 2), most - start)
+            planned += draw_controls(
+                ranked[relation, language],
+                self.ranking,
+                range(start, start + max(count, 0)),
+                seed=options.seed,
+            )
+        return planned
 
     @property
     def block_count(self) -> int:

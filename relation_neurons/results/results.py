@@ -19,7 +19,7 @@ from relation_neurons.storage.files import read_json, read_table, write_table
 __all__ = ["Results", "load_results", "read_prompts", "write_prompts"]
 
 TABLES = ("prompts", "recall", "ranking", "neurons", "effects")
-EXTRAS = ("collateral", "blocks", "null", "stability", "overlap")
+EXTRAS = ("collateral", "home_draws", "blocks", "null", "stability", "overlap")
 """Tables that a run may leave out."""
 
 
@@ -38,6 +38,8 @@ class Results:
     folder: Path | None = None
     collateral: pd.DataFrame = field(default_factory=pd.DataFrame)
     """What the swept sets do to neutral text; the extra tables are empty where the run has none."""
+    home_draws: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Control draws that were judged on their relation's own facts alone, until its answer was clear."""
     blocks: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Disjoint blocks of neurons, alone and jointly."""
     null: pd.DataFrame = field(default_factory=pd.DataFrame)

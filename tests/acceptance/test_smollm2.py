@@ -164,6 +164,7 @@ def test_a_small_run_is_the_same_bytes_twice(smollm2, tmp_path):
             nonsense=0,
             doses=("0.2%",),
             draws=1,
+            home_draws=12,
             checks=(),
             min_known=5,
         )
@@ -207,8 +208,9 @@ def test_the_committed_reference_run_loads_and_says_what_the_readme_says():
         if (row["relation"], row["against"]) == ("all relations", "control_contribution")
     )
     assert found[3] == number(control["difference"])
-    assert found[4] == "p < 0.001" and control["p_value"] < 0.001
+    assert found[5] == "**< 0.001**" and control["p_value"] < 0.001
     clear = [row["label"] for row in results.summary["relations"] if row["home_significant"]]
-    starred = [line.split("|")[1].strip() for line in lines if line.endswith("| **0.04** |")]
-    assert clear == starred == ["word_opposite"]
+    ranked = [row["label"] for row in results.summary["relations"] if row["ranked"]]
+    named = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    assert clear == [name for name in ranked if named[name].endswith("** |")]
     assert results.effects["template_held_out"].all()

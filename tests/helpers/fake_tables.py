@@ -28,7 +28,9 @@ def make_matrix(names) -> pd.DataFrame:
                 {"ablated": ablated, "relation": relation, "dose": 92, "n": 16}
                 | {"effect": effect, "control": -0.03, "difference": effect + 0.03, **near}
                 | {"p_value": 0.001 if i == j else 0.3, "q_value": 0.002 if i == j else 0.4}
-                | {"draws": 4, "significant": i == j}
+                | {"family": "home" if i == j else "away", "draws": 99, "draws_needed": 0}
+                | {"draw_overlap": 0.03, "inflation": 1.0, "least_p": 0.01}
+                | {"significant": i == j}
             )
     return pd.DataFrame(rows)
 

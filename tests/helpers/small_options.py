@@ -12,6 +12,7 @@ _OPTIONS: dict[str, Any] = {
     "doses": (4, 8),
     "draws": 1,
     "judged_draws": 2,
+    "home_draws": 0,
     "checks": (),
     "blocks": 0,
     "permutations": 0,

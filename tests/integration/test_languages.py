@@ -18,7 +18,13 @@ from relation_neurons.results.table_store import TableStore
 from relation_neurons.results.verification import verify_folder
 from relation_neurons.storage.run_folder import record
 
-OPTIONS = {"held_out": 12, "nonsense": 4, "doses": (2, bilingual.PLANTED), "draws": 2}
+OPTIONS = {
+    "held_out": 12,
+    "nonsense": 4,
+    "doses": (2, bilingual.PLANTED),
+    "draws": 2,
+    "home_draws": 24,
+}
 
 
 @pytest.fixture(scope="module")

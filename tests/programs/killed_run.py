@@ -27,6 +27,7 @@ OPTIONS = small(
     doses=(4, 8, 12),
     draws=2,
     judged_draws=3,
+    home_draws=13,
     checks=("background",),
     blocks=2,
     permutations=19,

@@ -25,7 +25,7 @@ from helpers.small_options import small  # noqa: E402
 from relation_neurons.experiment import run as experiment  # noqa: E402
 from relation_neurons.storage.chunks import Chunks  # noqa: E402
 
-OPTIONS = small(checks=("background",), blocks=2)
+OPTIONS = small(checks=("background",), home_draws=12, blocks=2)
 
 
 class After:

@@ -39,9 +39,3 @@ def test_harm_of_the_size_that_smollm2_shows_is_found_in_9_of_10_runs():
     assert -0.15 <= found["home"].mean() <= -0.09
     assert found["found"].mean() >= 0.9
     assert found["harm_elsewhere"].mean() <= 0.05
-
-
-@pytest.mark.parametrize("facts", [20, 40])
-@pytest.mark.parametrize("chances", [(0.35, 0.6, 0.05), (0.1, 0.85, 0.05), (0.5, 0.5, 0.0)])
-def test_intervals_cover_at_least_93_in_100(facts, chances):
-    assert calibration.coverage(facts, chances, 1000) >= 0.93

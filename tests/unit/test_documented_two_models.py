@@ -44,9 +44,7 @@ def test_a_verdict_follows_its_rule(script):
         verdict = script.holds(one)
         area = one.row("cumulativity", "area minus control", quantity="correct")
         assert verdict["cumulativity"] == bool(area["high"] < 0 and area["p"] <= 0.05), name
-        found = table[(table["model"] == name) & (table["property"] == "interference")]
-        away = found[found["what"].str.startswith("elsewhere") & (found["quantity"] == "correct")]
-        assert verdict["interference"] == bool(away["value"].sum() > 0)
+        assert verdict["interference"] is None, "three draws are too few for any star"
 
 
 def test_shares_of_depth_add_up(script):

@@ -11,7 +11,14 @@ import relation_neurons as rn
 from relation_neurons.cli.app import app
 from relation_neurons.errors import UnknownOptionError
 
-QUICK = {"judged_draws": 1, "checks": (), "blocks": 0, "permutations": 0, "repeats": 0}
+QUICK = {
+    "judged_draws": 1,
+    "home_draws": 0,
+    "checks": (),
+    "blocks": 0,
+    "permutations": 0,
+    "repeats": 0,
+}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,14 @@ def finished(tmp_path_factory):
     """A small run on a planted model, of which only the figures matter."""
     out = tmp_path_factory.mktemp("images") / "run"
     planted = rn.planted_model(relations=3, seed=0)
-    quick = {"judged_draws": 1, "checks": (), "blocks": 0, "permutations": 0, "repeats": 0}
+    quick = {
+        "judged_draws": 1,
+        "home_draws": 0,
+        "checks": (),
+        "blocks": 0,
+        "permutations": 0,
+        "repeats": 0,
+    }
     rn.run(planted.model, planted.relations, out=out, held_out=0.4, doses=(8,), draws=1, **quick)
     return out
 

@@ -143,7 +143,8 @@ def test_the_effects_are_those_of_ablating_it_by_hand(card, model, prompts, reca
         here = (held_out.frame["relation"] == row.relation).to_numpy()
         change = after.margin[here] - intact["margin"][here]
         assert row.n == here.sum()
-        assert row.margin_change == pytest.approx(change.mean(), abs=1e-4)
+        per_fact = pd.Series(change).groupby(held_out.frame["fact"][here].to_numpy()).mean()
+        assert row.margin_change == pytest.approx(per_fact.median(), abs=1e-4)
         assert row.margin_low <= row.margin_change <= row.margin_high
         flips = after.correct[here].astype(int) - intact["known"][here].astype(int)
         assert (row.won, row.lost) == ((flips > 0).sum(), (flips < 0).sum())
@@ -174,7 +175,7 @@ def test_prompts_alone_are_enough(model, prompts, card, first):
 def test_pitfall_17_the_same_card_twice_is_the_same_bytes(
     card, model, prompts, recall, ranking, first
 ):
-    """Pitfall 17: the bootstrap has its own seed."""
+    """Pitfall 17: nothing on it is drawn."""
     again = neuron_card(model, first, prompts, recall=recall, ranking=ranking, min_known=5)
     assert again.to_html(page=True) == card.to_html(page=True)
 
@@ -269,10 +270,6 @@ def test_saved_results_give_the_card_of_their_own_options(model, folder):
     found = neuron_card(model, (int(top["layer"]), int(top["neuron"])), results)
     own = found.to_frame().set_index("relation")["rank"]
     assert own["country_food"] == 1 and found.ablation["mode"] == "mean"
-    reseeded = replace(results, manifest=results.manifest | {"seed": 7})
-    other = neuron_card(model, (found.layer, found.neuron), reseeded)
-    assert other.effects["margin_change"].equals(found.effects["margin_change"])
-    assert not other.effects["margin_low"].equals(found.effects["margin_low"])
     with pytest.raises(ResultsError, match="were not saved"):
         neuron_card(model, "L0N0", replace(results, folder=None))
 

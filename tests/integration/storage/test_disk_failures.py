@@ -20,7 +20,7 @@ from relation_neurons.errors import ResultsError
 from relation_neurons.storage.chunks import Chunks
 from relation_neurons.storage.memmap import room_for_table
 
-OPTIONS = small(nonsense=0, judged_draws=1, blocks=2)
+OPTIONS = small(nonsense=0, judged_draws=1, home_draws=9, blocks=2)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from relation_neurons.analysis.cumulativity import (
     dose_curves,
     dose_numbers,
     joint_effect,
-    trend_test,
 )
 from relation_neurons.errors import RelationFormatError, UnknownOptionError
 
@@ -71,15 +69,14 @@ def test_numbers_of_a_curve_made_by_hand():
     assert (row["n"], row["facts"], row["doses"], row["control_doses"]) == (8, 8, 3, 3)
     assert (row["largest_effect"], row["largest_dose"], row["last_effect"]) == (-4.0, 1000, -4.0)
     assert row["half_dose"] == pytest.approx(100 * 10 ** (1 / 3))  # -2 lies a third of the way
-    assert row["half_low"] == row["half_high"] == row["half_dose"]  # every fact is alike
-    assert row["half_reason"] == ""
+    assert np.isnan(row["half_low"]) and np.isnan(row["half_high"])  # every fact is alike
+    assert row["half_reason"] == "no interval: fewer than six facts, or all alike"
     assert row["area"] == pytest.approx((0 - 1 - 1 - 4) / 4)  # two decades, a trapezoid each
-    assert row["area_low"] == row["area"] == row["area_high"]
+    assert np.isnan(row["area_low"]) and np.isnan(row["area_high"])
     assert row["control_area"] == pytest.approx((0 - 0.2 - 0.2 - 0.4) / 4)
     assert row["area_difference"] == pytest.approx(row["area"] - row["control_area"])
-    assert row["p_trend"] < 1e-4
     away = numbers(effects).loc[("a", "elsewhere")]
-    assert away["area"] == 0.0 and away["p_trend"] == 1.0
+    assert away["area"] == 0.0
     assert np.isnan(away["half_dose"]) and away["half_reason"] == "no harm at the largest dose"
 
 
@@ -88,7 +85,6 @@ def test_the_largest_effect_need_not_be_at_the_largest_dose():
     assert (row["largest_effect"], row["largest_dose"], row["last_effect"]) == (-2.0, 100, -1.5)
     gain = numbers(effects_of(at_home((0.5, 2.0, 1.5)))).loc[HOME]
     assert gain["largest_effect"] == 2.0 and gain["half_reason"] == "no harm at the largest dose"
-    assert gain["p_trend"] > 0.95
 
 
 def test_where_there_is_no_dose_at_half_effect_the_reason_is_given():
@@ -96,7 +92,7 @@ def test_where_there_is_no_dose_at_half_effect_the_reason_is_given():
     assert np.isnan(early["half_dose"]) and np.isnan(early["half_high"])
     assert early["half_reason"] == "reached at the smallest dose, 10, or below it"
     noise = np.random.default_rng(0).normal(scale=3, size=8)
-    noise -= noise.mean() + 0.01
+    noise -= np.median(noise) + 0.01
 
     def unclear(ablated, relation, dose, fact):
         return noise[fact] * (dose == 1000)
@@ -128,7 +124,7 @@ def test_intervals_of_half_dose_and_area_cover_and_come_from_facts():
     )
     assert once["half_low"] < once["half_dose"] < once["half_high"]
     assert once["area_low"] < once["area"] < once["area_high"]
-    columns = ["half_dose", "half_low", "half_high", "area", "area_low", "area_high", "p_trend"]
+    columns = ["half_dose", "half_low", "half_high", "area", "area_low", "area_high", "slope"]
     np.testing.assert_allclose(once[columns].astype(float), thrice[columns].astype(float))
     assert (once["n"], thrice["n"], thrice["facts"]) == (12, 36, 12)
 
@@ -176,50 +172,11 @@ def test_the_curve_and_the_numbers_agree():
         ]
         row = dose_numbers(effects, quantity=quantity).set_index(["ablated", "where"]).loc[HOME]
         area = np.trapezoid(curve["effect"], np.log10(curve["dose"])) / 2
+        if quantity == "margin":  # the median over facts of each one's area
+            area = np.median(np.trapezoid(sizes[:, list(DOSES)], np.log10(DOSES)) / 2)
         assert row["area"] == pytest.approx(area)
         assert row["last_effect"] == pytest.approx(curve["effect"].iloc[-1])
         assert (curve["n"] == 16).all() and (curve["facts"] == 8).all()
-
-
-def test_pages_test_is_scipys_without_ties():
-    rng = np.random.default_rng(0)
-    for facts, doses in ((4, 3), (6, 5), (40, 4), (12, 9)):
-        changes = rng.normal(size=(facts, doses)) - 0.3 * np.arange(doses)
-        expected = stats.page_trend_test(-changes).pvalue
-        assert trend_test(changes) == pytest.approx(expected)
-        constant = np.vstack([changes, np.zeros((5, doses)), np.full((3, doses), -2.0)])
-        assert trend_test(constant) == pytest.approx(expected)  # they say nothing of order
-
-
-def test_with_ties_it_is_the_permutation_test_within_facts():
-    """Flips tie: p against a brute-force permutation of each fact's doses."""
-    rng = np.random.default_rng(1)
-    flips = -(rng.random((60, 4)) < 0.3 + 0.03 * np.arange(4)).astype(float)
-    harm = stats.rankdata(-flips, axis=1)
-    place = np.arange(1, 5)
-    observed = (harm @ place).sum()
-    drawn = np.array([(rng.permuted(harm, axis=1) @ place).sum() for _ in range(20_000)])
-    expected = (drawn >= observed - 1e-9).mean()
-    assert 0.001 < expected < 0.3
-    assert trend_test(flips) == pytest.approx(expected, abs=0.02)
-
-
-def test_under_no_trend_p_is_about_uniform_and_under_harm_that_stays_the_same_too():
-    """Harm that does not grow with the dose is no cumulativity, however large it is."""
-    rng = np.random.default_rng(2)
-    found = np.array(
-        [trend_test(-(rng.random((40, 4)) < 0.3).astype(float) - 1) for _ in range(600)]
-    )
-    for level in (0.05, 0.2, 0.5):
-        assert abs((found <= level).mean() - level) < 4 * np.sqrt(level * (1 - level) / 600) + 0.02
-
-
-def test_the_trend_is_one_sided_and_needs_three_doses():
-    growing = np.cumsum(-np.ones((10, 4)), axis=1)
-    assert trend_test(growing) < 1e-4 and trend_test(-growing) > 0.999
-    assert np.isnan(trend_test(growing[:, :2]))
-    assert trend_test(np.zeros((10, 4))) == 1.0
-    assert trend_test(np.vstack([growing[:1], np.zeros((9, 4))])) == 1.0
 
 
 def blocks_of(change, *, facts=10, templates=2, blocks=3, kinds=("ranked",)):

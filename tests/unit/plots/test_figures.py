@@ -62,7 +62,18 @@ def test_interference_marks_only_significant_cells() -> None:
     assert text[0][0] == f"{MINUS}0.45*"
     assert text[0][2] == f"{MINUS}0.07"
     assert text[0][1] == "+0.19", "its interval leaves out 0, and yet it is no finding"
-    assert "* marks the 3 of 9 cells" in fig.layout.title.subtitle.text
+    said = fig.layout.title.subtitle.text
+    assert "A star marks what is shown. At home 3 of 3 cells show harm" in said
+    assert "Away from home 0 of 6 cells show harm and 0 improvement" in said
+
+
+def test_interference_says_how_many_draws_a_star_takes() -> None:
+    matrix = make_matrix(names_of(3)).assign(draws=4, draws_needed=70, significant=False)
+    fig = plots.interference(matrix)
+    said = fig.layout.title.subtitle.text
+    assert "no cell can be significant with 4 random sets: that takes 70 more (home_draws)" in said
+    assert "70 more (judged_draws)" in said and "star" not in said
+    assert "cannot be significant with 4 random sets" in fig.data[0].hovertext[0][0]
 
 
 def test_interference_says_a_cell_in_words() -> None:
@@ -76,12 +87,13 @@ def test_interference_says_a_cell_in_words() -> None:
 
 def test_interference_without_controls_marks_nothing() -> None:
     nothing = dict.fromkeys(("control", "low", "high", "p_value", "q_value"), math.nan)
+    nothing |= {"least_p": math.nan, "draw_overlap": math.nan}
     matrix = make_matrix(names_of(2)).assign(**nothing, draws=0, significant=False)
     fig = plots.interference(matrix)
     heat = fig.data[0]
     assert "*" not in str(heat.text) and "control n/a" in heat.hovertext[0][0]
     assert "Not tested" in heat.hovertext[0][0]
-    assert "No control draw" in fig.layout.title.subtitle.text
+    assert "no random sets to compare with" in fig.layout.title.subtitle.text
 
 
 def test_dose_curve_holds_the_table() -> None:

@@ -104,10 +104,11 @@ def test_pitfall_23_effects_count_facts_won_and_lost_whether_known_or_not():
     found = effects_alone(frame, intact, after).set_index("relation")
     one, two = found.loc["one"], found.loc["two"]
     assert (one.n, one.won, one.lost, one.net_flips) == (4, 1, 2, -0.25)
-    assert one.margin_change == pytest.approx((-2 - 2.5 + 1.5 + 0) / 4)
+    assert one.margin_change == np.median([(-2 - 2.5) / 2, 1.5, 0]), "the median over facts"
     assert one.flips_low < one.net_flips < one.flips_high
-    assert (two.won, two.lost, two.net_flips, two.flips_low, two.flips_high) == (0, 0, 0, 0, 0)
-    assert (two.margin_change, two.margin_low, two.margin_high) == (-0.5, -0.5, -0.5)
+    assert (two.won, two.lost, two.net_flips) == (0, 0, 0)
+    assert two.flips_low < 0 < two.flips_high, "the next fact may change"
+    assert two.margin_change == -0.5 and np.isnan(two.margin_low) and np.isnan(two.margin_high)
 
 
 @pytest.mark.parametrize("kind", ["byte_level_tokenizer", "sentencepiece_tokenizer"])

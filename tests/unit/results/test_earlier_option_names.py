@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 import relation_neurons as rn
-from relation_neurons.errors import UnknownOptionError
+from relation_neurons.errors import RelationFormatError, UnknownOptionError
 from relation_neurons.results.options import make_options
 
 
@@ -32,3 +33,12 @@ def test_a_run_warns_of_the_earlier_name(as_a_user):
 def test_a_run_refuses_what_only_the_loader_of_relations_takes(as_a_user):
     with pytest.raises(UnknownOptionError, match="names"):
         rn.run(None, names=["country_capital"])
+
+
+def test_a_keyword_that_says_nothing_any_more_is_taken_with_a_warning(as_a_user):
+    empty = pd.DataFrame({"block": []})
+    with (
+        pytest.warns(DeprecationWarning, match="'seed' has no effect any more"),
+        pytest.raises(RelationFormatError, match="no joint ablation"),
+    ):
+        rn.joint_effect(empty, seed=3)
