@@ -32,8 +32,9 @@ from interval_calibration import HEADING
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import relation_neurons as rn
-from relation_neurons.analysis.cell_tests import ALPHA, false_discovery
+from relation_neurons.analysis.cell_tests import false_discovery
 from relation_neurons.analysis.contrasts import contrasts
+from relation_neurons.analysis.draw_tests import ALPHA
 from relation_neurons.planted.model import Planted
 from relation_neurons.ranking.null import null_maximum
 

@@ -18,8 +18,8 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from relation_neurons import plots
+from relation_neurons.analysis.cell_tests import claim_families, claim_sentences
 from relation_neurons.analysis.cumulativity import dose_curves
-from relation_neurons.analysis.families import claim_families, claim_sentences
 from relation_neurons.analysis.interference import interference_matrix, specificity
 from relation_neurons.analysis.versatility import (
     overlap_matrix,

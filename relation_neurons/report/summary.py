@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from relation_neurons.analysis.cell_tests import claim_families
 from relation_neurons.analysis.contrasts import (
     contrasts,
     headline,
@@ -14,7 +15,6 @@ from relation_neurons.analysis.contrasts import (
 )
 from relation_neurons.analysis.cumulativity import dose_numbers, joint_effect
 from relation_neurons.analysis.effects import only_dose
-from relation_neurons.analysis.families import claim_families
 from relation_neurons.analysis.flips import majority_share, turned_right
 from relation_neurons.analysis.interference import (
     interference_matrix,
@@ -53,7 +53,7 @@ def claims(results: Results, dose: int) -> dict[str, Any]:
     }
     tables = {
         "specificity": specificity_intervals(effects, dose=dose, contrast=contrast),
-        "cumulativity": dose_numbers(effects, contrast=contrast),
+        "cumulativity": dose_numbers(effects, contrast=contrast, seed=seed),
         "turned": turned_right(effects, results.prompts, results.recall, **asked),
         "majority": majority_share(effects, results.prompts, results.recall, **asked),
         "null": results.null,

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import relation_neurons as rn
-from relation_neurons.analysis.cell_tests import ALPHA, false_discovery
+from relation_neurons.analysis.cell_tests import claim_families, claim_sentences, false_discovery
 from relation_neurons.analysis.contrasts import headline
+from relation_neurons.analysis.draw_tests import ALPHA
 from relation_neurons.analysis.effects import effect_cells, paired_changes
-from relation_neurons.analysis.families import claim_families, claim_sentences
 from relation_neurons.analysis.flips import NEAR_TIE, turned_right
 from relation_neurons.formatting import interval, number
 

@@ -11,11 +11,16 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 import relation_neurons as rn
-from relation_neurons.analysis.cell_tests import LARGEST_OVERLAP, false_discovery, judge_cells
+from relation_neurons.analysis.cell_tests import (
+    LARGEST_OVERLAP,
+    claim_families,
+    claim_sentences,
+    false_discovery,
+    judge_cells,
+)
 from relation_neurons.analysis.contrasts import known_against_others
 from relation_neurons.analysis.draw_tests import draws_needed
 from relation_neurons.analysis.effects import fact_keys
-from relation_neurons.analysis.families import claim_families, claim_sentences
 from relation_neurons.analysis.interference import home_cells, specificity_intervals
 from relation_neurons.analysis.intervals import flip_interval
 from relation_neurons.analysis.resampling import by_fact, sign_flip_test
