@@ -218,6 +218,13 @@ def section(path: Path) -> str:
     )
 
 
+def placed(page: str, own: str) -> str:
+    """Puts the section in its place on the page, before the one on intervals, which is made to the end."""
+    above, heading, below = page.partition("\n## Intervals\n")
+    above = above.partition("\n## Overlap\n")[0].rstrip()
+    return f"{above}\n\n{own}{heading}{below}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=120)
@@ -225,10 +232,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
     options = parser.parse_args()
     measured(options.runs).to_csv(options.out, index=False, float_format="%.4f")
-    before, _, rest = options.page.read_text(encoding="utf-8").partition("## Overlap\n")
-    after = rest.partition("\n## ")
-    page = f"{before.rstrip()}\n\n{section(options.out)}{''.join(after[1:])}"
-    options.page.write_text(page, encoding="utf-8")
+    there = options.page.read_text(encoding="utf-8")
+    options.page.write_text(placed(there, section(options.out)), encoding="utf-8")
     print(table_of(options.out))
 
 
