@@ -31,7 +31,7 @@ compare: $(INSTALLED)
 
 calibration: $(INSTALLED)
 	$(BIN)/python scripts/calibration.py --runs 200 --write
-	$(BIN)/python scripts/draw_calibration.py --runs 400 --write
+	$(BIN)/python scripts/draw_calibration.py --runs 300 --write
 	$(BIN)/python scripts/interval_calibration.py --trials 2000
 	$(BIN)/python scripts/overlap_calibration.py
 
