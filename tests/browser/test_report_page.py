@@ -140,7 +140,7 @@ def test_facts_and_changed_answers_are_searched_and_filtered(report) -> None:
     page.set_viewport_size(DESKTOP)
     flips = page.locator("#flips tbody tr:visible")
     everything = flips.count()
-    page.get_by_label("Judged").select_option("home")
+    page.get_by_role("combobox", name="Judged").select_option("home")
     home = flips.count()
     assert 0 < home < everything
     page.get_by_label("Search answers").fill("lost word opposite")
