@@ -232,19 +232,17 @@ def _home_draws(results: Results, ablations: AblationPlan) -> str:
     """Draws again for whatever the tables leave unclear, and compares."""
     held_out, there = _held_out(results), results.home_draws
     expected, known = set[tuple[str, ...]](), there.iloc[:0]
+    named = pd.Series(list(there[CONDITION].astype(str).itertuples(index=False, name=None)))
+    drawn = set(named)
     while conditions := ablations.next_home_draws(results.effects, known):
         wanted = _labels(conditions)
         for one in conditions:
             (labels,) = _labels([one])
             home = (held_out["relation"] == one.ablated) & (held_out["language"] == one.language)
             expected |= {(*labels, str(prompt)) for prompt in held_out.loc[home, "prompt_id"]}
-        if there.empty:
-            break
-        named = there[CONDITION].astype(str).apply(tuple, axis=1)
-        now = there[named.isin(wanted)]
-        if now.empty:
-            break
-        known = pd.concat([known, now])
+        if not wanted <= drawn:
+            break  # what is drawn next rests on draws that are missing
+        known = pd.concat([known, there[named.isin(wanted).to_numpy()]])
     return _exactly(there, [*CONDITION, "prompt_id"], expected)
 
 
