@@ -68,3 +68,28 @@ def test_planted_harm_is_found():
     harm = table[table["table"] == "harm"].set_index("what")
     assert harm.loc["half of the facts of one relation", "cells found"] >= 0.8
     assert harm.loc["a tenth of the facts of every relation", "found over all relations"] >= 0.9
+
+
+def test_the_readme_states_these_shares():
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    table = pd.read_csv(calibration_tables.kept("draws"))
+    of = dict(list(table.groupby("table")))
+    nothing, harm = of["nothing"], of["harm"].set_index("what")
+    dealt = nothing["what"].str.startswith("dealt anew")
+    low, high = (
+        f"{share:.0%}" for share in nothing.loc[dealt, "any cell claimed"].agg(["min", "max"])
+    )
+    assert f"claim a cell in {low} to {high} of the runs, by a t-test" in readme
+    by_t = nothing.loc[dealt, "any cell claimed by t-test"]
+    assert f"in {by_t.min():.0%} to {by_t.max():.0%}. Other tails" in readme
+    assert (
+        f"Other tails do so in {nothing.loc[~dealt, 'any cell claimed'].max():.0%} at most"
+        in readme
+    )
+    one = harm.loc["half of the facts of one relation"]
+    assert f"it has its star in {one['cells found']:.0%} of the runs" in readme
+    prompts = len(draw_calibration.reference_pool().home)
+    swept = (
+        of["cost"]["rows"].iloc[0] * prompts / (8 * 40)
+    )  # the table's run has 40 prompts a relation
+    assert f"costs {one['rows'] / swept:.0%} more rows than a run's sweep" in readme
