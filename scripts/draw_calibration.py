@@ -34,14 +34,17 @@ from scipy import stats
 import relation_neurons as rn
 from relation_neurons.analysis.cell_tests import (
     LARGEST_OVERLAP,
+    MOST_HOME_DRAWS,
     false_discovery,
     judge_all,
     judge_cells,
+    next_draws,
 )
 from relation_neurons.analysis.draw_tests import (
     ALPHA,
     LEAST_DRAWS,
     all_relations_p,
+    away_p,
     deflated,
     draws_needed,
     inflation,
@@ -50,7 +53,6 @@ from relation_neurons.analysis.draw_tests import (
     overlap_inflation,
     rank_p,
     sequential_p,
-    step_down_p,
 )
 from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 from relation_neurons.analysis.trend import trends
@@ -61,8 +63,6 @@ REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 CONTRAST, CONTROL = "specific", "control_contribution"
 DRAWS = make_options().judged_draws
 """Random sets that are judged on all prompts, as in a default run."""
-MOST, ROUND = 999, 20
-"""Most draws at home, and how many are judged before it is asked whether the answer is clear."""
 FACTS = 8
 """Facts of a constructed cell, all with the same change: the test over facts then gives p = 1/256."""
 
@@ -78,11 +78,6 @@ TAILS: dict[str, Callable[[np.random.Generator, Any], np.ndarray]] = {
 
 More = Callable[[int, int], np.ndarray]
 """Effects at home of the first so many further draws of a relation, given its place."""
-
-
-def next_round(draws: int, needed: int) -> int:
-    """How many draws a relation is judged under next, as `AblationPlan.next_home_draws` has it."""
-    return 0 if draws + needed > MOST else min(needed, max(ROUND, draws // 2))
 
 
 def drawn_until_clear(
@@ -103,8 +98,7 @@ def drawn_until_clear(
         matrix = judge(home_draws)
         home = matrix[matrix["family"] == "home"]
         rounds = []
-        for cell in home.itertuples():
-            count = next_round(cell.draws, cell.draws_needed)
+        for cell, count in zip(home.itertuples(), next_draws(home), strict=True):
             if count > 0:
                 rounds.append(draw(cell.ablated, range(cell.draws, cell.draws + count)))
         if not rounds:
@@ -171,8 +165,8 @@ class Judged(NamedTuple):
     claims: Claims
     """By rank alone."""
     p_all: float
-    flips: np.ndarray
-    """p-value of the test over facts of each cell at home."""
+    by_t: bool
+    """Whether a t-test claims any cell."""
     rows: int
     """Rows that the draws at home cost beyond those that are judged on all prompts."""
 
@@ -181,21 +175,19 @@ class Judged(NamedTuple):
         return self.cells is not None and bool(self.cells["significant"].any())
 
 
-def judge_dealt(
-    pool: Pool, dealt: np.ndarray, more: More, seed: int, *, whole: bool = False
-) -> Judged:
+def judge_dealt(pool: Pool, dealt: Dealt, seed: int, *, whole: bool = False) -> Judged:
     """Judges sets among others, with draws at home until the answer is clear.
 
     Args:
         pool: whose prompts and facts the changes are of.
-        dealt: change of each prompt under each relation's set, then under the draws of its control.
-        more: further draws at home.
+        dealt: the sets.
         seed: of the sign flips and deals.
         whole: whether cells are tested over facts, too, where rank alone claims none: tests over facts take
             claims away and add none.
     """
-    names, given = pool.names, dealt.shape[1] - 1
-    paired, means = paired_table(pool, dealt), pool.means(dealt)
+    names, given = pool.names, dealt.changes.shape[1] - 1
+    means = pool.means(dealt.changes) + dealt.shift
+    paired = paired_table(pool, dealt)
     ranked, base = means[:, 0], means[:, 1:]
     at_home = paired[paired["ablated"] == paired["relation"]]
     flips = np.array(
@@ -208,8 +200,8 @@ def judge_dealt(
             for _, part in at_home.groupby("ablated", sort=True)
         ]
     )
-    claims = judge_ranks(ranked, base, more, seed, flips=flips)
-    further = [more(i, count - given) for i, count in enumerate(claims.judged)]
+    claims = judge_ranks(ranked, base, dealt.more, seed, flips=flips)
+    further = [dealt.more(i, count - given) for i, count in enumerate(claims.judged)]
     draws = draw_table(names, base)
     cells = None
     if whole or claims.any:
@@ -218,19 +210,23 @@ def judge_dealt(
     home = pd.DataFrame({"ablated": names, "family": "home", "inflation": claims.inflation})
     rows = (claims.judged - given) @ np.bincount(pool.home, minlength=len(names))
     p_all = judge_all(paired, draws, home, seed=seed).p_value
-    return Judged(cells, claims, p_all, flips, int(rows))
+    return Judged(cells, claims, p_all, claimed_by_t(ranked, base), int(rows))
 
 
-def paired_table(pool: Pool, dealt: np.ndarray) -> pd.DataFrame:
-    """The table that `judge_cells` takes: each prompt under each relation's set and the mean of its draws."""
+def paired_table(pool: Pool, dealt: Dealt) -> pd.DataFrame:
+    """The table that `judge_cells` takes: each prompt under each relation's set and the mean of its draws.
+
+    The test over facts takes the differences, which have no shift.
+    """
     names, prompts = np.array(pool.names), len(pool.home)
-    ranked, control = dealt[:, 0], dealt[:, 1:].mean(axis=1)
+    ranked, control = dealt.changes[:, 0], dealt.changes[:, 1:].mean(axis=1)
+    shift = dealt.shift[:, 0][:, pool.home]
     return pd.DataFrame(
         {
             "ablated": np.repeat(names, prompts),
             "relation": np.tile(names[pool.home], len(names)),
             "fact": np.tile(pool.facts, len(names)),
-            "correct_change": ranked.ravel(),
+            "correct_change": (ranked + shift).ravel(),
             "correct_control": control.ravel(),
             "correct_difference": (ranked - control).ravel(),
         }
@@ -278,49 +274,51 @@ def claimed_by_t(ranked: np.ndarray, base: np.ndarray) -> bool:
     return bool((false_discovery(pd.Series(p.ravel())) <= ALPHA).any())
 
 
-def dealt_runs(runs: int) -> Iterator[dict[str, Any]]:
-    """Random sets of the reference run in the place of ranked ones: each is drawn from all of them."""
-    pool = reference_pool()
-    for run in range(runs):
-        dealt, more = _dealt(pool, run, 0x6465616C)
-        yield _nothing(pool, dealt, more, run)
+def dealt_runs(runs: int, relations: int | None = None) -> Iterator[dict[str, Any]]:
+    """Random sets of the reference run in the place of ranked ones: each is drawn from all of them.
 
-
-def dealt_once_runs(runs: int, relations: int = 2) -> Iterator[dict[str, Any]]:
-    """The same without replacement: every set stands in one place, so few relations have many each."""
+    Args:
+        runs: how often they are dealt.
+        relations: how many are there, another choice in each run; all by default.
+    """
     whole = reference_pool()
-    each = len(whole.changes) // relations
     for run in range(runs):
-        rng = np.random.default_rng([run, relations, 0x6F6E6365])
-        pool = some_relations(whole, rng.permutation(len(whole.names))[:relations])
-        order = rng.permutation(len(whole.changes))[: relations * each].reshape(relations, each)
+        rng = np.random.default_rng([run, 0x6F6E6365])
+        chosen = rng.permutation(len(whole.names))[:relations]
+        pool = some_relations(whole, chosen) if relations else whole
+        found = judge_dealt(pool, _dealt(pool, run, 0x6465616C), run)
+        yield {
+            "any cell": found.any,
+            "over all relations": bool(found.p_all <= ALPHA),
+            "any cell by t-test": found.by_t,
+            "rows at home": found.rows,
+        }
 
-        def more(i: int, n: int, pool: Pool = pool, order: np.ndarray = order) -> np.ndarray:
-            return pool.means(pool.changes[order[i, 1 + DRAWS :][:n]])[:, i]
 
-        yield _nothing(pool, pool.changes[order[:, : 1 + DRAWS]], more, run)
+class Dealt(NamedTuple):
+    """Random sets in the place of ranked ones and of their draws."""
+
+    changes: np.ndarray
+    """Change of each prompt under each relation's set, then under the draws of its control."""
+    shift: np.ndarray
+    """Less than a prompt, of the mean on each relation: a set that is drawn twice has no tie with itself."""
+    more: More
 
 
-def _dealt(pool: Pool, *key: int) -> tuple[np.ndarray, More]:
+def _dealt(pool: Pool, *key: int) -> Dealt:
     """Deals a ranked set and a default run's draws to each relation, and draws at home where asked."""
     effects, rng = pool.means(pool.changes), np.random.default_rng(key)
-    dealt = pool.changes[rng.integers(len(effects), size=(len(pool.names), 1 + DRAWS))]
+    count = len(pool.names)
+    changes = pool.changes[rng.integers(len(effects), size=(count, 1 + DRAWS))]
+    step = 0.5 / np.bincount(pool.home, minlength=count)
+    shift = rng.uniform(-step, step, size=(count, 1 + DRAWS, count))
 
     def more(i: int, n: int) -> np.ndarray:
-        return effects[np.random.default_rng([*key, i]).integers(len(effects), size=MOST)[:n], i]
+        own = np.random.default_rng([*key, i])
+        drawn = effects[own.integers(len(effects), size=MOST_HOME_DRAWS), i]
+        return (drawn + own.uniform(-step[i], step[i], size=MOST_HOME_DRAWS))[:n]
 
-    return dealt, more
-
-
-def _nothing(pool: Pool, dealt: np.ndarray, more: More, run: int) -> dict[str, Any]:
-    found = judge_dealt(pool, dealt, more, run)
-    means = pool.means(dealt)
-    return {
-        "any cell": found.any,
-        "over all relations": bool(found.p_all <= ALPHA),
-        "any cell by t-test": claimed_by_t(means[:, 0], means[:, 1:]),
-        "rows at home": found.rows,
-    }
+    return Dealt(changes, shift, more)
 
 
 def harm_runs(runs: int, lost: float, planted: int) -> Iterator[dict[str, Any]]:
@@ -334,14 +332,14 @@ def harm_runs(runs: int, lost: float, planted: int) -> Iterator[dict[str, Any]]:
     pool = reference_pool()
     count = len(pool.names)
     for run in range(runs):
-        dealt, more = _dealt(pool, run, planted, 0x6861726D)
+        dealt = _dealt(pool, run, planted, 0x6861726D)
         rng = np.random.default_rng([run, planted, 0x6C6F7374])
         places = [(run + k) % count for k in range(planted)]
         for i in places:
             facts = np.unique(pool.facts[pool.home == i])
             gone = rng.permutation(facts)[: round(lost * len(facts))]
-            dealt[i, 0, np.isin(pool.facts, gone)] = -1.0
-        found = judge_dealt(pool, dealt, more, run, whole=True)
+            dealt.changes[i, 0, np.isin(pool.facts, gone)] = -1.0
+        found = judge_dealt(pool, dealt, run, whole=True)
         names = [pool.names[i] for i in places]
         cells = found.cells.set_index(["ablated", "relation"])
         own = cells.loc[[(name, name) for name in names]]
@@ -413,42 +411,52 @@ def judge_ranks(
         claimed = false_discovery(pd.Series(np.maximum(p, facts))) <= ALPHA + 1e-12
         claimed &= least * count <= ALPHA + 1e-12
         needed = np.maximum(draws_needed(count, factor=factor) - draws, 0)
-        clear = claimed | (facts > ALPHA) | np.array([one[2] for one in found])
+        clear = (facts > ALPHA) | np.array([one[2] for one in found])
         before = later
         if more:
-            rounds = [
-                0 if done else next_round(*one)
-                for done, *one in zip(clear, draws.tolist(), needed.tolist(), strict=True)
-            ]
-            later = [
-                more(i, len(one) + n) if n else one
-                for i, (one, n) in enumerate(zip(later, rounds, strict=True))
-            ]
+            home = pd.DataFrame({"draws": draws, "draws_needed": np.where(clear, 0, needed)})
+            counts = next_draws(home.assign(p_sign_flip=facts, p_value=p, inflation=factor))
+            have = [len(one) for one in later]
+            later = [more(i, have[i] + n) if n else later[i] for i, n in enumerate(counts)]
         if list(map(len, before)) == list(map(len, later)):
             break  # the answers are clear, or there are no more draws
     judged = given + np.array([len(one) for one in later])
     own = [base[i, :, i] for i in range(count)]
-    p_all = deflated(all_relations_p(np.diagonal(ranked), own, deals=deals, seed=seed), factor)
+    p_all = p[0]
+    if count > 1:
+        p_all = deflated(all_relations_p(np.diagonal(ranked), own, deals=deals, seed=seed), factor)
     away = np.zeros((count, count), dtype=bool)
     shown = claimed.any() or p_all <= ALPHA
-    if shown and count > 1 and 1 / (1 + given) <= deflated(ALPHA, 1 / factor) + 1e-12:
+    if shown and count > 1 and given >= draws_needed(1, factor=factor, sides=2):
         apart = np.where(np.eye(count, dtype=bool), np.nan, ranked)
         drawn = [np.where(np.isnan(apart[i]), np.nan, base[i]) for i in range(count)]
-        step = step_down_p(apart, drawn, seed=seed)
+        step = away_p(apart, drawn, seed=seed).adjusted
         adjusted = [deflated(one, factor, sides=2) for one in step.ravel()]
         away = np.array(adjusted).reshape(step.shape) <= ALPHA + 1e-12
     return Claims(claimed, p, p_all, away, factor, draws, judged)
 
 
 def tail_runs(
-    tail: str, relations: int, draws: int, runs: int, further: bool = True
+    tail: str, relations: int, draws: int, runs: int, further: bool = True, harmed: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Ranked sets that are one more draw of their control, from a tail."""
+    """Ranked sets that are one more draw of their control, from a tail.
+
+    Args:
+        tail: one of `TAILS`.
+        relations: how many.
+        draws: judged on all prompts.
+        runs: how often.
+        further: whether more are drawn at home.
+        harmed: whether sets do great harm at home, so that cells away from home may be claimed.
+    """
     for run in range(runs):
         ranked, base, more = constructed(tail, relations, draws, run)
+        if harmed:
+            np.fill_diagonal(ranked, -1e3)
         found = judge_ranks(ranked, base, more if further else None, run, deals=9_999)
         yield {
             "any cell": found.any,
+            "any cell away": bool(found.away.any()),
             "over all relations": bool(found.p_all <= ALPHA),
             "any cell by t-test": claimed_by_t(ranked, base),
         }
@@ -463,7 +471,7 @@ def constructed(
     effects = TAILS[tail](rng, (relations, 1 + draws, relations))
 
     def more(i: int, n: int) -> np.ndarray:
-        return TAILS[tail](np.random.default_rng([*key, i]), MOST)[:n]
+        return TAILS[tail](np.random.default_rng([*key, i]), MOST_HOME_DRAWS)[:n]
 
     return effects[:, 0], effects[:, 1:], more
 
@@ -512,7 +520,7 @@ def _rows(
 
 
 def overlap_runs(
-    share: float, runs: int, heavy: bool, *, width: int = 600, draws: int = MOST
+    share: float, runs: int, heavy: bool, *, width: int = 600, draws: int = MOST_HOME_DRAWS
 ) -> dict[str, float]:
     """Random sets of a layer among draws from the rest of it, where effects add up over neurons.
 
@@ -628,7 +636,7 @@ def cost_table() -> pd.DataFrame:
     table = [("draws on all prompts alone (home_draws=0)", DRAWS, swept)]
     for what, draws in (
         ("until one relation alone can be significant, at most", needed),
-        ("random sets that differ less than ranked ones (inflation), at most", MOST),
+        ("random sets that differ less than ranked ones (inflation), at most", MOST_HOME_DRAWS),
     ):
         table.append((what, draws, swept + (draws - DRAWS) * each))
     return pd.DataFrame(table, columns=["what", "draws", "rows"])
@@ -646,10 +654,9 @@ def nothing_table(runs: int, jobs: Jobs) -> pd.DataFrame:
     pool = reference_pool()
     relations, sets = len(pool.names), len(pool.changes)
     studies: list[tuple[str, int, int, Any]] = [
-        (f"dealt anew, {sets} sets, with replacement", relations, DRAWS, (dealt_runs, runs)),
         *(
-            (f"dealt anew, {sets} sets, each once", few, DRAWS, (dealt_once_runs, runs, few))
-            for few in (2, 4)
+            (f"{sets} sets dealt anew", few, DRAWS, (dealt_runs, runs, few))
+            for few in (relations, 4, 2)
         ),
     ]
     often = {count: 32 * runs // count for count in (8, 4, 2)}  # a run of few relations is cheap
@@ -669,6 +676,21 @@ def nothing_table(runs: int, jobs: Jobs) -> pd.DataFrame:
             **{name: table[column].mean() for column, name in SHARE.items()},
         }
         for (what, count, draws, _), table in zip(studies, found, strict=True)
+    )
+
+
+def away_table(runs: int, jobs: Jobs) -> pd.DataFrame:
+    """What is claimed away from home where there is harm at home and nothing else."""
+    studies = [(tail_runs, tail, 8, 59, runs, False, True) for tail in TAILS]
+    return pd.DataFrame(
+        {
+            "what": f"{study[1]}, harm at home",
+            "relations": 8,
+            "draws": 59,
+            "runs": runs,
+            "any cell away from home claimed": table["any cell away"].mean(),
+        }
+        for study, table in zip(studies, jobs(studies), strict=True)
     )
 
 
@@ -753,9 +775,10 @@ def main() -> None:
         tables = {
             "nothing": nothing_table(options.runs, jobs),
             "harm": harm_table(3 * options.runs // 10, jobs),
+            "away": away_table(options.runs, jobs),
             "cost": cost_table(),
             "overlap": overlap_table(10 * options.runs, jobs),
-            "trend": trend_table(options.runs // 4, jobs),
+            "trend": trend_table(options.runs, jobs),
         }
     for table in tables.values():
         print(table.to_string())
