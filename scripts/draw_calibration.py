@@ -256,7 +256,7 @@ def away_mid_p(ranked: np.ndarray, base: np.ndarray) -> np.ndarray:
 
 
 def claimed_by_t(ranked: np.ndarray, base: np.ndarray) -> bool:
-    """Whether Student's t claims any cell, for comparison: what versions up to 0.2 took in place of the rank.
+    """Whether Student's t claims any cell, for comparison: what an earlier version took in place of the rank.
 
     Each cell's effect is held against the spread of its draws, whose variance is moderated by that of the
     other sets on the same relation (4 degrees of freedom); with genomic control, and Benjamini-Hochberg
