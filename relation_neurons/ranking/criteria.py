@@ -239,8 +239,7 @@ def _probe_coefficients(
                 C=_PROBE_C,
                 solver="liblinear",
                 class_weight="balanced",
-                tol=1e-6,  # of liblinear: the default stops up to 0.2% above the minimum
-                max_iter=10_000,
+                max_iter=1000,
                 random_state=0,
             )
             found[i] = probe.fit(scaled, member[counted] == 1).coef_[0]
