@@ -301,7 +301,7 @@ class Dealt(NamedTuple):
     changes: np.ndarray
     """Change of each prompt under each relation's set, then under the draws of its control."""
     shift: np.ndarray
-    """Less than a prompt, of the mean on each relation: a set that is drawn twice has no tie with itself."""
+    """Less than a prompt, of the mean at home: a set that is drawn twice has no tie with itself there."""
     more: More
 
 
@@ -311,7 +311,7 @@ def _dealt(pool: Pool, *key: int) -> Dealt:
     count = len(pool.names)
     changes = pool.changes[rng.integers(len(effects), size=(count, 1 + DRAWS))]
     step = 0.5 / np.bincount(pool.home, minlength=count)
-    shift = rng.uniform(-step, step, size=(count, 1 + DRAWS, count))
+    shift = rng.uniform(-step, step, size=(count, 1 + DRAWS, count)) * np.eye(count)[:, None]
 
     def more(i: int, n: int) -> np.ndarray:
         own = np.random.default_rng([*key, i])
