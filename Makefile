@@ -30,7 +30,8 @@ compare: $(INSTALLED)
 	  --out results/comparison
 
 calibration: $(INSTALLED)
-	$(BIN)/python scripts/calibration.py --runs 200 --out docs/calibration.md
+	$(BIN)/python scripts/calibration.py --runs 200 --write
+	$(BIN)/python scripts/draw_calibration.py --runs 300 --write
 	$(BIN)/python scripts/interval_calibration.py --trials 2000
 	$(BIN)/python scripts/overlap_calibration.py
 

@@ -9,7 +9,7 @@ Each run goes from prompts to the tested interference matrix.
 
 How often intervals hold the truth, scripts/interval_calibration.py says.
 
-Usage: python scripts/calibration.py [--runs 200] [--out docs/calibration.md]
+Usage: python scripts/calibration.py [--runs 200] [--write]
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from interval_calibration import HEADING
+from calibration_tables import write
+from draw_calibration import drawn_until_clear
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import relation_neurons as rn
+from relation_neurons.ablation.sets import draw_controls, plan_sweep
+from relation_neurons.ablation.sweep import ablate_sets
 from relation_neurons.analysis.cell_tests import false_discovery
 from relation_neurons.analysis.contrasts import contrasts
 from relation_neurons.analysis.draw_tests import ALPHA
@@ -112,7 +114,8 @@ def shuffled(
 
 def judge(
     source: Planted, prompts: rn.Prompts, ranking: rn.Ranking, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Returns the tables `effects` and `home_draws`, drawn for as a run does, and the matrix."""
     effects = rn.ablation_sweep(
         source.model,
         prompts.held_out,
@@ -121,8 +124,19 @@ def judge(
         control_draws={"control_contribution": DRAWS},
         seed=seed,
     )
-    quantity = "correct" if effects["correct_intact"].any() else "margin"
-    return effects, rn.interference_matrix(effects, quantity=quantity, seed=seed)
+    asked = {"quantity": "correct" if effects["correct_intact"].any() else "margin", "seed": seed}
+    ranked = plan_sweep(ranking, (DOSE,), control_draws=0)
+    sets = {one.ablated: one for one in ranked}
+
+    def draw(relation: str, draws: range) -> pd.DataFrame:
+        own = prompts.held_out.take(prompts.held_out.frame["relation"] == relation)
+        controls = draw_controls(sets[relation], ranking, draws, seed=seed)
+        return ablate_sets(source.model, own, ranking, controls)
+
+    matrix, home_draws = drawn_until_clear(
+        lambda home_draws: rn.interference_matrix(effects, home_draws, **asked), draw
+    )
+    return effects, home_draws, matrix
 
 
 def null_runs(kind: str, runs: int) -> Iterator[dict[str, object]]:
@@ -133,7 +147,7 @@ def null_runs(kind: str, runs: int) -> Iterator[dict[str, object]]:
         if kind == "random":  # it knows nothing: which facts count as known is drawn
             recall = recall.assign(known=rng.random(len(recall)) < 0.8)
         prompts, table, recall = shuffled(prompts, table, recall, rng)
-        _, matrix = judge(source, prompts, rn.rank_neurons(table, recall), run)
+        _, _, matrix = judge(source, prompts, rn.rank_neurons(table, recall), run)
         yield {
             "claims": bool(matrix["significant"].any()),
             "claims_by_facts_alone": bool((false_discovery(matrix["p_sign_flip"]) <= ALPHA).any()),
@@ -164,9 +178,9 @@ def power_runs(
         )
         recall = rn.measure_recall(source.model, prompts)
         table = rn.collect_activations(source.model, prompts.detection)
-        effects, matrix = judge(source, prompts, rn.rank_neurons(table, recall), run)
+        effects, home_draws, matrix = judge(source, prompts, rn.rank_neurons(table, recall), run)
         home = matrix[matrix["ablated"] == matrix["relation"]]
-        overall = contrasts(effects, dose=DOSE).query(
+        overall = contrasts(effects, home_draws, dose=DOSE, matrix=matrix).query(
             "relation == 'all relations' and against == 'control_contribution'"
         )
         away = matrix[matrix["ablated"] != matrix["relation"]]
@@ -225,40 +239,15 @@ def _study(study: tuple[Any, ...]) -> pd.DataFrame:
     return found
 
 
-INTRO = """# Calibration: nothing where there is nothing, something where there is
-
-Made by `python scripts/calibration.py --runs {runs}` (`make calibration`), on planted models
-([planted.md](planted.md)) and on random ones, each run from prompts to the tested interference matrix
-({relations} relations, {dose} neurons, {draws} control draws, as many as a run's judged dose has).
-
-- *Labels shuffled* among facts, on both sides, before ranking: a run that then claims a significant cell
-  claims what is not there. "Sign-flip test alone" leaves out the test against the spread of control draws:
-  any set of neurons does *something* to a fixed set of prompts, and prompts alone cannot tell that from a
-  finding.
-- *Harm found*: planted models in which only a share of the facts needs the relation's neurons; the number
-  is the mean effect at home. SmolLM2's reference run has eight relations and about as much harm as the
-  first of these rows. Single cells of 16 facts need
-  a larger one: three facts that flip the same way have p = 0.25, whatever the model.
-
-"""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", action="store_true", help="the CSV, and the page's table")
     options = parser.parse_args()
     table = table_of(options.runs)
-    lines = ["| what | runs | share | goal |", "| --- | --- | --- | --- |"]
-    lines += [f"| {r.what} | {r.runs} | {r.share:.1%} | {r.goal} |" for r in table.itertuples()]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out:
-        intro = INTRO.format(runs=options.runs, relations=RELATIONS, dose=DOSE, draws=DRAWS)
-        there = options.out.read_text(encoding="utf-8") if options.out.is_file() else ""
-        _, heading, rest = there.partition(HEADING)  # made by scripts/interval_calibration.py
-        text += f"\n{heading}{rest}" if heading else ""
-        options.out.write_text(intro + text, encoding="utf-8")
+    print(table.to_string())
+    if options.write:
+        write("runs", {"runs": table})
 
 
 if __name__ == "__main__":

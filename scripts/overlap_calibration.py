@@ -11,7 +11,7 @@ hypergeometric distribution, which suppose that top sets are drawn at random.
   comes in two wordings, too)
 - languages: as facts, four relations in two languages, whose translations are alike, too
 
-Usage: python scripts/overlap_calibration.py [--runs 150] [--out docs/overlap_calibration.csv]
+Usage: python scripts/overlap_calibration.py [--runs 120] [--out docs/overlap_calibration.csv]
        [--page docs/calibration.md]
 """
 
@@ -218,15 +218,22 @@ def section(path: Path) -> str:
     )
 
 
+def placed(page: str, own: str) -> str:
+    """Puts the section in its place on the page, before the one on intervals, which is made to the end."""
+    above, heading, below = page.partition("\n## Intervals\n")
+    above = above.partition("\n## Overlap\n")[0].rstrip()
+    return f"{above}\n\n{own}{heading}{below}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=150)
+    parser.add_argument("--runs", type=int, default=120)
     parser.add_argument("--out", type=Path, default=Path("docs/overlap_calibration.csv"))
     parser.add_argument("--page", type=Path, default=Path("docs/calibration.md"))
     options = parser.parse_args()
     measured(options.runs).to_csv(options.out, index=False, float_format="%.4f")
-    before = options.page.read_text(encoding="utf-8").split("## Overlap")[0].rstrip()
-    options.page.write_text(f"{before}\n\n{section(options.out)}", encoding="utf-8")
+    there = options.page.read_text(encoding="utf-8")
+    options.page.write_text(placed(there, section(options.out)), encoding="utf-8")
     print(table_of(options.out))
 
 

@@ -33,21 +33,21 @@ from relation_neurons.analysis.draw_tests import (
     ALPHA,
     LEAST_DRAWS,
     all_relations_p,
+    away_p,
     deflated,
     draws_needed,
     inflation,
     least_p,
     mid_p,
     overlap_inflation,
-    rank_p,
     sequential_p,
-    step_down_p,
 )
 from relation_neurons.analysis.effects import effect_cells, of_contrast, relations_and_subjects
 from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 
 __all__ = [
     "LARGEST_OVERLAP",
+    "MOST_HOME_DRAWS",
     "HarmTest",
     "claim_families",
     "claim_sentences",
@@ -56,11 +56,15 @@ __all__ = [
     "judge_all",
     "judge_cells",
     "judge_home",
+    "next_draws",
 ]
 
 LARGEST_OVERLAP = 0.25
 """Mean share of neurons that a set's draws may have in common; past it the set has no p-value."""
 
+MOST_HOME_DRAWS = 999
+"""Most draws of a cell at home, where no other number is asked for."""
+_FEWEST_AT_ONCE = 20
 _CELL = ["ablated", "relation"]
 _ROUNDING = 1e-12
 
@@ -153,6 +157,32 @@ def judge_home(
     return _judge_home(paired, _Sets.of(paired, draws, further, quantity), quantity, seed)
 
 
+def next_draws(home: pd.DataFrame, *, most: int | None = None) -> list[int]:
+    """Returns how many further draws each cell at home is judged under next, 0 where it is clear.
+
+    Rounds grow, as the cells are tested anew after each. Without a stated `most` it is `MOST_HOME_DRAWS`, and
+    nothing is drawn where not even those could make all cells significant whose facts show harm.
+
+    Args:
+        home: cells at home, from `judge_home`.
+        most: draws of a cell.
+    """
+    limit = MOST_HOME_DRAWS if most is None else most
+    tested, hopeful = home["p_value"].notna().sum(), (home["p_sign_flip"] <= ALPHA).sum()
+    counts = []
+    for start, needed, factor in zip(
+        home["draws"].tolist(),
+        home["draws_needed"].tolist(),
+        home["inflation"].tolist(),
+        strict=True,
+    ):
+        reached = least_p(min(start + needed, limit), factor=factor) * tested
+        if most is None and start + needed > limit and reached > ALPHA * hopeful:
+            needed = 0
+        counts.append(max(min(needed, max(_FEWEST_AT_ONCE, start // 2), limit - start), 0))
+    return counts
+
+
 class HarmTest(NamedTuple):
     """Whether the ranked sets of all relations together do more harm at home than their controls."""
 
@@ -174,6 +204,8 @@ def judge_all(
 ) -> HarmTest:
     """Tests the harm at home over all relations, from the draws that were judged on all prompts.
 
+    Where there is one relation only, its own cell's rank is taken, from all its draws.
+
     Args:
         paired: as in `judge_cells`.
         draws: as in `judge_cells`.
@@ -191,7 +223,10 @@ def judge_all(
     difference = at_home[f"{quantity}_difference"].dropna()
     _, subjects = relations_and_subjects(at_home.loc[difference.index, "fact"])
     flips = sign_flip_test(by_fact(difference.to_numpy(), subjects), alternative="less", seed=seed)
-    p_draws = deflated(found, float(factor)) if names else float("nan")
+    if len(names) == 1:
+        p_draws = float(home.loc[home["ablated"] == names[0], "p_draws"].item())
+    else:
+        p_draws = deflated(found, float(factor)) if names else float("nan")
     return HarmTest(flips, p_draws, float(np.maximum(flips, p_draws)))
 
 
@@ -236,8 +271,10 @@ class _Sets(NamedTuple):
                 str(name): part.sort_values("draw")["change"].to_numpy()
                 for name, part in at_home.groupby("ablated")
             }
-        overlap = draws.groupby("ablated")["draw_overlap"].mean().to_dict()
-        return cls(ranked, drawn, later, overlap)
+        overlap = draws.groupby("ablated")["draw_overlap"].mean()
+        if further is not None and len(further):  # one draw alone has no overlap
+            overlap = overlap.combine_first(further.groupby("ablated")["draw_overlap"].mean())
+        return cls(ranked, drawn, later, overlap.to_dict())
 
     def can_vary(self, name: str) -> bool:
         """Whether the draws of a set differ enough to say anything."""
@@ -292,7 +329,7 @@ def _judge_home(paired: pd.DataFrame, own: _Sets, quantity: str, seed: int) -> p
     enough = table["least_p"] * count <= ALPHA + _ROUNDING
     table["significant"] = (table["q_value"] <= ALPHA + _ROUNDING) & enough
     more = np.maximum(np.array(needed, dtype=int) - table["draws"].to_numpy(int), 0)
-    table["draws_needed"] = np.where(clear | table["significant"], 0, more)
+    table["draws_needed"] = np.where(clear, 0, more)
     return table.drop(columns="stopped")
 
 
@@ -302,32 +339,29 @@ def _judge_away(away: pd.DataFrame, own: _Sets, seed: int) -> pd.DataFrame:
     keys = list(zip(away["ablated"], away["relation"], strict=True))
     factors = away["inflation"].to_numpy(float)
     drawn = [own.at(*key) for key in keys]
-    ranks = [
-        deflated(rank_p(own.ranked[key], d, side="both"), factor, sides=2)
-        for key, d, factor in zip(keys, drawn, factors, strict=True)
-    ]
-    table = away.assign(draws=[len(d) for d in drawn], p_draws=np.array(ranks, dtype=float))
+    table = away.assign(draws=[len(d) for d in drawn])
+    tests = _away_tests(keys, own, seed)
+    columns: dict[str, list[float]] = {
+        name: [] for name in ("p_draws", "q_draws", "least_p", "draws_needed")
+    }
+    for key, draws, factor in zip(keys, drawn, factors, strict=True):
+        found, count = tests.get(key, (float("nan"), float("nan"))), len(draws)
+        columns["p_draws"].append(deflated(found[0], factor, sides=2))
+        columns["q_draws"].append(deflated(found[1], factor, sides=2))
+        columns["least_p"].append(least_p(count, factor=factor, sides=2))
+        needed = draws_needed(1, factor=factor, sides=2)
+        columns["draws_needed"].append(max(needed - count, 0) if count else 0)
+    table = table.assign(**columns)
     table["p_value"] = table[["p_sign_flip", "p_draws"]].max(axis=1, skipna=False)
-    step = _step_down(keys, own, seed)
-    adjusted = [
-        deflated(step.get(key, float("nan")), factor, sides=2)
-        for key, factor in zip(keys, factors, strict=True)
-    ]
-    table["q_value"] = np.maximum(adjusted, false_discovery(table["p_sign_flip"]))
-    table["least_p"] = [
-        least_p(n, factor=factor) for n, factor in zip(table["draws"], factors, strict=True)
-    ]
-    fewest = [int(np.ceil(1 / deflated(ALPHA, 1 / factor) - 1e-6)) - 1 for factor in factors]
-    more = np.maximum(np.array(fewest, dtype=int) - table["draws"].to_numpy(int), 0)
-    table["draws_needed"] = np.where(table["draws"] > 0, more, 0)
+    table["q_value"] = np.maximum(table.pop("q_draws"), false_discovery(table["p_sign_flip"]))
     table["significant"] = (table["q_value"] <= ALPHA + _ROUNDING) & (table["draws_needed"] == 0)
     return table
 
 
-def _step_down(
+def _away_tests(
     keys: Sequence[tuple[str, str]], own: _Sets, seed: int
-) -> dict[tuple[str, str], float]:
-    """Returns the step-down p-value of every cell away from home that has draws."""
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Returns the p-values, own and adjusted, of every cell away from home that has draws."""
     rows = sorted({a for a, r in keys if len(own.at(a, r))})
     columns = sorted({r for _, r in keys})
     if not rows:
@@ -343,9 +377,10 @@ def _step_down(
                 ranked[i, j] = own.ranked[ablated, relation]
                 values[:, j] = own.at(ablated, relation)[:count]
         draws.append(values)
-    found = step_down_p(ranked, draws, seed=seed)
+    found = away_p(ranked, draws, seed=seed)
     return {
-        (rows[i], columns[j]): float(found[i, j]) for i, j in np.argwhere(~np.isnan(found)).tolist()
+        (rows[i], columns[j]): (float(found.own[i, j]), float(found.adjusted[i, j]))
+        for i, j in np.argwhere(~np.isnan(ranked)).tolist()
     }
 
 
@@ -357,11 +392,12 @@ def claim_families(matrix: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per family (`home`, `away`) that has cells: cells, tested (cells with a p-value),
-        fewest_draws and most_draws (random sets that were read), draw_overlap (the largest), inflation
-        (the largest), least_p (the smallest p_draws that the most draws can show), draws_needed (how
-        many more draws would make the answer of every cell clear; 0 where they are), unclear (cells whose
-        answer takes more), harmed and improved (significant cells, by sign), and open (cells away from
-        home whose q-value is low, which is no claim as no harm at home is shown).
+        fewest_draws and most_draws (random sets that were read, of tested cells), draw_overlap (the
+        largest), inflation (the largest), least_p (the smallest p_draws that the most draws can show),
+        draws_needed (how many more draws would make the answer of every cell clear; 0 where they are),
+        unclear (cells that are not significant and whose answer takes more), harmed and improved
+        (significant cells, by sign), and open (cells away from home whose q-value is low, which is no
+        claim as no harm at home is shown).
     """
     rows = []
     for name in ("home", "away"):
@@ -371,18 +407,19 @@ def claim_families(matrix: pd.DataFrame) -> pd.DataFrame:
         tested = cells[cells["p_value"].notna()]
         sure = cells[cells["significant"]]
         below = (cells["q_value"] <= ALPHA) & (cells["draws_needed"] == 0)
+        pending = cells[(cells["draws_needed"] > 0) & ~cells["significant"]]
         rows.append(
             {
                 "family": name,
                 "cells": len(cells),
                 "tested": len(tested),
-                "fewest_draws": int(cells["draws"].min()),
-                "most_draws": int(cells["draws"].max()),
+                "fewest_draws": int(tested["draws"].min()) if len(tested) else 0,
+                "most_draws": int(tested["draws"].max()) if len(tested) else 0,
                 "draw_overlap": float(cells["draw_overlap"].max()),
                 "inflation": float(cells["inflation"].max()),
                 "least_p": float(cells["least_p"].min()),
-                "draws_needed": int(cells["draws_needed"].max()),
-                "unclear": int((cells["draws_needed"] > 0).sum()),
+                "draws_needed": int(pending["draws_needed"].max()) if len(pending) else 0,
+                "unclear": len(pending),
                 "harmed": int((sure["difference"] < 0).sum()),
                 "improved": int((sure["difference"] > 0).sum()),
                 "open": int((below & ~cells["significant"]).sum()) if name == "away" else 0,
@@ -400,7 +437,13 @@ def claim_sentences(families: pd.DataFrame) -> dict[str, str]:
     Returns:
         Sentences, by family.
     """
-    return {row["family"]: _sentence(row) for row in families.to_dict("records")}
+    said = {}
+    for row in families.to_dict("records"):
+        sentence, untested = _sentence(row), row["cells"] - row["tested"]
+        if row["tested"] and untested:
+            sentence += f" {untested} of {row['cells']} are not tested: {_why_untested(row)}."
+        said[row["family"]] = sentence
+    return said
 
 
 def _sentence(row: dict[str, Any]) -> str:
@@ -419,20 +462,20 @@ def _sentence(row: dict[str, Any]) -> str:
         verb = "shows" if row["harmed"] == 1 else "show"
         rest = f"; {row['unclear']} more open: {more}" if row["unclear"] else ""
         return (
-            f"At home {row['harmed']} of {row['cells']} cells {verb} harm, by rank among {sets} "
+            f"At home {row['harmed']} of {row['tested']} cells {verb} harm, by rank among {sets} "
             f"(false-discovery rate 5%{rest})."
         )
     if row["open"]:
         return "Away from home nothing is claimed, as no harm at home is shown."
     return (
-        f"Away from home {row['harmed']} of {row['cells']} cells show harm and {row['improved']} "
+        f"Away from home {row['harmed']} of {row['tested']} cells show harm and {row['improved']} "
         f"improvement, by rank among {sets} (all cells together at 5%)."
     )
 
 
 def _why_untested(row: dict[str, Any]) -> str:
     overlap = row["draw_overlap"]
-    if np.isfinite(overlap) and overlap > LARGEST_OVERLAP:
+    if pd.notna(overlap) and overlap > LARGEST_OVERLAP:
         return (
             f"the random sets have {overlap:.0%} of their neurons in common, more than "
             f"{LARGEST_OVERLAP:.0%}, so they can hardly differ"

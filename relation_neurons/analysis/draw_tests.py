@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -31,7 +32,9 @@ from scipy import stats
 __all__ = [
     "ALPHA",
     "EXCEEDANCES",
+    "AwayTest",
     "all_relations_p",
+    "away_p",
     "deflated",
     "draws_needed",
     "inflation",
@@ -40,7 +43,6 @@ __all__ = [
     "overlap_inflation",
     "rank_p",
     "sequential_p",
-    "step_down_p",
 ]
 
 ALPHA = 0.05
@@ -53,28 +55,26 @@ LEAST_DRAWS = 4
 """Fewest draws with which a cell tells anything of the inflation."""
 _TIE = 1e-9
 """Means of changes that differ by less are equal but for rounding."""
+_DEALS_AT_ONCE = 500
 _MARGIN = 1.25
 """Draws beyond the fewest that suffice, so that a single claim does not rest on the last one."""
 _DEAL_SALT, _STEP_SALT = 0x6465616C, 0x6D617854
 """Keep deals apart from other draws from the same seed."""
 
 
-def rank_p(value: float, draws: Float[np.ndarray, " draw"], *, side: str = "below") -> float:
-    """Returns the p-value of one set among random ones, ties counted against it; NaN without a draw.
+def rank_p(value: float, draws: Float[np.ndarray, " draw"]) -> float:
+    """Returns the p-value (harm) of one set among random ones, ties counted against it; NaN without a draw.
 
     Args:
         value: what the ranked set does: the mean change of the cell's prompts.
-        draws: what each control draw does to the same prompts.
-        side: `below` (as much harm), `above`, or `both` (twice the smaller one, at most 1).
+        draws: what each control draw does to the same prompts; NaN counts as at least as much.
 
-    >>> rank_p(-0.5, np.array([-0.1, 0.0, -0.5])), rank_p(0.1, np.zeros(39), side="both")
-    (0.5, 0.05)
+    >>> rank_p(-0.5, np.array([-0.1, 0.0, -0.5])), rank_p(-0.1, np.zeros(39))
+    (0.5, 0.025)
     """
     if draws.size == 0 or np.isnan(value):
         return float("nan")
-    below = (1 + int((draws <= value + _TIE).sum())) / (1 + draws.size)
-    above = (1 + int((draws >= value - _TIE).sum())) / (1 + draws.size)
-    return {"below": below, "above": above, "both": min(1.0, 2 * min(below, above))}[side]
+    return (1 + int((~(draws > value + _TIE)).sum())) / (1 + draws.size)
 
 
 def sequential_p(value: float, draws: Float[np.ndarray, " draw"]) -> tuple[float, int, bool]:
@@ -89,7 +89,7 @@ def sequential_p(value: float, draws: Float[np.ndarray, " draw"]) -> tuple[float
     >>> sequential_p(-0.1, np.array([-0.2, 0.0] * 20))
     (0.5263157894736842, 19, True)
     """
-    hits = np.cumsum(draws <= value + _TIE)
+    hits = np.cumsum(~(draws > value + _TIE))
     if draws.size and hits[-1] >= EXCEEDANCES:
         read = int(np.searchsorted(hits, EXCEEDANCES)) + 1
         return EXCEEDANCES / read, read, True
@@ -149,29 +149,30 @@ def deflated(p_value: float, factor: float, *, sides: int = 1) -> float:
     return float(sides * stats.norm.sf(stats.norm.isf(p_value / sides) / np.sqrt(factor)))
 
 
-def least_p(draws: int, *, factor: float = 1.0) -> float:
+def least_p(draws: int, *, factor: float = 1.0, sides: int = 1) -> float:
     """Returns the smallest p-value that so many draws can show, given the inflation; NaN without any.
 
     >>> least_p(9), round(least_p(199, factor=1.2), 4)
     (0.1, 0.0094)
     """
-    return deflated(1 / (1 + draws), factor) if draws else float("nan")
+    return deflated(1 / (1 + draws), factor, sides=sides) if draws else float("nan")
 
 
-def draws_needed(cells: int, *, factor: float = 1.0) -> int:
+def draws_needed(cells: int, *, factor: float = 1.0, sides: int = 1) -> int:
     """Returns the draws after which one cell alone can be significant among so many (Benjamini-Hochberg).
 
     A quarter more than the fewest that reach q = 0.05. With the fewest, one claim would rest on the
     last draw.
 
     Args:
-        cells: the family's.
+        cells: the family's; 1 where the p-values hold over all of them.
         factor: the inflation.
+        sides: of the p-value that is deflated.
 
     >>> [draws_needed(cells) for cells in (1, 2, 4, 8)], draws_needed(8, factor=1.2)
     ([24, 49, 99, 199], 402)
     """
-    least = deflated(ALPHA / cells, 1 / factor)
+    least = deflated(ALPHA / cells, 1 / factor, sides=sides)
     return math.ceil(_MARGIN / least - 1e-6) - 1
 
 
@@ -198,7 +199,7 @@ def all_relations_p(
     """
     pools = []
     for own, drawn in zip(ranked, draws, strict=True):
-        sets = np.append(own, drawn)
+        sets = np.append(own, drawn[~np.isnan(drawn)])
         spread = sets.std()
         pools.append((sets - np.median(sets)) / spread if spread > _TIE else np.zeros(len(sets)))
     if not pools:
@@ -216,18 +217,27 @@ def all_relations_p(
     return float((1 + (total <= observed + _TIE).sum()) / (1 + deals))
 
 
-def step_down_p(
+class AwayTest(NamedTuple):
+    """Two-sided p-values of cells away from home; NaN for cells that are left out."""
+
+    own: Float[np.ndarray, "relation cell"]
+    """Of each cell by itself: (1 + draws that lie as far out) / (1 + draws)."""
+    adjusted: Float[np.ndarray, "relation cell"]
+    """Those that hold over all cells together."""
+
+
+def away_p(
     ranked: Float[np.ndarray, "relation cell"],
     draws: Sequence[Float[np.ndarray, "_ cell"]],
     *,
     deals: int = 9_999,
     seed: int = 0,
-) -> Float[np.ndarray, "relation cell"]:
-    """Returns two-sided p-values that hold over all cells together: Westfall and Young's step-down maximum.
+) -> AwayTest:
+    """Returns two-sided p-values, of each cell and by Westfall and Young's step-down maximum over all.
 
-    Each relation's sets, its ranked one and its draws, are dealt anew as wholes, with their effects on all
-    cells. A cell's statistic is its distance from the median of the relation's sets, in units of the
-    root mean square on that side over all sets that are judged on the same relation.
+    A cell's statistic is its distance from the median of the relation's sets, in units of the root mean
+    square on that side over all sets that are judged on the same relation. For the maximum each relation's
+    sets, its ranked one and its draws, are dealt anew as wholes, with their effects on all cells.
 
     Args:
         ranked: effect of each relation's set on each judged relation; NaN for cells that are left out.
@@ -239,17 +249,22 @@ def step_down_p(
     centred = [pool - np.median(pool, axis=0) for pool in pools]
     low, high = _one_sided_spread(np.concatenate(centred))
     scaled = [np.maximum(-values / low, values / high) for values in centred]
+    own = np.stack([(values >= values[0] - _TIE).mean(axis=0) for values in scaled])
     observed = np.stack([values[0] for values in scaled]).ravel()
     rng = np.random.default_rng([seed, _STEP_SALT])
-    dealt = np.stack([values[rng.integers(len(values), size=deals)] for values in scaled], axis=1)
-    dealt = dealt.reshape(deals, -1)
+    chosen = [rng.integers(len(values), size=deals) for values in scaled]
     there = np.flatnonzero(~np.isnan(observed))
     order = there[np.argsort(observed[there], kind="stable")]
-    running = np.maximum.accumulate(dealt[:, order], axis=1)
-    above = (running >= observed[order] - _TIE).sum(axis=0)
+    above = np.zeros(len(order))
+    for start in range(0, deals, _DEALS_AT_ONCE):
+        some = slice(start, start + _DEALS_AT_ONCE)
+        dealt = [values[rows[some]] for values, rows in zip(scaled, chosen, strict=True)]
+        running = np.maximum.accumulate(np.concatenate(dealt, axis=1)[:, order], axis=1)
+        above += (running >= observed[order] - _TIE).sum(axis=0)
     p = np.full(len(observed), np.nan)
     p[order] = np.maximum.accumulate((1 + above[::-1]) / (1 + deals))[::-1]
-    return p.reshape(ranked.shape)
+    own[np.isnan(ranked)] = np.nan
+    return AwayTest(own, np.maximum(p.reshape(ranked.shape), own))
 
 
 def _one_sided_spread(

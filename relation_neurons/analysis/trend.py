@@ -46,11 +46,11 @@ def trends(
         seed: of the deals over all relations.
 
     Returns:
-        A row per (ablated, ablated_language, where) and, as `all relations`, per (ablated_language, where):
-        slope (change per unit of log dose), control_slope (mean of the draws), trend_draws, and
-        p_trend: one-sided, that random sets' effects fall as steeply. It is NaN below three doses with
-        a control, without draws enough to reach 0.05 (19 for one relation, fewer for all together), and
-        where draws hardly differ.
+        A row per (ablated, ablated_language, where) and, as `all relations`, per (ablated_language, where)
+        over those that have draws: slope (change per unit of log dose), control_slope (mean of the
+        draws), trend_draws, and p_trend: one-sided, that random sets' effects fall as steeply. It is NaN
+        below three doses with a control, without draws enough to reach 0.05 (19 for one relation, fewer
+        for all together), and where draws hardly differ.
     """
     rows = of_contrast(same_language(effects), contrast)
     rows = rows[rows["kind"].isin(["ranked", control])]
@@ -70,10 +70,11 @@ def trends(
         row = dict(zip(_SET, key, strict=True)) | slopes
         found.append(row | {"p_trend": _p_of_one(slopes, factor)})
     for (language, place), part in pd.DataFrame(found).groupby(["ablated_language", "where"]):
+        part = part[part["draws"].map(len) > 0]
         found.append(
             {"ablated": ALL_RELATIONS, "ablated_language": language, "where": place}
             | {name: float(part[name].mean()) for name in ("slope", "control_slope")}
-            | {"draws": np.empty(int(part["draws"].map(len).min()))}
+            | {"draws": np.empty(int(part["draws"].map(len).min()) if len(part) else 0)}
             | {"p_trend": _p_of_all(part, factor, seed)}
         )
     table = pd.DataFrame(found)
@@ -106,9 +107,11 @@ def _p_of_one(slopes: dict[str, Any], factor: float) -> float:
 
 
 def _p_of_all(part: pd.DataFrame, factor: float, seed: int) -> float:
-    """Returns the p-value over all relations that have draws; NaN where no deal could be as rare as 0.05."""
-    part = part[part["draws"].map(len) > 0]
-    if deflated(float(np.prod([1 / (1 + len(d)) for d in part["draws"]])), factor) > ALPHA:
+    """Returns the p-value over all relations; NaN where no deal could be as rare as 0.05."""
+    if (
+        part.empty
+        or deflated(float(np.prod([1 / (1 + len(d)) for d in part["draws"]])), factor) > ALPHA
+    ):
         return float("nan")
     found = all_relations_p(part["slope"].to_numpy(), list(part["draws"]), seed=seed)
     return deflated(found, factor)

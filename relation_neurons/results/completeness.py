@@ -231,19 +231,24 @@ def _asked(results: Results) -> str:
 def _home_draws(results: Results, ablations: AblationPlan) -> str:
     """Draws again for whatever the tables leave unclear, and compares."""
     held_out, there = _held_out(results), results.home_draws
+    if there.empty:
+        there = results.effects.iloc[:0]
+    where = ["prompt_id", "relation", "language"]
+    rows = list(there[[*CONDITION, *where]].astype(str).itertuples(index=False, name=None))
     expected, known = set[tuple[str, ...]](), there.iloc[:0]
-    named = pd.Series(list(there[CONDITION].astype(str).itertuples(index=False, name=None)))
-    drawn = set(named)
     while conditions := ablations.next_home_draws(results.effects, known):
-        wanted = _labels(conditions)
+        wanted = set[tuple[str, ...]]()
         for one in conditions:
             (labels,) = _labels([one])
             home = (held_out["relation"] == one.ablated) & (held_out["language"] == one.language)
-            expected |= {(*labels, str(prompt)) for prompt in held_out.loc[home, "prompt_id"]}
-        if not wanted <= drawn:
+            asked = held_out.loc[home, where].astype(str)
+            wanted |= {(*labels, *row) for row in asked.itertuples(index=False, name=None)}
+        if wanted <= expected or not wanted <= set(rows):
+            expected |= wanted
             break  # what is drawn next rests on draws that are missing
-        known = pd.concat([known, there[named.isin(wanted).to_numpy()]])
-    return _exactly(there, [*CONDITION, "prompt_id"], expected)
+        expected |= wanted
+        known = pd.concat([known, there[[row in wanted for row in rows]]])
+    return _exactly(there, [*CONDITION, *where], expected)
 
 
 def _blocks(results: Results, ablations: AblationPlan) -> str:

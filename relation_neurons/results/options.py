@@ -60,7 +60,8 @@ class Options:
     home_draws: int | None = None
     """Most draws of it at the judged dose, those beyond `judged_draws` on the relation's own facts alone, one batch after
     another until it is clear whether its set does more harm. None for as many as one relation alone needs to be
-    significant, at most 999; 0 for none."""
+    significant, at most 999 (which is too few for one alone of more than some 40 relations; none are drawn where
+    they are too few for all that show harm together); 0 for none."""
     layer_draws: int = 1
     """Draws of the control matched on layer alone."""
     check_draws: int = 0

@@ -13,6 +13,7 @@ import pandas as pd
 
 from relation_neurons.ablation.collateral import largest_dose
 from relation_neurons.ablation.sets import Condition, draw_controls, plan_sweep
+from relation_neurons.analysis.cell_tests import next_draws
 from relation_neurons.analysis.interference import home_cells
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.criteria import applicable_contrasts, applicable_tasks
@@ -29,11 +30,6 @@ __all__ = ["AblationPlan", "Plan"]
 
 _CONTROL = ("control_contribution",)
 _LEAST_KEPT = 1000
-_MOST_HOME_DRAWS = 999
-"""Most draws at home where the option leaves their number open."""
-_ROUND = 20
-"""Fewest draws of one relation that are judged before it is asked whether the answer is clear; half as many
-again as there are, where that is more."""
 _LEAST_DEALT = 100
 """The dose of `overlap_matrix` unless another is given."""
 
@@ -199,23 +195,17 @@ class AblationPlan:
             return []
         asked: dict[str, Any] = {"dose": self.dose, "contrast": options.contrast}
         home = home_cells(effects, home_draws, seed=options.seed, **asked)
-        most = _MOST_HOME_DRAWS if options.home_draws is None else options.home_draws
         ranked = {
             (one.ablated, one.language): one
             for one in self.sweep
             if one.kind == "ranked" and one.dose == self.dose
         }
         planned: list[Condition] = []
-        for (relation, language), cell in home.iterrows():
-            start, needed = int(cell["draws"]), int(cell["draws_needed"])
-            if options.home_draws is None and start + needed > most:
-                continue  # even the most would leave it open
-            count = min(needed, max(_ROUND, start // 2), most - start)
+        counts = next_draws(home, most=options.home_draws) if len(home) else []
+        for (pair, cell), count in zip(home.iterrows(), counts, strict=True):
+            start = int(cell["draws"])
             planned += draw_controls(
-                ranked[relation, language],
-                self.ranking,
-                range(start, start + max(count, 0)),
-                seed=options.seed,
+                ranked[pair], self.ranking, range(start, start + count), seed=options.seed
             )
         return planned
 

@@ -15,6 +15,7 @@ from relation_neurons.analysis.draw_tests import ALPHA
 from relation_neurons.analysis.effects import effect_cells, paired_changes
 from relation_neurons.analysis.flips import NEAR_TIE, turned_right
 from relation_neurons.formatting import interval, number
+from relation_neurons.results.verification import verify_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -244,3 +245,9 @@ def test_the_bound_on_a_second_relations_average_precision(positives, above, bou
     places = np.arange(1, positives + 1)
     assert np.mean(places / (above + places)) == pytest.approx(bound, abs=5e-4)
     assert f"{bound}" in text("docs/method.md")
+
+
+def test_the_folder_holds_what_its_options_imply(results):
+    """Draws at home among it: they go on as the rule has it, to the last row."""
+    wrong = [str(check) for check in verify_folder(results.folder) if not check]
+    assert [one for one in wrong if "report.html" not in one] == [], "the report is made, not kept"

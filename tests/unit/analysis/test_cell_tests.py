@@ -17,8 +17,9 @@ from relation_neurons.analysis.cell_tests import (
     claim_sentences,
     false_discovery,
     judge_cells,
+    next_draws,
 )
-from relation_neurons.analysis.contrasts import known_against_others
+from relation_neurons.analysis.contrasts import contrasts, known_against_others
 from relation_neurons.analysis.draw_tests import draws_needed
 from relation_neurons.analysis.effects import fact_keys
 from relation_neurons.analysis.interference import home_cells, specificity_intervals
@@ -180,6 +181,51 @@ def test_draws_that_resemble_one_another_give_no_p_value():
     some = rn.interference_matrix(effects.assign(draw_overlap=0.2))
     assert (some["inflation"] >= 1.5 - 1e-9).all(), "(1 + o) / (1 - o)"
     assert (some["effective_draws"] < 5).all()
+
+
+def test_draws_at_home_that_resemble_one_another_give_none_where_one_was_judged_on_all_prompts():
+    effects = make_effects(np.random.default_rng(1), home=0.9, draws=100)
+    further = effects[(effects["draw"] > 0) & (effects["ablated"] == effects["relation"])]
+    base = effects[effects["draw"] == 0].assign(draw_overlap=np.nan)
+    alike = rn.interference_matrix(base, further.assign(draw_overlap=0.6)).query("family == 'home'")
+    assert alike["p_value"].isna().all() and not alike["significant"].any()
+    apart = rn.interference_matrix(base, further.assign(draw_overlap=0.01)).query(
+        "family == 'home'"
+    )
+    assert apart["significant"].all()
+
+
+def test_relations_without_a_p_value_are_named_in_the_sentence():
+    effects = make_effects(np.random.default_rng(1), home=0.9, draws=99)
+    overlap = np.where(effects["ablated"] == "a", 0.5, 0.0)
+    matrix = rn.interference_matrix(effects.assign(draw_overlap=overlap))
+    said = claim_sentences(claim_families(matrix))["home"]
+    assert "2 of 2 cells show harm, by rank among 99 random sets" in said
+    assert "1 of 3 are not tested: the random sets have 50% of their neurons in common" in said
+
+
+def test_one_relation_alone_is_judged_by_its_own_cell():
+    effects = make_effects(np.random.default_rng(1), home=0.9, draws=30).query(
+        "ablated == 'a' and relation == 'a'"
+    )
+    base, further = effects[effects["draw"] < 10], effects[effects["draw"] >= 10]
+    matrix = rn.interference_matrix(base, further)
+    table = contrasts(base, further, dose=10, matrix=matrix)
+    row = table.query("relation == 'all relations' and against == 'control_contribution'")
+    assert row["p_value"].item() == matrix["p_value"].item() == pytest.approx(1 / 31)
+
+
+def test_draws_go_on_where_relations_together_could_be_significant_and_not_where_they_cannot():
+    home = pd.DataFrame({"draws": 200, "draws_needed": 1300, "inflation": 1.0}, index=range(60))
+    home["p_value"] = home["p_sign_flip"] = 0.5
+    home.loc[:0, "p_sign_flip"] = 0.01
+    home["draws_needed"] = home["draws_needed"].where(home["p_sign_flip"] < 0.05, 0)
+    assert next_draws(home) == [0] * 60, "for one of sixty it takes 1,199"
+    home.loc[:3, ["p_sign_flip", "draws_needed"]] = [0.01, 1300]
+    assert next_draws(home) == [100] * 4 + [0] * 56
+    assert next_draws(home, most=250) == [50] * 4 + [0] * 56
+    home["draws"] = 999
+    assert next_draws(home) == [0] * 60
 
 
 def test_sets_whose_own_facts_were_not_asked_have_no_cell_at_home():

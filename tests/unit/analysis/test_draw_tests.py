@@ -13,6 +13,7 @@ from relation_neurons.analysis.draw_tests import (
     ALPHA,
     EXCEEDANCES,
     all_relations_p,
+    away_p,
     deflated,
     draws_needed,
     inflation,
@@ -21,7 +22,6 @@ from relation_neurons.analysis.draw_tests import (
     overlap_inflation,
     rank_p,
     sequential_p,
-    step_down_p,
 )
 
 numbers = st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5]), min_size=1, max_size=40)
@@ -31,10 +31,14 @@ numbers = st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5]), min_size=1, max_size
 def test_the_rank_is_the_share_of_sets_that_do_as_much(draws, value):
     sets = np.array([value, *draws])
     assert rank_p(value, sets[1:]) == pytest.approx((sets <= value).mean())
-    assert rank_p(value, sets[1:], side="above") == pytest.approx((sets >= value).mean())
-    assert 0 < rank_p(value, sets[1:], side="both") <= 1
     assert 0 < mid_p(value, sets[1:]) <= 1
     assert rank_p(value + 1e-12, sets[1:]) == rank_p(value, sets[1:]), "rounding changes no rank"
+
+
+def test_a_draw_without_a_number_counts_against_the_claim():
+    drawn = np.array([0.0] * 18 + [np.nan])
+    assert rank_p(-1.0, drawn) == pytest.approx(2 / 20) == sequential_p(-1.0, drawn)[0]
+    assert all_relations_p(np.array([-1.0]), [drawn]) == pytest.approx(1 / 19)
 
 
 def test_no_draw_says_nothing():
@@ -91,8 +95,9 @@ def test_step_down_is_the_maximum_over_deals_of_whole_sets():
     for i in range(3):
         ranked[i, i] = np.nan
         draws[i][:, i] = np.nan
-    found = step_down_p(ranked, draws, deals=300, seed=5)
-    assert np.isnan(np.diag(found)).all()
+    tests = away_p(ranked, draws, deals=300, seed=5)
+    found = tests.adjusted
+    assert np.isnan(np.diag(found)).all() and np.isnan(np.diag(tests.own)).all()
     pools = [np.concatenate([ranked[[i]], draws[i]]) for i in range(3)]
     centred = [pool - np.median(pool, axis=0) for pool in pools]
     every = np.concatenate(centred)
@@ -107,7 +112,9 @@ def test_step_down_is_the_maximum_over_deals_of_whole_sets():
     for at, (i, j) in enumerate(cells):
         largest = np.max([scaled[a][places[a], b] for a, b in cells[at:]], axis=0)
         before = max(before, (1 + (largest >= scaled[i][0, j] - 1e-9).sum()) / 301)
-        assert found[i, j] == pytest.approx(before)
+        alone = (scaled[i][:, j] >= scaled[i][0, j] - 1e-9).mean()
+        assert tests.own[i, j] == pytest.approx(alone)
+        assert found[i, j] == pytest.approx(max(before, alone))
 
 
 @settings(max_examples=50)
