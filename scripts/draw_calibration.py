@@ -34,11 +34,9 @@ from scipy import stats
 import relation_neurons as rn
 from relation_neurons.analysis.cell_tests import (
     LARGEST_OVERLAP,
-    MOST_HOME_DRAWS,
     false_discovery,
     judge_all,
     judge_cells,
-    next_draws,
 )
 from relation_neurons.analysis.draw_tests import (
     ALPHA,
@@ -57,7 +55,7 @@ from relation_neurons.analysis.draw_tests import (
 from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 from relation_neurons.analysis.trend import trends
 from relation_neurons.results.options import make_options
-from relation_neurons.results.plan import AblationPlan, Plan
+from relation_neurons.results.plan import MOST_HOME_DRAWS, AblationPlan, Plan, next_draws
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 CONTRAST, CONTROL = "specific", "control_contribution"

@@ -22,7 +22,7 @@ p-value, and below it the inflation is at least (1 + o) / (1 - o) (method 11; pi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -47,24 +47,18 @@ from relation_neurons.analysis.resampling import by_fact, sign_flip_test
 
 __all__ = [
     "LARGEST_OVERLAP",
-    "MOST_HOME_DRAWS",
     "HarmTest",
     "claim_families",
-    "claim_sentences",
     "control_draw_means",
     "false_discovery",
     "judge_all",
     "judge_cells",
     "judge_home",
-    "next_draws",
 ]
 
 LARGEST_OVERLAP = 0.25
 """Mean share of neurons that a set's draws may have in common; past it the set has no p-value."""
 
-MOST_HOME_DRAWS = 999
-"""Most draws of a cell at home, where no other number is asked for."""
-_FEWEST_AT_ONCE = 20
 _CELL = ["ablated", "relation"]
 _ROUNDING = 1e-12
 
@@ -157,32 +151,6 @@ def judge_home(
     return _judge_home(paired, _Sets.of(paired, draws, further, quantity), quantity, seed)
 
 
-def next_draws(home: pd.DataFrame, *, most: int | None = None) -> list[int]:
-    """Returns how many further draws each cell at home is judged under next, 0 where it is clear.
-
-    Rounds grow, as the cells are tested anew after each. Without a stated `most` it is `MOST_HOME_DRAWS`, and
-    nothing is drawn where not even those could make all cells significant whose facts show harm.
-
-    Args:
-        home: cells at home, from `judge_home`.
-        most: draws of a cell.
-    """
-    limit = MOST_HOME_DRAWS if most is None else most
-    tested, hopeful = home["p_value"].notna().sum(), (home["p_sign_flip"] <= ALPHA).sum()
-    counts = []
-    for start, needed, factor in zip(
-        home["draws"].tolist(),
-        home["draws_needed"].tolist(),
-        home["inflation"].tolist(),
-        strict=True,
-    ):
-        reached = least_p(min(start + needed, limit), factor=factor) * tested
-        if most is None and start + needed > limit and reached > ALPHA * hopeful:
-            needed = 0
-        counts.append(max(min(needed, max(_FEWEST_AT_ONCE, start // 2), limit - start), 0))
-    return counts
-
-
 class HarmTest(NamedTuple):
     """Whether the ranked sets of all relations together do more harm at home than their controls."""
 
@@ -215,18 +183,17 @@ def judge_all(
     """
     own = _Sets.of(paired, draws, None, quantity)
     home = cells[(cells["family"] == "home") & cells["ablated"].map(own.can_vary)]
-    names = [name for name in home["ablated"] if len(own.at_home(name))]
-    ranked = np.array([own.ranked[name, name] for name in names])
-    found = all_relations_p(ranked, [own.at_home(name) for name in names], seed=seed)
-    factor = home.loc[home["ablated"].isin(names), "inflation"].mean()
+    home = home[[len(own.at_home(name)) > 0 for name in home["ablated"]]]
+    if len(home) > 1:
+        ranked = np.array([own.ranked[name, name] for name in home["ablated"]])
+        found = all_relations_p(ranked, [own.at_home(name) for name in home["ablated"]], seed=seed)
+        p_draws = deflated(found, float(home["inflation"].mean()))
+    else:
+        p_draws = float(home["p_draws"].iloc[0]) if len(home) else float("nan")
     at_home = paired[paired["ablated"] == paired["relation"]]
     difference = at_home[f"{quantity}_difference"].dropna()
     _, subjects = relations_and_subjects(at_home.loc[difference.index, "fact"])
     flips = sign_flip_test(by_fact(difference.to_numpy(), subjects), alternative="less", seed=seed)
-    if len(names) == 1:
-        p_draws = float(home.loc[home["ablated"] == names[0], "p_draws"].item())
-    else:
-        p_draws = deflated(found, float(factor)) if names else float("nan")
     return HarmTest(flips, p_draws, float(np.maximum(flips, p_draws)))
 
 
@@ -426,64 +393,3 @@ def claim_families(matrix: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def claim_sentences(families: pd.DataFrame) -> dict[str, str]:
-    """Says in a sentence for each family what is claimed, or why nothing can be.
-
-    Args:
-        families: from `claim_families`.
-
-    Returns:
-        Sentences, by family.
-    """
-    said = {}
-    for row in families.to_dict("records"):
-        sentence, untested = _sentence(row), row["cells"] - row["tested"]
-        if row["tested"] and untested:
-            sentence += f" {untested} of {row['cells']} are not tested: {_why_untested(row)}."
-        said[row["family"]] = sentence
-    return said
-
-
-def _sentence(row: dict[str, Any]) -> str:
-    where = "At home" if row["family"] == "home" else "Away from home"
-    if row["tested"] == 0:
-        return f"{where} nothing is tested: {_why_untested(row)}."
-    sets = _counted(row["fewest_draws"], row["most_draws"])
-    option = "home_draws" if row["family"] == "home" else "judged_draws"
-    more = f"that takes {row['draws_needed']:,} more ({option})"
-    if row["unclear"] == row["tested"]:
-        return f"{where} no cell can be significant with {sets}: {more}."
-    if row["unclear"] and not row["harmed"] and not row["improved"]:
-        count = "1 is" if row["unclear"] == 1 else f"{row['unclear']} are"
-        return f"{where} no cell is significant with {sets}, and {count} open: {more}."
-    if row["family"] == "home":
-        verb = "shows" if row["harmed"] == 1 else "show"
-        rest = f"; {row['unclear']} more open: {more}" if row["unclear"] else ""
-        return (
-            f"At home {row['harmed']} of {row['tested']} cells {verb} harm, by rank among {sets} "
-            f"(false-discovery rate 5%{rest})."
-        )
-    if row["open"]:
-        return "Away from home nothing is claimed, as no harm at home is shown."
-    return (
-        f"Away from home {row['harmed']} of {row['tested']} cells show harm and {row['improved']} "
-        f"improvement, by rank among {sets} (all cells together at 5%)."
-    )
-
-
-def _why_untested(row: dict[str, Any]) -> str:
-    overlap = row["draw_overlap"]
-    if pd.notna(overlap) and overlap > LARGEST_OVERLAP:
-        return (
-            f"the random sets have {overlap:.0%} of their neurons in common, more than "
-            f"{LARGEST_OVERLAP:.0%}, so they can hardly differ"
-        )
-    return "there are no random sets to compare with"
-
-
-def _counted(fewest: int, most: int) -> str:
-    if fewest == most:
-        return f"{most:,} random set{'' if most == 1 else 's'}"
-    return f"{fewest:,} to {most:,} random sets"

@@ -108,10 +108,7 @@ def _p_of_one(slopes: dict[str, Any], factor: float) -> float:
 
 def _p_of_all(part: pd.DataFrame, factor: float, seed: int) -> float:
     """Returns the p-value over all relations; NaN where no deal could be as rare as 0.05."""
-    if (
-        part.empty
-        or deflated(float(np.prod([1 / (1 + len(d)) for d in part["draws"]])), factor) > ALPHA
-    ):
+    if deflated(float(np.prod([1 / (1 + len(d)) for d in part["draws"]])), factor) > ALPHA:
         return float("nan")
     found = all_relations_p(part["slope"].to_numpy(), list(part["draws"]), seed=seed)
     return deflated(found, factor)

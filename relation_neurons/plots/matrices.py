@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from relation_neurons.analysis.cell_tests import claim_families, claim_sentences
+from relation_neurons.analysis.cell_tests import claim_families
 from relation_neurons.formatting import interval, number
 from relation_neurons.plots.charts import heat_plot
+from relation_neurons.plots.claims import claim_sentences
 from relation_neurons.plots.style import DIVERGING, REVERSED, UNITS, label, named, require
 from relation_neurons.version import renamed
 

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from relation_neurons import plots
-from relation_neurons.analysis.cell_tests import claim_families, claim_sentences
+from relation_neurons.analysis.cell_tests import claim_families
 from relation_neurons.analysis.cumulativity import dose_curves
 from relation_neurons.analysis.interference import interference_matrix, specificity
 from relation_neurons.analysis.versatility import (
@@ -29,6 +29,7 @@ from relation_neurons.analysis.versatility import (
 )
 from relation_neurons.formatting import number
 from relation_neurons.notebook_html import make_environment
+from relation_neurons.plots.claims import claim_sentences
 from relation_neurons.report import tables as report_tables
 from relation_neurons.report.sentences import answer
 from relation_neurons.report.tables import fact_rows, flip_rows, home_counts, neuron_rows

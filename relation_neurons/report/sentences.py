@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from relation_neurons.analysis.cell_tests import claim_sentences
 from relation_neurons.analysis.draw_tests import ALPHA
 from relation_neurons.formatting import number
+from relation_neurons.plots.claims import claim_sentences
 from relation_neurons.relations.relation import ALL_RELATIONS, MIN_KNOWN
 from relation_neurons.results.results import Results
 

@@ -235,7 +235,7 @@ def _home_draws(results: Results, ablations: AblationPlan) -> str:
         there = results.effects.iloc[:0]
     where = ["prompt_id", "relation", "language"]
     rows = list(there[[*CONDITION, *where]].astype(str).itertuples(index=False, name=None))
-    expected, known = set[tuple[str, ...]](), there.iloc[:0]
+    drawn, expected, known = set(rows), set[tuple[str, ...]](), there.iloc[:0]
     while conditions := ablations.next_home_draws(results.effects, known):
         wanted = set[tuple[str, ...]]()
         for one in conditions:
@@ -243,10 +243,10 @@ def _home_draws(results: Results, ablations: AblationPlan) -> str:
             home = (held_out["relation"] == one.ablated) & (held_out["language"] == one.language)
             asked = held_out.loc[home, where].astype(str)
             wanted |= {(*labels, *row) for row in asked.itertuples(index=False, name=None)}
-        if wanted <= expected or not wanted <= set(rows):
-            expected |= wanted
-            break  # what is drawn next rests on draws that are missing
+        again = wanted <= expected
         expected |= wanted
+        if again or not wanted <= drawn:
+            break  # what is drawn next rests on draws that are missing
         known = pd.concat([known, there[[row in wanted for row in rows]]])
     return _exactly(there, [*CONDITION, *where], expected)
 

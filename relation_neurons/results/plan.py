@@ -13,7 +13,7 @@ import pandas as pd
 
 from relation_neurons.ablation.collateral import largest_dose
 from relation_neurons.ablation.sets import Condition, draw_controls, plan_sweep
-from relation_neurons.analysis.cell_tests import next_draws
+from relation_neurons.analysis.draw_tests import ALPHA, least_p
 from relation_neurons.analysis.interference import home_cells
 from relation_neurons.neurons import resolve_doses
 from relation_neurons.ranking.criteria import applicable_contrasts, applicable_tasks
@@ -26,10 +26,14 @@ from relation_neurons.ranking.detection_tasks import (
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.results.options import Options
 
-__all__ = ["AblationPlan", "Plan"]
+__all__ = ["MOST_HOME_DRAWS", "AblationPlan", "Plan", "next_draws"]
+
+MOST_HOME_DRAWS = 999
+"""Most draws of a cell at home, where no other number is asked for."""
 
 _CONTROL = ("control_contribution",)
 _LEAST_KEPT = 1000
+_FEWEST_AT_ONCE = 20
 _LEAST_DEALT = 100
 """The dose of `overlap_matrix` unless another is given."""
 
@@ -229,3 +233,29 @@ class AblationPlan:
             control_kinds=_CONTROL,
             seed=options.seed,
         )
+
+
+def next_draws(home: pd.DataFrame, *, most: int | None = None) -> list[int]:
+    """Returns how many further draws each cell at home is judged under next, 0 where it is clear.
+
+    Rounds grow, as the cells are tested anew after each. Without a stated `most` it is `MOST_HOME_DRAWS`, and
+    nothing is drawn where not even those could make all cells significant whose facts show harm.
+
+    Args:
+        home: cells at home, from `judge_home`.
+        most: draws of a cell.
+    """
+    limit = MOST_HOME_DRAWS if most is None else most
+    tested, hopeful = home["p_value"].notna().sum(), (home["p_sign_flip"] <= ALPHA).sum()
+    counts = []
+    for start, needed, factor in zip(
+        home["draws"].tolist(),
+        home["draws_needed"].tolist(),
+        home["inflation"].tolist(),
+        strict=True,
+    ):
+        reached = least_p(min(start + needed, limit), factor=factor) * tested
+        if most is None and start + needed > limit and reached > ALPHA * hopeful:
+            needed = 0
+        counts.append(max(min(needed, max(_FEWEST_AT_ONCE, start // 2), limit - start), 0))
+    return counts

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 import relation_neurons as rn
-from relation_neurons.analysis.cell_tests import claim_families, claim_sentences, false_discovery
+from relation_neurons.analysis.cell_tests import claim_families, false_discovery
 from relation_neurons.analysis.contrasts import headline
 from relation_neurons.analysis.draw_tests import ALPHA
 from relation_neurons.analysis.effects import effect_cells, paired_changes
 from relation_neurons.analysis.flips import NEAR_TIE, turned_right
 from relation_neurons.formatting import interval, number
+from relation_neurons.plots.claims import claim_sentences
 from relation_neurons.results.verification import verify_folder
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,8 @@ import relation_neurons as rn
 from relation_neurons.analysis.cell_tests import (
     LARGEST_OVERLAP,
     claim_families,
-    claim_sentences,
     false_discovery,
     judge_cells,
-    next_draws,
 )
 from relation_neurons.analysis.contrasts import contrasts, known_against_others
 from relation_neurons.analysis.draw_tests import draws_needed
@@ -25,6 +23,7 @@ from relation_neurons.analysis.effects import fact_keys
 from relation_neurons.analysis.interference import home_cells, specificity_intervals
 from relation_neurons.analysis.intervals import flip_interval
 from relation_neurons.analysis.resampling import by_fact, sign_flip_test
+from relation_neurons.plots.claims import claim_sentences
 
 RELATIONS = ("a", "b", "c")
 
@@ -213,19 +212,6 @@ def test_one_relation_alone_is_judged_by_its_own_cell():
     table = contrasts(base, further, dose=10, matrix=matrix)
     row = table.query("relation == 'all relations' and against == 'control_contribution'")
     assert row["p_value"].item() == matrix["p_value"].item() == pytest.approx(1 / 31)
-
-
-def test_draws_go_on_where_relations_together_could_be_significant_and_not_where_they_cannot():
-    home = pd.DataFrame({"draws": 200, "draws_needed": 1300, "inflation": 1.0}, index=range(60))
-    home["p_value"] = home["p_sign_flip"] = 0.5
-    home.loc[:0, "p_sign_flip"] = 0.01
-    home["draws_needed"] = home["draws_needed"].where(home["p_sign_flip"] < 0.05, 0)
-    assert next_draws(home) == [0] * 60, "for one of sixty it takes 1,199"
-    home.loc[:3, ["p_sign_flip", "draws_needed"]] = [0.01, 1300]
-    assert next_draws(home) == [100] * 4 + [0] * 56
-    assert next_draws(home, most=250) == [50] * 4 + [0] * 56
-    home["draws"] = 999
-    assert next_draws(home) == [0] * 60
 
 
 def test_sets_whose_own_facts_were_not_asked_have_no_cell_at_home():

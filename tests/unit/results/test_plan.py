@@ -8,7 +8,7 @@ import pytest
 from relation_neurons.errors import DoseError
 from relation_neurons.ranking.table import Ranking
 from relation_neurons.results.options import make_options
-from relation_neurons.results.plan import Plan
+from relation_neurons.results.plan import Plan, next_draws
 
 NEURONS = 400
 
@@ -86,3 +86,16 @@ def test_only_average_precision_has_nulls_and_a_stability():
     assert Plan(make_options(), 100_000).evidence == ("null", "stability", "overlap")
     assert Plan(make_options(repeats=0, overlap_deals=0), 100_000).evidence == ("null",)
     assert Plan(make_options(by="auroc"), 100_000).evidence == ()
+
+
+def test_draws_go_on_where_relations_together_could_be_significant_and_not_where_they_cannot():
+    home = pd.DataFrame({"draws": 200, "draws_needed": 1300, "inflation": 1.0}, index=range(60))
+    home["p_value"] = home["p_sign_flip"] = 0.5
+    home.loc[:0, "p_sign_flip"] = 0.01
+    home["draws_needed"] = home["draws_needed"].where(home["p_sign_flip"] < 0.05, 0)
+    assert next_draws(home) == [0] * 60, "for one of sixty it takes 1,199"
+    home.loc[:3, ["p_sign_flip", "draws_needed"]] = [0.01, 1300]
+    assert next_draws(home) == [100] * 4 + [0] * 56
+    assert next_draws(home, most=250) == [50] * 4 + [0] * 56
+    home["draws"] = 999
+    assert next_draws(home) == [0] * 60
